@@ -1,0 +1,1 @@
+"""The domain of Inspectline, without Airflow, Flask or Streamlit: plain functions over plain data."""

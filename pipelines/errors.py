@@ -1,0 +1,62 @@
+"""What Inspectline raises: one line that says what was wrong, where, and what to do."""
+
+
+class InspectlineError(Exception):
+    """Base of every error that Inspectline raises on purpose; trying again without a change does not help.
+
+    A subclass with `passing = True` is about something that may heal by itself, so that it is worth another try.
+    """
+
+    passing = False
+
+
+class SettingsError(InspectlineError):
+    """A project file or an environment variable says something that cannot be used."""
+
+
+class BadImage(InspectlineError):
+    """An image is refused; the message is the reason, as the sender should read it."""
+
+
+class NotEnoughImages(InspectlineError):
+    """A dataset is too small for what was asked of it."""
+
+
+class BadDataset(InspectlineError):
+    """A dataset version or its pack refers to something that is not there or not what it was."""
+
+
+class BadPackage(InspectlineError):
+    """A model package is incomplete, altered, or not made for this version of Inspectline."""
+
+
+class ExportMismatch(InspectlineError):
+    """The exported graph does not compute what the trained network computes."""
+
+
+class TrainingFailed(InspectlineError):
+    """Training cannot go on: the loss diverged, or the settings do not fit the data."""
+
+
+class StorageError(InspectlineError):
+    """S3 did not do what was asked."""
+
+    passing = True
+
+
+class NotFound(StorageError):
+    """The object or bucket is not there."""
+
+    passing = False
+
+
+class CatalogueError(InspectlineError):
+    """The catalogue's database did not do what was asked."""
+
+    passing = True
+
+
+class RegistryError(InspectlineError):
+    """The model registry could not be reached, or gave an answer that is not understood."""
+
+    passing = True
