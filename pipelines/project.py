@@ -46,7 +46,7 @@ class ModelSettings(_Section):
 
 
 class ThresholdPolicy(_Section):
-    """How the served threshold is chosen; costs are in any one currency, `defect_rate` is the expected share of defects."""
+    """How the served threshold is chosen; costs in any one currency, `defect_rate` the expected share of defects."""
 
     policy: Literal["least_cost", "conformal", "f1"] = "least_cost"
     false_positive_rate: float = Field(default=0.01, ge=0.0001, le=0.5)
@@ -79,7 +79,7 @@ class SubsetTargets(_Section):
 
 
 class GroupRule(_Section):
-    """How samples of one physical part, batch or camera are told: a pattern on the inbox key, or an index.csv column."""
+    """How samples of one part, batch or camera are told: a pattern on the inbox key, or an index.csv column."""
 
     regex: str | None = None
     column: str | None = None

@@ -1,0 +1,8 @@
+"""The catalogue: what is known of samples, annotations, dataset versions, trainings, requests, predictions and drift.
+
+SQLite (WAL) by default, PostgreSQL in production; write transactions are short.
+"""
+
+from pipelines.catalogue.database import connect, engine, migrate, transaction
+
+__all__ = ["connect", "engine", "migrate", "transaction"]

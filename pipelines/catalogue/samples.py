@@ -1,0 +1,119 @@
+"""What the catalogue says of samples: effective labels, subsets, and which images are new.
+
+The effective label of a sample is the latest annotation that a person gave on purpose (`decision`, `serving`); without
+one, the label that all its inbox annotations share; where those disagree it is disputed, and has none.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, RowMapping, Subquery, and_, case, func, select, update
+
+from pipelines.catalogue.schema import annotations, groups, now, samples
+
+# The subset of an anomaly whose group sits on that side; a good image's subset is the side itself.
+ANOMALY_SUBSETS = {"training": "anomaly/training", "validation": "anomaly/threshold", "test": "anomaly/test"}
+_CHUNK = 500  # rows to an IN (…): every database takes that many parameters
+
+
+def effective_labels(project: str) -> Subquery:
+    """Return a subquery [sha256, label, disputed, type, mask_key], a row for each annotated sample of `project`."""
+    deliberate = annotations.c.origin.in_(("decision", "serving"))
+    spread = (
+        select(
+            annotations.c.sha256,
+            func.max(case((deliberate, annotations.c.id))).label("decided"),
+            func.min(case((~deliberate, annotations.c.label))).label("low"),
+            func.max(case((~deliberate, annotations.c.label))).label("high"),
+            func.max(case((annotations.c.type.is_not(None), annotations.c.id))).label("typed"),
+            func.max(case((annotations.c.mask_key.is_not(None), annotations.c.id))).label("masked"),
+        )
+        .where(annotations.c.project == project)
+        .group_by(annotations.c.sha256)
+        .subquery()
+    )
+    decided, typed, masked = annotations.alias(), annotations.alias(), annotations.alias()
+    agreed = case((spread.c.low == spread.c.high, spread.c.low))
+    label = func.coalesce(decided.c.label, agreed)
+    anomalous = label == "anomaly"
+    return (
+        select(
+            spread.c.sha256,
+            label.label("label"),
+            label.is_(None).label("disputed"),
+            case((anomalous, func.coalesce(decided.c.type, typed.c.type))).label("type"),
+            case((anomalous, masked.c.mask_key)).label("mask_key"),
+        )
+        .select_from(spread)
+        .outerjoin(decided, decided.c.id == spread.c.decided)
+        .outerjoin(typed, typed.c.id == spread.c.typed)
+        .outerjoin(masked, masked.c.id == spread.c.masked)
+        .subquery()
+    )
+
+
+def labelled_samples(connection: Connection, project: str) -> Sequence[RowMapping]:
+    """Return the samples fit for a dataset version: labelled, undisputed, not withdrawn; in order of sha256.
+
+    Each row has every column of `samples` and label, type, mask_key, side and subset.
+    """
+    labels = effective_labels(project)
+    anomaly_subset = case(ANOMALY_SUBSETS, value=groups.c.side)
+    return (
+        connection.execute(
+            select(
+                samples,
+                labels.c.label,
+                labels.c.type,
+                labels.c.mask_key,
+                groups.c.side,
+                case((labels.c.label == "good", groups.c.side), else_=anomaly_subset).label("subset"),
+            )
+            .join(labels, labels.c.sha256 == samples.c.sha256)
+            .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
+            .where(samples.c.project == project, samples.c.withdrawn_at.is_(None), labels.c.label.is_not(None))
+            .order_by(samples.c.sha256)
+        )
+        .mappings()
+        .all()
+    )
+
+
+def new_images(connection: Connection, project: str, *, unfired: bool = False) -> list[int]:
+    """Return the row ids of the labelled, undisputed, not withdrawn samples that no completed training has seen.
+
+    With `unfired`, without those that already started a training.
+    """
+    labels = effective_labels(project)
+    query = (
+        select(samples.c.id)
+        .join(labels, labels.c.sha256 == samples.c.sha256)
+        .where(
+            samples.c.project == project,
+            samples.c.trained_version.is_(None),
+            samples.c.withdrawn_at.is_(None),
+            labels.c.label.is_not(None),
+        )
+        .order_by(samples.c.id)
+    )
+    if unfired:
+        query = query.where(samples.c.fired_at.is_(None))
+    return list(connection.execute(query).scalars())
+
+
+def mark_fired(connection: Connection, ids: Sequence[int], when: datetime | None = None) -> None:
+    """Note that these samples started a training, so that they never start another."""
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        connection.execute(update(samples).where(samples.c.id.in_(chunk)).values(fired_at=when or now()))
+
+
+def mark_trained(connection: Connection, project: str, hashes: Sequence[str], version_id: str) -> None:
+    """Note that a completed training on `version_id` has seen these samples; the first such version stays."""
+    for start in range(0, len(hashes), _CHUNK):
+        chunk = hashes[start : start + _CHUNK]
+        connection.execute(
+            update(samples)
+            .where(samples.c.project == project, samples.c.sha256.in_(chunk), samples.c.trained_version.is_(None))
+            .values(trained_version=version_id)
+        )

@@ -1,0 +1,227 @@
+"""The catalogue's tables, in SQLAlchemy Core. A change here needs a migration in include/migrations.
+
+Times are UTC, stored with their zone (`Instant`). JSON columns hold small dictionaries.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A point in time, always UTC and aware in Python; SQLite keeps no zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Refuse a time without zone, and store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone: use an aware datetime")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Give the zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    """Return the present time in UTC."""
+    return datetime.now(UTC)
+
+
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("project", String(63), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("format", String(16), nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("source_key", Text, nullable=False),
+    Column("group_key", Text, nullable=False),
+    Column("acquired_at", Instant),
+    Column("ingested_at", Instant, nullable=False, default=now),
+    Column("ingest_run", Text),
+    Column("descriptors", JSON, nullable=False, default=dict),
+    Column("withdrawn_at", Instant),
+    Column("withdrawn_reason", Text),
+    # The first completed training's dataset version; null is the state `temp`: waiting for the next training.
+    Column("trained_version", String(63)),
+    # When `watch` counted this sample towards a training that it started: the same images never fire twice.
+    Column("fired_at", Instant),
+    UniqueConstraint("project", "sha256"),
+    Index("ix_samples_project_group", "project", "group_key"),
+    Index("ix_samples_project_waiting", "project", "trained_version", "fired_at"),
+    Index("ix_samples_project_source", "project", "source_key"),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("group_key", Text, primary_key=True),
+    Column("side", String(16), nullable=False),  # training | validation | test
+    Column("origin", String(16), nullable=False),  # imported | asked | hashed
+    Column("created_at", Instant, nullable=False, default=now),
+)
+
+annotations = Table(
+    "annotations",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("project", String(63), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("label", String(16), nullable=False),  # good | anomaly
+    Column("type", Text),
+    Column("mask_key", Text),
+    Column("origin", String(16), nullable=False),  # inbox | decision | serving
+    Column("author", Text),
+    Column("source_key", Text),
+    Column("created_at", Instant, nullable=False, default=now),
+    Index("ix_annotations_project_sha256", "project", "sha256"),
+)
+
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("project", String(63), nullable=False),
+    Column("source_key", Text, nullable=False),
+    Column("etag", String(80)),
+    Column("reason", Text, nullable=False),
+    Column("rejected_key", Text),
+    Column("rejected_at", Instant, nullable=False, default=now),
+    Column("ingest_run", Text),
+    Index("ix_rejections_project_run", "project", "ingest_run"),
+)
+
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("version_id", String(63), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("manifest_key", Text, nullable=False),
+    Column("counts", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False, default=now),
+)
+
+trainings = Table(
+    "trainings",
+    metadata,
+    Column("training_id", String(63), primary_key=True),
+    Column("project", String(63), nullable=False),
+    Column("kind", String(16), nullable=False, default="retrain"),  # retrain | evaluate
+    Column("version_id", String(63), nullable=False),
+    Column("params_digest", String(64), nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("state", String(16), nullable=False),  # running | completed | failed
+    Column("dag_run_id", Text),
+    Column("mlflow_run_id", String(64)),
+    Column("champion_version", String(16)),  # the alias as the run found it
+    Column("model_version", String(16)),
+    Column("promoted", Boolean),
+    Column("result", JSON),
+    Column("started_at", Instant, nullable=False, default=now),
+    Column("finished_at", Instant),
+    UniqueConstraint("project", "dag_run_id"),
+    Index("ix_trainings_project_params", "project", "params_digest", "state"),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("project", String(63), nullable=False),
+    Column("kind", String(16), nullable=False),  # retrain | evaluate
+    Column("state", String(16), nullable=False, default="pending"),  # pending | claimed | done | failed
+    Column("payload", JSON, nullable=False, default=dict),
+    Column("created_by", Text),
+    Column("created_at", Instant, nullable=False, default=now),
+    Column("claimed_at", Instant),
+    Column("dag_run_id", Text),
+    Column("result", JSON),
+    Column("finished_at", Instant),
+    Index("ix_requests_project_state", "project", "state", "kind"),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("request_id", String(64), nullable=False, unique=True),
+    Column("project", String(63), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("model_version", String(16), nullable=False),
+    Column("score", Float(53), nullable=False),
+    Column("threshold", Float(53), nullable=False),
+    Column("is_anomaly", Boolean, nullable=False),
+    Column("latency_ms", Float(53), nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("descriptors", JSON, nullable=False),
+    Column("embedding", LargeBinary, nullable=False),  # float32, little-endian
+    Column("image_key", Text),
+    Column("expires_at", Instant),
+    Column("source", Text),
+    Index("ix_predictions_project_created_at", "project", "created_at"),
+    Index("ix_predictions_project_sha256", "project", "sha256"),
+    Index("ix_predictions_expires_at", "expires_at"),
+)
+
+drift_reports = Table(
+    "drift_reports",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("project", String(63), nullable=False),
+    Column("created_at", Instant, nullable=False, default=now),
+    Column("dag_run_id", Text, nullable=False),
+    Column("model_version", String(16)),
+    Column("state", String(16), nullable=False),  # drift | no_drift | too_few | no_champion
+    Column("changed", Boolean, nullable=False, default=False),
+    Column("reference_n", Integer, nullable=False, default=0),
+    Column("current_n", Integer, nullable=False, default=0),
+    Column("results", JSON, nullable=False, default=dict),
+    Column("report_key", Text),
+    Column("mailed_at", Instant),
+    Column("digest_sent_at", Instant),
+    UniqueConstraint("project", "dag_run_id"),
+    Index("ix_drift_reports_project_created_at", "project", "created_at"),
+)
