@@ -1,0 +1,54 @@
+"""The only way from an image to an anomaly score.
+
+Calibration, evaluation, serving and drift all call `score()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import BadPackage
+from pipelines.graph import OUTPUTS, ScoringGraph
+from pipelines.package import Package
+from pipelines.prepare import prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the model says of one image.
+
+    `score` is at least 0, larger is more anomalous. `error_map` float32 [h, w] belongs to the prepared square;
+    `prepare.restore_map` lays it onto the image. `embedding` is float32 [d].
+    """
+
+    score: float
+    error_map: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+def score(
+    package: Package | ScoringGraph, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], batch_size: int = 16
+) -> list[Scored]:
+    """Score images, each uint8 [H, W, 3] RGB of any size, `batch_size` (16) at a time; one `Scored` each, in
+    order.
+
+    A score does not depend on the images beside it. May be called from several threads. Raises ValueError for
+    an array that is not an image, BadPackage if the graph cannot be loaded or gives no finite score.
+    """
+    graph = package.graph if isinstance(package, Package) else package
+    session = graph.session()
+    results: list[Scored] = []
+    for start in range(0, len(images), batch_size):
+        chunk = images[start : start + batch_size]
+        batch = np.stack([prepare(image, graph.input_size, graph.resize) for image in chunk])
+        scores, error_maps, embeddings = session.run(list(OUTPUTS), {"image": batch})
+        if scores.shape != (len(batch),) or not np.isfinite(scores).all():
+            # NaN compares as "not above the threshold": it would pass every defect as good.
+            raise BadPackage(f"{graph.path}: gave a score that is not a finite number; export the model again")
+        for value, error_map, embedding in zip(scores, error_maps, embeddings, strict=True):
+            results.append(Scored(float(value), error_map.astype(np.float32), embedding.astype(np.float32)))
+    return results
