@@ -1,4 +1,4 @@
-"""Requests: rows that ask for a retraining or an evaluation; `watch` claims them, the run that serves them ends them."""
+"""Requests: rows that ask for a retraining or an evaluation. `watch` claims them; the run that serves them ends them."""
 
 from typing import Any
 
@@ -12,9 +12,11 @@ def ask(connection: Connection, project: str, kind: str, payload: dict[str, Any]
     if kind not in ("retrain", "evaluate"):
         raise ValueError(f"kind is {kind!r}: ask for retrain or evaluate")
     entered = connection.execute(
-        requests.insert().values(project=project, kind=kind, state="pending", payload=payload, created_by=created_by)
+        requests.insert()
+        .values(project=project, kind=kind, state="pending", payload=payload, created_by=created_by)
+        .returning(requests.c.id)
     )
-    return int(entered.inserted_primary_key[0])
+    return int(entered.scalar_one())
 
 
 def pending(connection: Connection, project: str) -> dict[str, int]:
