@@ -83,13 +83,14 @@ def end_process(process: subprocess.Popen[Any]) -> None:
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run one S3 server for the session."""
     port = free_port()
-    log = (tmp_path_factory.mktemp("s3") / "moto.log").open("wb")
+    folder = tmp_path_factory.mktemp("s3")
+    log = (folder / "moto.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=log,
         stderr=log,
+        cwd=folder,  # it opens a recording file there
         start_new_session=True,
-        env=os.environ | {"MOTO_ENABLE_RECORDING": "false"},
     )
     endpoint = f"http://127.0.0.1:{port}"
     try:

@@ -1,4 +1,4 @@
-"""Requests: rows that ask for a retraining or an evaluation. `watch` claims them; the run that serves them ends them."""
+"""Requests: rows that ask for a retraining or an evaluation; `watch` claims them, the run that it starts ends them."""
 
 from typing import Any
 
