@@ -30,20 +30,23 @@ def pending(connection: Connection, project: str) -> dict[str, int]:
 
 
 def claim(connection: Connection, project: str, dag_run_id: str) -> dict[str, list[int]]:
-    """Claim every waiting request for the run that `dag_run_id` starts; return the ids by kind."""
+    """Claim, of each kind, the oldest waiting request and all that ask for the same; return the ids by kind.
+
+    They are served by the run `dag_run_id`; requests with another payload wait for a run of their own.
+    """
     waiting = connection.execute(
-        select(requests.c.id, requests.c.kind)
+        select(requests.c.id, requests.c.kind, requests.c.payload)
         .where(requests.c.project == project, requests.c.state == "pending")
         .order_by(requests.c.id)
         .with_for_update(skip_locked=True)
     ).all()
-    claimed: dict[str, list[int]] = {"retrain": [], "evaluate": []}
-    for request_id, kind in waiting:
-        claimed[kind].append(request_id)
-    for ids in claimed.values():
+    claimed: dict[str, list[int]] = {}
+    for kind in ("retrain", "evaluate"):
+        of_kind = [row for row in waiting if row.kind == kind]
+        claimed[kind] = [row.id for row in of_kind if row.payload == of_kind[0].payload]
         connection.execute(
             update(requests)
-            .where(requests.c.id.in_(ids))
+            .where(requests.c.id.in_(claimed[kind]))
             .values(state="claimed", claimed_at=now(), dag_run_id=dag_run_id)
         )
     return claimed

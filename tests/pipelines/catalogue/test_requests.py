@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("each_database")
 
 def test_claim_when_several_wait_takes_each_once_by_kind() -> None:
     with transaction() as connection:
-        ids = [ask(connection, "line", kind, {"n": n}) for n, kind in enumerate(("retrain", "evaluate", "retrain"))]
+        ids = [ask(connection, "line", kind, {"epochs": 3}) for kind in ("retrain", "evaluate", "retrain")]
         ask(connection, "other", "retrain", {})
     with connect() as connection:
         assert pending(connection, "line") == {"retrain": 2, "evaluate": 1}
@@ -20,6 +20,15 @@ def test_claim_when_several_wait_takes_each_once_by_kind() -> None:
         assert claim(connection, "line", "run-1") == {"retrain": [ids[0], ids[2]], "evaluate": [ids[1]]}
     with transaction() as connection:
         assert claim(connection, "line", "run-2") == {"retrain": [], "evaluate": []}
+
+
+def test_claim_when_payloads_differ_leaves_the_others_for_the_next_run() -> None:
+    with transaction() as connection:
+        ids = [ask(connection, "line", "retrain", {"epochs": epochs}) for epochs in (3, 5, 3)]
+    with transaction() as connection:
+        assert claim(connection, "line", "run-1")["retrain"] == [ids[0], ids[2]]
+    with transaction() as connection:
+        assert claim(connection, "line", "run-2")["retrain"] == [ids[1]]
 
 
 def test_claim_when_two_race_gives_a_request_to_one() -> None:

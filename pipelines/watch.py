@@ -1,0 +1,110 @@
+"""What `watch` waits for: enough new images, or a request. Counting, claiming, and ending what was claimed.
+
+A claim is one transaction: the new images are marked as fired (they never fire again, whatever becomes of the run), a
+request row is entered in their name, and the waiting requests are claimed. All rows bear the id of the run that is to
+serve them, so that a claim repeated by a retried task gives the same answer as before.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
+
+from pipelines.catalogue import connect, lock_project, transaction
+from pipelines.catalogue import requests as rows
+from pipelines.catalogue.samples import mark_fired, new_images
+from pipelines.catalogue.schema import requests as table
+from pipelines.project import load_project
+
+# What a request's payload may say; each DAG's form has the same names.
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "retrain": ("epochs", "time_budget_minutes", "start_from", "promote", "force"),
+    "evaluate": ("promote",),
+}
+CREATED_BY_WATCH = "watch"
+
+
+def state(project: str) -> dict[str, Any]:
+    """Count what waits: `new_images` that have not fired yet, `needed` for a training, waiting `requests` by kind.
+
+    Raises:
+        SettingsError: the project's file is wrong.
+        CatalogueError: the database cannot be reached.
+    """
+    needed = load_project(project).retrain.new_images
+    with connect() as connection:
+        return {
+            "new_images": len(new_images(connection, project, unfired=True)),
+            "needed": needed,
+            "requests": rows.pending(connection, project),
+        }
+
+
+def is_due(state: dict[str, Any]) -> bool:
+    """Tell whether `state` calls for a run."""
+    return state["new_images"] >= state["needed"] or any(state["requests"].values())
+
+
+def describe(state: dict[str, Any]) -> str:
+    """Put `state` in words: `312 of 500 new images`, and the requests if there are any."""
+    words = f"{state['new_images']} of {state['needed']} new images"
+    waiting = [f"{count} to {kind}" for kind, count in state["requests"].items() if count]
+    return f"{words}; requests: {', '.join(waiting)}" if waiting else words
+
+
+def claim(project: str, run_id: str) -> dict[str, Any]:
+    """Claim, for the runs that the watch run `run_id` is about to start, what waits now.
+
+    Requests of one kind that ask for the same parameters share a run; one that asks for others waits for its own.
+
+    Returns:
+        retrain, evaluate: whether to start such a run; conf: by kind, what to start it with (the parameters asked for,
+        `request_ids`, `reason`); run_id: the id that the started run is to have; reason, request_ids: of both together.
+    """
+    started_run = "watch__" + run_id.rpartition("__")[2]
+    needed = load_project(project).retrain.new_images
+    with transaction() as connection:
+        lock_project(connection, project)
+        claimed = _claimed(connection, project, started_run)
+        if not claimed:
+            fresh = new_images(connection, project, unfired=True)
+            if len(fresh) >= needed:
+                mark_fired(connection, fresh)
+                by = f"{CREATED_BY_WATCH}: {len(fresh)} new images"
+                rows.ask(connection, project, "retrain", {}, created_by=by)
+            rows.claim(connection, project, started_run)
+            claimed = _claimed(connection, project, started_run)
+    conf = {kind: _conf(kind, of_kind) for kind, of_kind in claimed.items()}
+    return {
+        "retrain": "retrain" in conf,
+        "evaluate": "evaluate" in conf,
+        "run_id": started_run,
+        "conf": conf,
+        "reason": "; ".join(one["reason"] for one in conf.values()) or "nothing waits",
+        "request_ids": [request_id for one in conf.values() for request_id in one["request_ids"]],
+    }
+
+
+def end(request_ids: list[int], *, done: bool, result: dict[str, Any]) -> None:
+    """End the requests that a run served, with what came of it; those that ended before stay as they are."""
+    if request_ids:
+        with transaction() as connection:
+            rows.finish(connection, request_ids, done=done, result=result)
+
+
+def _claimed(connection: Connection, project: str, started_run: str) -> dict[str, list[RowMapping]]:
+    """Return the requests that `started_run` serves, by kind, oldest first."""
+    found = connection.execute(
+        select(table)
+        .where(table.c.project == project, table.c.dag_run_id == started_run, table.c.state == "claimed")
+        .order_by(table.c.id)
+    ).mappings()
+    claimed: dict[str, list[RowMapping]] = {}
+    for row in found:
+        claimed.setdefault(row["kind"], []).append(row)
+    return claimed
+
+
+def _conf(kind: str, claimed: list[RowMapping]) -> dict[str, Any]:
+    asked = {name: claimed[0]["payload"][name] for name in PARAMETERS[kind] if name in claimed[0]["payload"]}
+    reasons = dict.fromkeys(row["created_by"] or "a request" for row in claimed)
+    return asked | {"request_ids": [row["id"] for row in claimed], "reason": f"{kind}: {', '.join(reasons)}"}
