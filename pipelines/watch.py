@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
 
-from pipelines.catalogue import connect, lock_project, transaction
+from pipelines.catalogue import connect, transaction
 from pipelines.catalogue import requests as rows
+from pipelines.catalogue.database import lock_project
 from pipelines.catalogue.samples import mark_fired, new_images
 from pipelines.catalogue.schema import requests as table
 from pipelines.project import load_project
@@ -57,8 +58,8 @@ def claim(project: str, run_id: str) -> dict[str, Any]:
     Requests of one kind that ask for the same parameters share a run; one that asks for others waits for its own.
 
     Returns:
-        retrain, evaluate: whether to start such a run; conf: by kind, what to start it with (the parameters asked for,
-        `request_ids`, `reason`); run_id: the id that the started run is to have; reason, request_ids: of both together.
+        retrain, evaluate: what to start such a run with (the parameters asked for, `request_ids`, `reason`), or None;
+        run_id: the id that the started run is to have; reason: of both together.
     """
     started_run = "watch__" + run_id.rpartition("__")[2]
     needed = load_project(project).retrain.new_images
@@ -75,12 +76,10 @@ def claim(project: str, run_id: str) -> dict[str, Any]:
             claimed = _claimed(connection, project, started_run)
     conf = {kind: _conf(kind, of_kind) for kind, of_kind in claimed.items()}
     return {
-        "retrain": "retrain" in conf,
-        "evaluate": "evaluate" in conf,
+        "retrain": conf.get("retrain"),
+        "evaluate": conf.get("evaluate"),
         "run_id": started_run,
-        "conf": conf,
         "reason": "; ".join(one["reason"] for one in conf.values()) or "nothing waits",
-        "request_ids": [request_id for one in conf.values() for request_id in one["request_ids"]],
     }
 
 

@@ -1,0 +1,16 @@
+"""Compares what serving saw lately with what the champion was trained for, once a day.
+
+Scores the kept images of the last days with the champion and compares them with its reference by Evidently: image
+descriptors, embedding, anomaly score. A mail goes out when the state changes, and once a week a digest.
+"""
+
+from airflow.sdk import DAG
+
+from inspectline_dags import report_steps
+from inspectline_dags.defaults import declaration
+from inspectline_dags.links import linked
+from inspectline_dags.projects import schedule, sound_projects
+
+for project in sound_projects():
+    with DAG(schedule=schedule("0 6 * * *", project.timezone), **declaration(project, "drift", __doc__)):
+        report_steps.mail_drift(linked(report_steps.drift(project.name), drift="Drift report"))

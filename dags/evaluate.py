@@ -1,0 +1,25 @@
+"""Judges the champion again: scores its validation and test sets, and sets the threshold anew.
+
+Started from the form, from the API, or by `watch` for a request. The weights stay as they are; the new threshold makes
+a new version, which goes through the same gate as a new model.
+"""
+
+from airflow.sdk import DAG
+
+from inspectline_dags import closing_steps, model_steps, report_steps
+from inspectline_dags.defaults import declaration, model_asset
+from inspectline_dags.forms import evaluate_form
+from inspectline_dags.links import linked
+from inspectline_dags.projects import sound_projects
+
+for project in sound_projects():
+    with DAG(schedule=None, params=evaluate_form(project), **declaration(project, "evaluate", __doc__)):
+        run = linked(model_steps.begin_evaluation(project.name), mlflow="MLflow run")
+        package = model_steps.calibrate(run, run["model"])
+        evaluation = model_steps.evaluate(run, package)
+        registered = model_steps.register.override(outlets=[model_asset(project)])(run, package, evaluation)
+        decision = model_steps.gate(run, registered)
+        outcome = model_steps.complete(run, package, evaluation, registered, decision)
+        mail = report_steps.report(run, outcome, decision, None)
+
+        mail >> closing_steps.close(project.name)

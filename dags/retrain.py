@@ -1,0 +1,38 @@
+"""Takes in the inbox, trains on all there is, judges the model, and lets it serve if it holds up.
+
+Runs nightly in the project's time zone, from the form, from the API, and from `watch`. A run whose data and parameters
+equal those of a completed training is skipped, with a link to that one (`force` trains all the same). The profile
+holds up nothing; a failed profile or drift report does not fail the run. Training waits for a slot of the pool `gpu`,
+runs in a subprocess, and goes on from its last checkpoint when it is tried again.
+"""
+
+from airflow.sdk import DAG
+
+from inspectline_dags import closing_steps, model_steps, report_steps
+from inspectline_dags.defaults import dataset_asset, declaration, model_asset
+from inspectline_dags.forms import retrain_form, training_timeout
+from inspectline_dags.ingest_steps import ingest
+from inspectline_dags.links import linked
+from inspectline_dags.projects import nightly, sound_projects
+
+for project in sound_projects():
+    with DAG(schedule=nightly(project), params=retrain_form(project), **declaration(project, "retrain", __doc__)):
+        taken_in = ingest(project.name)
+        dataset = model_steps.freeze.override(outlets=[dataset_asset(project)])(project.name)
+        run = linked(model_steps.begin(project.name, dataset), earlier="The same training", mlflow="MLflow run")
+        profile = linked(model_steps.profile(run), profile="Profile")
+        pack = model_steps.pack(run)
+        trained = model_steps.train.override(execution_timeout=training_timeout(project))(run, pack)
+        model = model_steps.export(run, pack, trained)
+        package = model_steps.calibrate(run, model)
+        evaluation = model_steps.evaluate(run, package)
+        registered = model_steps.register.override(outlets=[model_asset(project)])(run, package, evaluation)
+        decision = model_steps.gate(run, registered)
+        outcome = model_steps.complete(run, package, evaluation, registered, decision)
+        drift = linked(report_steps.drift(project.name), drift="Drift report")
+        mail = report_steps.report(run, outcome, decision, drift)
+        closed = closing_steps.close(project.name)
+
+        taken_in >> dataset
+        outcome >> drift
+        [mail, profile] >> closed

@@ -1,0 +1,1 @@
+"""What the DAG files of Inspectline share: which projects there are, defaults, forms, and the task behind each box."""

@@ -1,0 +1,40 @@
+"""The last tasks of a run: say what came of it, and end what asked for it."""
+
+import logging
+from typing import Any
+
+from airflow.sdk import TriggerRule, task
+from airflow.sdk.exceptions import AirflowFailException
+
+log = logging.getLogger(__name__)
+
+# Shown failed and mailed like any other, but the model stands without them: they do not fail the run.
+SIDE_TASKS = ("profile", "drift")
+_SKIPPING = ("freeze", "begin")
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE)
+def close(project: str, **context: Any) -> dict[str, Any]:
+    """End the run in the catalogue, and the requests that it served: done with its result, or failed with why."""
+    from pipelines import trainings, watch
+
+    ti, run_id = context["ti"], context["run_id"]
+    request_ids = list((context["dag_run"].conf or {}).get("request_ids", []))
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
+    failed = sorted(name for name, state in states.items() if state == "failed" and name not in SIDE_TASKS)
+    stopped = sorted(name for name, state in states.items() if state == "upstream_failed" and name not in SIDE_TASKS)
+    outcome = ti.xcom_pull(task_ids="complete")
+    skipped = next((found for found in ti.xcom_pull(task_ids=_SKIPPING, key="skipped") if found), None)
+    why = f"failed: {', '.join(failed)}" if failed else f"not run: {', '.join(stopped)}"
+    if outcome:
+        result = outcome | {"dag_run_id": run_id}
+        watch.end(request_ids, done=True, result=result)
+    elif skipped and not failed:
+        result = {"skipped": skipped["reason"], "link": skipped["link"], "dag_run_id": run_id}
+        watch.end(request_ids, done=True, result=result)
+    else:
+        trainings.fail(project, run_id, why)
+        watch.end(request_ids, done=False, result={"why": why, "dag_run_id": run_id})
+    if failed or stopped:
+        raise AirflowFailException(why)
+    return result

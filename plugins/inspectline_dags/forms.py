@@ -1,0 +1,83 @@
+"""The forms of the DAGs that people start: what may be asked, within what limits."""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param
+
+from pipelines.project import Project
+
+DAY_MINUTES = 24 * 60
+
+
+def longest_training(project: Project) -> float:
+    """Return the longest time budget that the form takes, in minutes: a day, or the project's own if that is longer."""
+    return max(DAY_MINUTES, project.model.time_budget_minutes)
+
+
+def training_timeout(project: Project) -> timedelta:
+    """Return when a training task hangs for sure: it stops by itself at its time budget."""
+    return timedelta(minutes=longest_training(project) + 60)
+
+
+def retrain_form(project: Project) -> dict[str, Any]:
+    """Return the parameters of a retraining; an empty field means what the project file says."""
+    model = project.model
+    return {
+        "epochs": Param(
+            model.epochs,
+            type=["integer", "null"],
+            minimum=1,
+            maximum=10_000,
+            title="Epochs",
+            description="At most so many passes over the training images. "
+            f"Empty: {model.epochs}, as the project file says.",
+            section="Training",
+        ),
+        "time_budget_minutes": Param(
+            model.time_budget_minutes,
+            type=["number", "null"],
+            exclusiveMinimum=0,
+            maximum=longest_training(project),
+            title="Time budget (minutes)",
+            description="Training stops in good order when this time is over. "
+            f"Empty: {model.time_budget_minutes:g}, as the project file says.",
+            section="Training",
+        ),
+        "start_from": Param(
+            "scratch",
+            type="string",
+            enum=["scratch", "champion"],
+            values_display={"scratch": "From scratch", "champion": "Fine-tune the champion"},
+            title="Start from",
+            description="Random weights, or those of the champion.",
+            section="Training",
+        ),
+        "promote": Param(
+            True,
+            type="boolean",
+            title="Promote",
+            description="Let the version become champion if it passes the gate. Off: only register it.",
+            section="Afterwards",
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Force",
+            description="Train even if the same data were trained with the same parameters before.",
+            section="Afterwards",
+        ),
+    }
+
+
+def evaluate_form(project: Project) -> dict[str, Any]:
+    """Return the parameters of an evaluation."""
+    return {
+        "promote": Param(
+            True,
+            type="boolean",
+            title="Promote",
+            description="Let the version with the new threshold become champion if it passes the gate.",
+            section="Afterwards",
+        ),
+    }

@@ -1,0 +1,41 @@
+"""The tasks that take in what lies in the inbox; the first group of `retrain`, and all of `ingest`."""
+
+from typing import Any
+
+from airflow.sdk import TaskGroup, TriggerRule, task
+
+
+@task
+def list_inbox(project: str, **context: Any) -> list[dict[str, Any]]:
+    """List what is new in the inbox and cut it into batches."""
+    from pipelines.ingest import list_inbox
+
+    return list_inbox(project, context["run_id"])["batches"]
+
+
+# Two at a time within a run, so that a machine of two cores has air left; more workers are better used by more batches.
+@task(map_index_template="{{ task.op_kwargs['batch']['label'] }}", max_active_tis_per_dagrun=2)
+def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
+    """Check, hash, describe and store each image of one batch; a bad file is refused with its reason."""
+    from pipelines.ingest import ingest_batch
+
+    return ingest_batch(batch)
+
+
+# An empty inbox makes no batch, and skips the mapped task: the report is written all the same.
+@task(trigger_rule=TriggerRule.NONE_FAILED)
+def report(project: str, results: Any, **context: Any) -> dict[str, Any]:
+    """Write what was accepted, known, refused and disputed, readable in this log and kept in S3."""
+    from pipelines.ingest import report
+
+    summary = report(project, context["run_id"], [result for result in results or [] if result])
+    for line in summary["lines"]:
+        print(line)
+    return summary
+
+
+def ingest(project: str) -> TaskGroup:
+    """Return the group of tasks that takes in `project`'s inbox."""
+    with TaskGroup("ingest", tooltip="Takes in what lies in the inbox") as group:
+        report(project, ingest_batch.expand(batch=list_inbox(project)))
+    return group

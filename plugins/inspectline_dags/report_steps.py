@@ -1,0 +1,35 @@
+"""The tasks that watch for drift and write to people."""
+
+from typing import Any
+
+from airflow.sdk import TriggerRule, task
+
+from inspectline_dags.model_steps import Made
+
+
+@task
+def drift(project: str, **context: Any) -> Made:
+    """Compare what serving saw lately with the champion's reference (Evidently), and keep the report."""
+    from monitoring.drift import detect
+
+    found = detect(project, context["run_id"])
+    context["ti"].xcom_push(key="report", value=found.get("url"))
+    return found
+
+
+# One success is enough: a failed drift report must not keep back the mail about the training.
+@task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+def report(run: Made, outcome: Made, decision: Made, drift: Made) -> Made:
+    """Mail what was trained, its figures beside the champion's, and what was promoted."""
+    from monitoring.mails import training_mail
+    from notifier import send
+
+    return send(training_mail(run, outcome, decision, drift))
+
+
+@task
+def mail_drift(found: Made) -> Made:
+    """Mail a change of the drift state, and once a week what the week brought."""
+    from notifier import send
+
+    return send(found["mail"])
