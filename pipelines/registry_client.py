@@ -1,0 +1,222 @@
+"""Reads MLflow's model registry over its REST interface, with `requests` alone: what the thin serving container needs.
+
+A registered model is named as its project. Packages come into the local cache by their digest, checked; several
+processes may fetch the same one.
+"""
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from pipelines.errors import BadPackage, RegistryError
+from pipelines.package import CARD, REQUIRED, WEIGHTS, Package, package_digest, read_card
+from pipelines.settings import settings
+from pipelines.storage import Storage
+
+CHAMPION = "champion"
+TIMEOUT = (5, 60)  # seconds to connect, seconds between bytes
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a project's registered model; `digest` is the package's SHA-256 as registered, or empty."""
+
+    project: str
+    version: str
+    run_id: str = ""
+    tags: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def digest(self) -> str:
+        """The tag `package_sha256`."""
+        return self.tags.get("package_sha256", "")
+
+
+def champion(project: str, alias: str = CHAMPION) -> RegisteredVersion | None:
+    """Return the version that `alias` names, or None if the registry says that there is none.
+
+    Raises:
+        RegistryError: any other answer, or none.
+    """
+    answer = _call("registered-models/alias", {"name": project, "alias": alias})
+    return _version(answer["model_version"]) if answer else None
+
+
+def latest(project: str) -> RegisteredVersion | None:
+    """Return the newest version, whatever its aliases, or None if there is none.
+
+    Raises:
+        RegistryError: the registry gives no answer that can be used.
+    """
+    quoted = project.replace("'", "''")
+    query = {"filter": f"name='{quoted}'", "max_results": 1, "order_by": "version_number DESC"}
+    found = (_call("model-versions/search", query) or {}).get("model_versions", [])
+    return _version(found[0]) if found else None
+
+
+def fetch(version: RegisteredVersion, *, weights: bool = False) -> Path:
+    """Bring the version's package into the cache, checked by its digests, and return its folder.
+
+    Without `weights` (the default) `model.keras` stays where it is: only fine-tuning needs it.
+
+    Raises:
+        BadPackage: what the registry holds is incomplete or altered.
+        RegistryError: the registry cannot be reached or does not give a file.
+    """
+    shelf = settings().cache / "models" / version.project
+    if version.digest:
+        kept = shelf / version.digest
+        if _is_whole(kept, version.digest, weights):
+            return kept
+    shelf.mkdir(parents=True, exist_ok=True)
+    source = _source(version)
+    arriving = Path(tempfile.mkdtemp(prefix=".arriving-", dir=shelf))
+    try:
+        _download(source, CARD, arriving)
+        listed = read_card(arriving).files
+        for name in listed:
+            if name in REQUIRED or (weights and name == WEIGHTS):
+                _download(source, name, arriving)
+        digest = Package.open(arriving).digest
+        if version.digest and digest != version.digest:
+            raise BadPackage(
+                f"version {version.version} of {version.project}: its package has digest {digest[:12]}…, "
+                f"registered was {version.digest[:12]}…; register it again"
+            )
+        return _shelve(arriving, shelf / digest, weights)
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
+
+
+def _is_whole(folder: Path, digest: str, weights: bool) -> bool:
+    """Tell whether a kept package is what it should be; a damaged one is as good as none."""
+    if not folder.is_dir():
+        return False
+    try:
+        package = Package.open(folder)
+    except BadPackage:
+        return False
+    return package.digest == digest and (
+        not weights or (folder / WEIGHTS).is_file() or WEIGHTS not in package.card.files
+    )
+
+
+def _shelve(arriving: Path, target: Path, weights: bool) -> Path:
+    """Move a checked package to its place; another process may have been faster, or an old one be damaged."""
+    for _ in range(3):
+        with suppress(OSError):
+            arriving.rename(target)
+            return target
+        if _is_whole(target, package_digest(arriving), weights):
+            return target
+        # Moved aside before it goes: whoever has it open keeps reading, and nobody meets half a folder.
+        aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=target.parent))
+        with suppress(OSError):
+            target.rename(aside / target.name)
+        shutil.rmtree(aside, ignore_errors=True)
+    raise RegistryError(f"{target}: cannot be written; check the rights and the space of INSPECTLINE_CACHE")
+
+
+def _version(answer: dict[str, Any]) -> RegisteredVersion:
+    tags = {tag["key"]: tag.get("value", "") for tag in answer.get("tags", [])}
+    return RegisteredVersion(answer["name"], str(answer["version"]), answer.get("run_id", ""), tags)
+
+
+def _source(version: RegisteredVersion) -> str:
+    """Return where the version's files are: an http(s) or s3 address."""
+    answer = _call("model-versions/get-download-uri", {"name": version.project, "version": version.version})
+    if not answer:
+        raise RegistryError(f"version {version.version} of {version.project} is no longer in the registry")
+    uri = str(answer["artifact_uri"])
+    if uri.startswith("models:/m-"):
+        model = _call(f"logged-models/{quote(uri.removeprefix('models:/').strip('/'))}", {})
+        uri = str(((model or {}).get("model") or {}).get("info", {}).get("artifact_uri", uri))
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https", "s3"):
+        return uri.rstrip("/")
+    if parts.scheme == "mlflow-artifacts":
+        server = urlsplit(settings().tracking_uri)
+        place = parts.netloc or server.netloc
+        return f"{server.scheme}://{place}{server.path}{_ARTIFACTS}/{quote(parts.path.strip('/'))}"
+    raise RegistryError(
+        f"version {version.version} of {version.project} lies at {uri}, which only its own machine can read; "
+        "run MLflow with --artifacts-destination s3://…"
+    )
+
+
+def _download(source: str, name: str, folder: Path) -> None:
+    """Stream one file of a package into `folder`."""
+    if source.startswith("s3://"):
+        bucket, _, prefix = source.removeprefix("s3://").partition("/")
+        Storage(bucket).download(f"{prefix}/{name}", folder / name)
+        return
+    address = f"{source}/{quote(name)}"
+    try:
+        with requests.get(address, timeout=TIMEOUT, stream=True, auth=_credentials(), headers=_token()) as response:
+            if response.status_code != 200:
+                raise RegistryError(f"{address}: answered {response.status_code}{_reason(response)}")
+            with (folder / name).open("wb") as file:
+                for chunk in response.iter_content(1 << 20):
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+    except requests.RequestException as error:
+        raise RegistryError(f"{address}: cannot be fetched ({_short(error)}); is MLflow up?") from error
+
+
+def _call(path: str, query: dict[str, Any]) -> dict[str, Any] | None:
+    """GET one call of MLflow's REST interface; None is its own "not found", and nothing else is."""
+    address = f"{settings().tracking_uri}/api/2.0/mlflow/{path}"
+    try:
+        response = requests.get(address, params=query, timeout=TIMEOUT, auth=_credentials(), headers=_token())
+    except requests.RequestException as error:
+        raise RegistryError(f"MLflow at {settings().tracking_uri} cannot be reached ({_short(error)})") from error
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        hint = "; name this host in MLFLOW_SERVER_ALLOWED_HOSTS" if response.status_code == 403 else ""
+        raise RegistryError(f"{address}: answered {response.status_code}, which is not MLflow's way{hint}")
+    if response.status_code == 200:
+        return answer
+    code, message = answer.get("error_code"), str(answer.get("message", ""))
+    # A missing alias of a model that is there is called an invalid parameter (MLflow 3.17).
+    missing_alias = code == "INVALID_PARAMETER_VALUE" and "alias" in message and "not found" in message
+    if code == "RESOURCE_DOES_NOT_EXIST" or missing_alias:
+        return None
+    raise RegistryError(f"{address}: answered {response.status_code} {code}: {message}"[:500])
+
+
+def _credentials() -> tuple[str, str] | None:
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
+    return (user, password) if user and password else None
+
+
+def _token() -> dict[str, str]:
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _reason(response: requests.Response) -> str:
+    with suppress(ValueError, AttributeError):
+        return f": {response.json().get('message', '')}"[:300]
+    return ""
+
+
+def _short(error: Exception) -> str:
+    """Return the innermost cause: requests wraps it several times."""
+    while error.__cause__ or error.__context__:
+        inner = error.__cause__ or error.__context__
+        if not isinstance(inner, Exception):
+            break
+        error = inner
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,92 @@
+"""The Flask app: routes, errors as JSON, and one log line for each request.
+
+gunicorn -c serving/gunicorn.conf.py        # listens on $HOST:$PORT
+"""
+
+import logging
+import time
+import uuid
+
+from flask import Flask, Response, g, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from pipelines.errors import InspectlineError
+from serving.logs import request_id
+from serving.refusals import Refusal
+from serving.routes import routes
+from serving.service import Service
+from serving.settings import ServingSettings, serving_settings
+
+_log = logging.getLogger("serving.requests")
+_FORM_OVERHEAD = 64 << 10  # bytes of a multipart body besides the file
+
+
+def create_app(config: ServingSettings | None = None) -> Flask:
+    """Return the app with its `Service` in `extensions["inspectline"]`.
+
+    The service's threads start with the first request, unless `serving/gunicorn.conf.py` starts them before.
+    """
+    app = Flask(__name__, static_folder=None)
+    service = Service(config or serving_settings())
+    app.extensions["inspectline"] = service
+    app.config["MAX_CONTENT_LENGTH"] = service.config.max_bytes + _FORM_OVERHEAD
+    app.config["MAX_FORM_MEMORY_SIZE"] = _FORM_OVERHEAD
+    app.config["MAX_FORM_PARTS"] = 16
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.register_blueprint(routes)
+    app.before_request(_begin)
+    app.before_request(service.start)
+    app.after_request(_end)
+    app.register_error_handler(InspectlineError, _refused)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _begin() -> None:
+    g.began = time.monotonic()
+    g.request_id = uuid.uuid4().hex
+    request_id.set(g.request_id)
+
+
+def _end(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    line = {
+        "method": request.method,
+        "path": request.path,
+        "status": response.status_code,
+        "ms": round((time.monotonic() - g.began) * 1000, 2),
+        "remote": request.remote_addr,
+    }
+    quiet = request.path.startswith("/health/") and response.status_code == 200
+    _log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=line | g.get("said", {}))
+    return response
+
+
+def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> ResponseReturnValue:
+    message = " ".join(message.split())
+    g.said = {"error": message}
+    return {"error": message, "request_id": g.get("request_id")}, status, headers or {}
+
+
+def _refused(error: InspectlineError) -> ResponseReturnValue:
+    if isinstance(error, Refusal):
+        return _answer(error.status, str(error), {"Retry-After": str(error.retry_after)} if error.retry_after else {})
+    _log.error("request failed", exc_info=error)
+    return _answer(500, str(error))
+
+
+def _http_error(error: HTTPException) -> ResponseReturnValue:
+    if isinstance(error, RequestEntityTooLarge):
+        return _answer(413, "the request is larger than allowed (INSPECTLINE_MAX_IMAGE_MB); send a smaller image")
+    if error.code == 404:
+        return _answer(404, f"there is no call {request.path[:200]}; see POST /predict and GET /status")
+    allowed = getattr(error, "valid_methods", None) if error.code == 405 else None
+    said = f"{request.method} {request.path[:200]}: {error.name}. {error.description or ''}"
+    return _answer(error.code or 500, said, {"Allow": ", ".join(sorted(allowed))} if allowed else {})
+
+
+def _unexpected(error: Exception) -> ResponseReturnValue:
+    _log.error("request failed", exc_info=error)
+    return _answer(500, f"internal error; the log tells more under request {g.get('request_id')}")

@@ -1,0 +1,35 @@
+# ruff: noqa: N999  the name is gunicorn's
+"""How gunicorn runs serving: one process with threads, unless INSPECTLINE_WORKERS says otherwise.
+
+Each worker loads the app itself (`preload_app` stays off): threads and ONNX Runtime's sessions do not survive a fork.
+"""
+
+import os
+from pathlib import Path
+
+from serving.logs import configuration
+from serving.settings import usable_cores
+
+wsgi_app = "serving.app:create_app()"
+bind = f"{os.environ.get('HOST') or '127.0.0.1'}:{os.environ.get('PORT') or '8000'}"
+workers = int(os.environ.get("INSPECTLINE_WORKERS") or 1)
+threads = int(os.environ.get("INSPECTLINE_THREADS") or max(4, 2 * usable_cores()))
+worker_class = "gthread"
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a heartbeat must not wait for a disk
+preload_app = False
+timeout = 120  # seconds without a sign of life
+graceful_timeout = 30  # seconds to finish what was begun, after SIGTERM
+keepalive = 15
+logconfig_dict = configuration(os.environ.get("INSPECTLINE_LOG_LEVEL", "INFO").upper())
+
+
+def post_worker_init(worker):
+    """Load what the cache remembers and start the threads, before the first request is taken."""
+    worker.wsgi.extensions["inspectline"].start()
+
+
+def worker_exit(server, worker):
+    """Write what is left, after the last request was answered."""
+    app = getattr(worker, "wsgi", None)
+    if app is not None:
+        app.extensions["inspectline"].stop()

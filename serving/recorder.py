@@ -1,0 +1,142 @@
+"""Moves predictions from the journal to where they belong: the image to S3, then the row to the catalogue.
+
+Each step may be done twice without harm (the key is the image's hash, the row's `request_id` is unique), so a kill at
+any moment loses and doubles nothing. While S3 or the database is away, the journal grows and is caught up later.
+"""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.exc import DataError, IntegrityError
+
+from pipelines.served import enter
+from pipelines.storage import Storage
+from serving.journal import Entry, Journal
+
+_log = logging.getLogger(__name__)
+_BATCH = 50
+_IDLE_SECONDS = 1.0
+_LONGEST_PAUSE = 30.0
+_REMEMBERED = 4096  # images known to be in S3
+
+
+class Recorder:
+    """The thread that empties `journal`; of several processes on one journal, one does it at a time."""
+
+    def __init__(self, journal: Journal):
+        self._journal = journal
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock_file: int | None = None
+        self._pauses: dict[str, tuple[int, float]] = {}  # by project: failures in a row, when to try again
+        self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Begin to move what the journal holds, what an earlier process left included."""
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """End, after a last round; what is left waits for the next start."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def nudge(self) -> None:
+        """Say that the journal holds something new."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        last_round = False
+        while True:
+            moved = 0
+            try:
+                if self._in_charge():
+                    moved = self.round()
+            except Exception as error:  # nothing may end the moving
+                _log.exception("moving predictions failed")
+                self.problem = f"{type(error).__name__}: {error}"
+            if last_round:
+                return
+            last_round = self._stop.is_set()
+            if not moved and not last_round:
+                self._wake.wait(_IDLE_SECONDS)
+                self._wake.clear()
+
+    def _in_charge(self) -> bool:
+        """Tell whether this process is the one that moves; the lock goes with the process that held it."""
+        if self._lock_file is not None:
+            return True
+        file = os.open(self._journal.path.with_name("recorder.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            return False
+        self._lock_file = file
+        return True
+
+    def round(self) -> int:
+        """Move one batch and return how many entries were moved."""
+        paused = {project for project, (_, until) in self._pauses.items() if time.monotonic() < until}
+        by_project: dict[str, list[Entry]] = {}
+        for entry in self._journal.read(_BATCH, paused):
+            by_project.setdefault(entry.project, []).append(entry)
+        return sum(self._move(project, entries) for project, entries in by_project.items())
+
+    def _move(self, project: str, entries: list[Entry]) -> int:
+        moved: list[Entry] = []
+        try:
+            for entry in entries:
+                self._store(entry)
+            moved = self._enter(entries)
+            self._pauses.pop(project, None)
+            self.problem = None
+        except Exception as error:  # S3 or the database is away, or not set up yet: this project waits, others go on
+            failures = self._pauses.get(project, (0, 0.0))[0] + 1
+            self._pauses[project] = (failures, time.monotonic() + min(_LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10)))
+            if failures == 1:
+                _log.warning("predictions wait in the journal", extra={"project": project, "why": str(error)})
+            self.problem = str(error)
+        self._journal.remove(moved)
+        return len(moved)
+
+    def _store(self, entry: Entry) -> None:
+        known = (entry.bucket, entry.prediction["image_key"])
+        if known not in self._stored:
+            Storage(entry.bucket).put(entry.prediction["image_key"], entry.image, entry.content_type)
+            self._stored[known] = None
+            while len(self._stored) > _REMEMBERED:
+                self._stored.popitem(last=False)
+
+    def _enter(self, entries: list[Entry]) -> list[Entry]:
+        """Enter the rows, and return the entries that are done with."""
+        try:
+            enter([row(entry) for entry in entries])
+            return entries
+        except (DataError, IntegrityError) as error:  # the database objects to a row: it must hold up no other
+            if len(entries) == 1:
+                _log.exception("the catalogue refuses a prediction", extra={"project": entries[0].project})
+                self._journal.set_aside(entries[0], f"{type(error).__name__}: {error}"[:1000])
+                return []
+            return [done for entry in entries for done in self._enter([entry])]
+
+
+def row(entry: Entry) -> dict[str, Any]:
+    """Return the entry as a row of the catalogue's predictions."""
+    instants: dict[str, Callable[[str], datetime]] = dict.fromkeys(("created_at", "expires_at"), datetime.fromisoformat)
+    told = {key: instants.get(key, lambda value: value)(value) for key, value in entry.prediction.items()}
+    return told | {"project": entry.project, "embedding": entry.embedding}

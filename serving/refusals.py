@@ -1,0 +1,19 @@
+"""A request that serving does not fulfil: an HTTP status and one line that says what, where and what to do."""
+
+from pipelines.errors import InspectlineError
+
+RETRY_SECONDS = 5
+
+
+class Refusal(InspectlineError):
+    """Ends a request with `status` and the message as `error`; `retry_after`, in seconds, becomes Retry-After."""
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None):
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+def unavailable(message: str) -> Refusal:
+    """Return a 503 that asks the client to come again in a few seconds."""
+    return Refusal(503, message, RETRY_SECONDS)

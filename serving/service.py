@@ -1,0 +1,56 @@
+"""All that one serving process holds, and its background threads: made by `create_app`, started by gunicorn's hooks."""
+
+import os
+import threading
+import time
+from datetime import UTC, datetime
+
+from pipelines.settings import settings
+from serving.fetch import Fetcher
+from serving.journal import Journal
+from serving.predictor import Predictor
+from serving.recorder import Recorder
+from serving.reloader import Reloader
+from serving.settings import ServingSettings
+
+
+class Service:
+    """The parts of a serving process; nothing runs until `start`."""
+
+    def __init__(self, config: ServingSettings):
+        self.config = config
+        self.default_project = settings().default_project
+        self.fetcher = Fetcher(config.max_bytes, config.fetch_seconds, config.allowed_hosts, config.allowed_buckets)
+        self.predictor = Predictor()
+        self.journal = Journal(config.journal, config.journal_max_bytes)
+        self.recorder = Recorder(self.journal)
+        self.reloader = Reloader(self.predictor, config.poll_seconds, config.onnx_threads)
+        self.started_at = datetime.now(UTC)
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._process: int | None = None
+
+    def start(self) -> None:
+        """Start the threads, once, in the process that answers: neither threads nor sessions survive a fork."""
+        with self._lock:
+            if self._process == os.getpid():
+                return
+            if self._process is not None:
+                raise RuntimeError("serving was started before a fork; let gunicorn load the app in each worker")
+            self._process = os.getpid()
+            self.journal.start()
+            self.recorder.start()
+            self.reloader.start()
+
+    def stop(self) -> None:
+        """Stop the threads; what was answered is safe already."""
+        with self._lock:
+            if self._process == os.getpid():
+                self.reloader.stop()
+                self.journal.stop()
+                self.recorder.stop()
+
+    @property
+    def uptime_seconds(self) -> float:
+        """How long this process has served."""
+        return time.monotonic() - self._began

@@ -1,0 +1,72 @@
+"""What the environment says about serving alone; what all parts share is in `pipelines.settings`."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import SettingsError
+from pipelines.settings import settings
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """How serving polls, fetches and keeps its journal.
+
+    Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use.
+    """
+
+    poll_seconds: float
+    fetch_seconds: float
+    max_bytes: int
+    journal_max_bytes: int
+    journal: Path
+    onnx_threads: int
+    allowed_buckets: frozenset[str]
+    allowed_hosts: frozenset[str]
+
+
+def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSettings:
+    """Read serving's settings from `environ` (default: the process's environment).
+
+    Raises:
+        SettingsError: a variable holds something that cannot be used.
+    """
+    env = os.environ if environ is None else environ
+
+    def number(name: str, default: float, least: float, most: float) -> float:
+        text = env.get(name, "").strip()
+        try:
+            value = float(text) if text else default
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise SettingsError(f"{name} is {text!r}: give a number from {least:g} to {most:g}")
+        return value
+
+    def words(name: str) -> frozenset[str]:
+        return frozenset(word.lower() for word in env.get(name, "").replace(",", " ").split())
+
+    cores = usable_cores()
+    journal = env.get("INSPECTLINE_JOURNAL", "").strip()
+    return ServingSettings(
+        poll_seconds=number("INSPECTLINE_POLL_SECONDS", 5, 0.05, 3600),
+        fetch_seconds=number("INSPECTLINE_FETCH_SECONDS", 15, 0.1, 600),
+        max_bytes=int(number("INSPECTLINE_MAX_IMAGE_MB", 32, 0.001, 1024) * (1 << 20)),
+        journal_max_bytes=int(number("INSPECTLINE_JOURNAL_MAX_MB", 4096, 1, 1 << 20) * (1 << 20)),
+        journal=Path(journal) if journal else settings(env).cache / "journal",
+        onnx_threads=int(number("INSPECTLINE_ONNX_THREADS", cores, 1, 256)),
+        allowed_buckets=words("INSPECTLINE_ALLOWED_BUCKETS"),
+        allowed_hosts=words("INSPECTLINE_ALLOWED_HOSTS"),
+    )
+
+
+def usable_cores() -> int:
+    """Return how many processor cores this process may use: by affinity and by the container's quota (cgroup 2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))

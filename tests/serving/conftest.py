@@ -1,0 +1,163 @@
+"""A real gunicorn process, a registry with real packages, and images to send."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from pipelines.package import package_digest
+from pipelines.settings import REPOSITORY
+from tests.conftest import Projects, answers, free_port, wait_until
+from tests.pipelines.packages import defective_image, good_image, make_package
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    """Return pixels uint8 [H, W, 3] as an image file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def good_file() -> bytes:
+    """An image without a defect."""
+    return encoded(good_image(np.random.default_rng(7)))
+
+
+@pytest.fixture(scope="session")
+def bad_file() -> bytes:
+    """An image with a defect."""
+    return encoded(defective_image(np.random.default_rng(7)))
+
+
+@dataclass
+class Registry:
+    """Registers small packages in the real MLflow server, as the pipeline does, and moves the alias."""
+
+    address: str
+    folder: Path
+    project: str
+    client: Any = None
+    made: int = 0
+
+    def register(
+        self, *, champion: bool = True, spoil: Callable[[Path], None] | None = None, project: str = "", **card: Any
+    ) -> str:
+        """Register a package (`spoil` changes its files after its digest was taken) and return its version."""
+        name = project or self.project
+        self.made += 1
+        package = make_package(self.folder / f"package-{self.made}", project=name, **card)
+        digest = package_digest(package)
+        if spoil:
+            spoil(package)
+        with suppress(Exception):
+            self.client.create_registered_model(name)
+        experiment = self.client.get_experiment_by_name("serving")
+        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment("serving")
+        run = self.client.create_run(experiment_id)
+        self.client.log_artifacts(run.info.run_id, str(package), "model")
+        version = self.client.create_model_version(
+            name, f"{run.info.artifact_uri}/model", run.info.run_id, tags={"package_sha256": digest}
+        )
+        if champion:
+            self.client.set_registered_model_alias(name, "champion", version.version)
+        return str(version.version)
+
+    def promote(self, version: str) -> None:
+        """Move the alias."""
+        self.client.set_registered_model_alias(self.project, "champion", version)
+
+
+@pytest.fixture
+def registry(mlflow_server: str, tmp_path: Path) -> Registry:
+    """An empty registered model, whose project's name no other test uses."""
+    from mlflow import MlflowClient
+
+    return Registry(mlflow_server, tmp_path / "packages", f"line_{uuid.uuid4().hex[:8]}", MlflowClient(mlflow_server))
+
+
+@dataclass
+class Server:
+    """A gunicorn process that serves one project by default."""
+
+    environment: dict[str, str]
+    log: Path
+    address: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def start(self, **environment: str) -> "Server":
+        """Start it on a free port and wait until it answers."""
+        port = free_port()
+        self.address = f"http://127.0.0.1:{port}"
+        self.environment |= environment
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "-c", "serving/gunicorn.conf.py"],
+                cwd=REPOSITORY,
+                env=os.environ | self.environment | {"PORT": str(port)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(answers(f"{self.address}/health/live"), 30, f"serving ({self.log})", self.process)
+        return self
+
+    def predict(self, data: bytes, path: str = "/predict") -> requests.Response:
+        """Upload one image."""
+        return self.session.post(self.address + path, files={"file": ("image.png", data)}, timeout=30)
+
+    def predict_url(self, url: Any, **body: Any) -> requests.Response:
+        """Send an address."""
+        return self.session.post(f"{self.address}/predict", json={"image_url": url} | body, timeout=60)
+
+    def status(self) -> dict[str, Any]:
+        """Return what /status says."""
+        answer: dict[str, Any] = self.session.get(f"{self.address}/status", timeout=10).json()
+        return answer
+
+    def until_version(self, version: str, seconds: float = 20) -> "Server":
+        """Wait until `version` serves."""
+        wait_until(lambda: self.status()["version"] == version, seconds, f"version {version}, see {self.log}")
+        return self
+
+    def end(self, sig: signal.Signals = signal.SIGTERM) -> int:
+        """End the master; with SIGKILL all its processes. Return its exit status."""
+        assert self.process is not None
+        if sig == signal.SIGKILL:
+            os.killpg(self.process.pid, sig)
+        else:
+            self.process.send_signal(sig)
+        return self.process.wait(timeout=60)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the log, line by line."""
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line]
+
+
+@pytest.fixture
+def server(projects: Projects, registry: Registry, database: str, cache: Path, tmp_path: Path) -> Iterator[Server]:
+    """Serving for the registry's project, not started yet; polls five times a second."""
+    projects.write(registry.project)
+    made = Server(
+        {"INSPECTLINE_DEFAULT_PROJECT": registry.project, "INSPECTLINE_POLL_SECONDS": "0.2", "HOST": "127.0.0.1"},
+        tmp_path / "serving.log",
+    )
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(made.process.pid, signal.SIGKILL)
+        made.process.wait(timeout=10)
