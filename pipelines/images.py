@@ -73,8 +73,8 @@ def open_image(data: bytes, *, max_pixels: int, min_side: int) -> OpenedImage:
     image = _open(data, max_pixels)
     if min(image.size) < min_side:
         raise BadImage(
-            f"the image is {image.width} x {image.height} pixels, and each side must have {min_side} or more (image.min_side): "
-            "send a larger image"
+            f"the image is {image.width} x {image.height} pixels, and each side must have {min_side} or more "
+            "(image.min_side): send a larger image"
         )
     name = "JPEG" if image.format == "MPO" else str(image.format)
     mode = image.mode
@@ -141,7 +141,7 @@ def _check_pixels(size: tuple[int, int], max_pixels: int, kind: str) -> None:
 def _unidentified(data: bytes) -> str:
     kind = looks_like(data)
     if kind in EXTENSIONS:
-        return f"the file starts as a {kind} file, but its header is damaged or unusual: send it again, or save it as plain {kind}"
+        return f"the file starts as {kind}, but its header is damaged or unusual: send it again, or save it as plain {kind}"
     if kind:
         return f"the file is {kind}, no image of a kind accepted: send JPEG, PNG, BMP, TIFF or WebP"
     return "the file is no image that can be read: send JPEG, PNG, BMP, TIFF or WebP"

@@ -145,10 +145,15 @@ class Storage:
             partial.unlink(missing_ok=True)
         return path
 
+    def stat(self, key: str) -> StoredObject:
+        """Return what a listing says of the object, as it is now."""
+        with self._told("look up", key):
+            found = _client().head_object(Bucket=self.bucket, Key=key)
+            return StoredObject(key, int(found["ContentLength"]), found["ETag"].strip('"'), found["LastModified"])
+
     def size(self, key: str) -> int:
         """Return the object's size in bytes."""
-        with self._told("look up", key):
-            return int(_client().head_object(Bucket=self.bucket, Key=key)["ContentLength"])
+        return self.stat(key).size
 
     def exists(self, key: str) -> bool:
         """Return whether the object is there; only "not found" means no."""
