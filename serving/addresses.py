@@ -6,11 +6,22 @@ address) need no rule of their own, because what is judged is the address that t
 """
 
 import ipaddress
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
-_NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")  # RFC 8215
 _COMPATIBLE = IPv6Network("::/96")  # RFC 4291, 2.5.5.1, deprecated
+# Special in IANA's registries, and not known as such to every Python that we run on.
+_SPECIAL = tuple(
+    ip_network(text)
+    for text in (
+        "192.0.0.0/24",  # IETF protocol assignments, RFC 6890
+        "192.88.99.0/24",  # 6to4 relays, RFC 7526
+        "64:ff9b:1::/48",  # NAT64 for local use, RFC 8215
+        "fec0::/10",  # site-local, RFC 3879
+        "3fff::/20",  # documentation, RFC 9637
+        "5f00::/16",  # segment routing, RFC 9602
+    )
+)
 # Services that hand out a machine's credentials on addresses that look like others'.
 _METADATA = frozenset(
     ipaddress.ip_address(text)
@@ -20,6 +31,7 @@ _METADATA = frozenset(
         "fd00:ec2::254",  # AWS, IPv6
         "168.63.129.16",  # Azure's host, a public address
         "100.100.100.200",  # Alibaba
+        "192.0.0.192",  # Oracle
     )
 )
 
@@ -27,11 +39,8 @@ _METADATA = frozenset(
 def judge(address: str) -> str | None:
     """Return what is wrong with fetching from `address` (an IP address as text), or None for a public one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address):
-        if (inner := _embedded(ip)) is not None:
-            return judge(str(inner))
-        if ip in _NAT64_LOCAL or ip.is_site_local:
-            return "a private address"
+    if isinstance(ip, IPv6Address) and (inner := _embedded(ip)) is not None:
+        return judge(str(inner))
     if ip in _METADATA:
         return "a metadata address"
     for kind, holds in (
@@ -39,7 +48,7 @@ def judge(address: str) -> str | None:
         ("a link-local address", ip.is_link_local),
         ("no address of one host", ip.is_unspecified or ip.is_multicast),
         ("a private address", ip.is_private),
-        ("no public address", not ip.is_global or ip.is_reserved),
+        ("no public address", not ip.is_global or ip.is_reserved or any(ip in network for network in _SPECIAL)),
     ):
         if holds:
             return kind
