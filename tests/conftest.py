@@ -1,5 +1,6 @@
 """Real parts for every test: an S3 endpoint over HTTP, SQLite and PostgreSQL, an MLflow server, project files."""
 
+import atexit
 import os
 import pwd
 import shutil
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,6 +31,18 @@ os.environ.update(
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
     TF_CPP_MIN_LOG_LEVEL="3",
     OMP_NUM_THREADS="2",
+)
+
+# Airflow reads its settings when the first test imports it: a home of the session's own, and the repository's DAGs.
+REPOSITORY = Path(__file__).resolve().parent.parent
+_airflow_home = tempfile.mkdtemp(prefix="inspectline-airflow-")
+atexit.register(shutil.rmtree, _airflow_home, ignore_errors=True)
+os.environ.update(
+    AIRFLOW_HOME=_airflow_home,
+    AIRFLOW__CORE__DAGS_FOLDER=str(REPOSITORY / "dags"),
+    AIRFLOW__CORE__PLUGINS_FOLDER=str(REPOSITORY / "plugins"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__LOGGING__LOGGING_LEVEL="INFO",
 )
 
 

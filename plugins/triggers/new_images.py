@@ -57,7 +57,9 @@ class NewImagesTrigger(BaseTrigger):
                 if time.monotonic() - away_since > self.patience:
                     yield TriggerEvent({"status": "error", "message": str(error)})
                     return
-                self.log.warning("Cannot count the new images of %s, trying again: %s", self.project, error)
+                if str(error) != said:
+                    said = str(error)
+                    self.log.warning("Cannot count the new images of %s, trying again: %s", self.project, error)
             else:
                 away_since = None
                 if watch.is_due(state):
