@@ -141,7 +141,7 @@ def _check_pixels(size: tuple[int, int], max_pixels: int, kind: str) -> None:
 def _unidentified(data: bytes) -> str:
     kind = looks_like(data)
     if kind in EXTENSIONS:
-        return f"the file starts as {kind}, but its header is damaged or unusual: send it again, or save it as plain {kind}"
+        return f"the file starts as {kind}, but its header is damaged or unusual: send it again or save it anew"
     if kind:
         return f"the file is {kind}, no image of a kind accepted: send JPEG, PNG, BMP, TIFF or WebP"
     return "the file is no image that can be read: send JPEG, PNG, BMP, TIFF or WebP"
