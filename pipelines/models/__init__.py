@@ -1,0 +1,4 @@
+"""The restoration autoencoder: network, loss, score and the synthetic defects it is trained on.
+
+`keras.ops` only.
+"""

@@ -1,0 +1,75 @@
+"""The stream of training batches: a function of the seed and the number of the step, so that it can go on
+anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.models.synthetic import Floats, add_defects, augment
+
+Batch = tuple[Floats, Floats]
+
+
+class BatchStream:
+    """Batches of `batch_size` from `images` [n, S, S, 3] uint8: (damaged, clean), float32 in 0 to 1.
+
+    Every image comes once before any comes again, in an order that the seed decides; step k is the same batch
+    whether the training began at step 0 or was taken up at k.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], batch_size: int, seed: int) -> None:
+        self._images = images
+        self._batch_size = batch_size
+        self._seed = seed
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step (from 0)."""
+        places = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+        rounds, positions = np.divmod(places, len(self._images))
+        rows = [self._order(int(turn))[position] for turn, position in zip(rounds, positions, strict=True)]
+        # A memory map wants its rows in order; the order within a batch does not matter.
+        return damaged_batch(self._images[np.sort(rows)], np.random.default_rng([self._seed, 1, step]))
+
+    def from_step(self, step: int) -> Generator[Batch, None, None]:
+        """Yield the batches from `step` on without end, the next one made while this one is used."""
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as worker:
+            coming = worker.submit(self.batch, step)
+            while True:
+                ready, step = coming.result(), step + 1
+                coming = worker.submit(self.batch, step)
+                yield ready
+
+    def _shuffled(self, turn: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self._seed, 0, turn]).permutation(len(self._images))
+
+
+def damaged_batch(images: NDArray[np.uint8], generator: np.random.Generator) -> Batch:
+    """Return images [n, S, S, 3] with synthetic defects, and without, as float32 in 0 to 1."""
+    clean = augment(images, generator)
+    damaged, _ = add_defects(clean, generator)
+    return damaged, clean
+
+
+def validation_batches(images: NDArray[np.uint8], batch_size: int, seed: int, most: int = 64) -> list[Batch]:
+    """Return fixed batches to follow the loss on: at most `most` images spread over `images`, always whole
+    batches.
+
+    A small set is repeated to fill its last batch: a batch of another size would make the network compile
+    again.
+    """
+    if len(images) == 0:
+        return []
+    rows = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int))
+    count = -(-len(rows) // batch_size)
+    rows = np.resize(rows, count * batch_size)
+    return [
+        damaged_batch(images[rows[k * batch_size : (k + 1) * batch_size]], np.random.default_rng([seed, 2, k]))
+        for k in range(count)
+    ]

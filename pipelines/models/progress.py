@@ -1,0 +1,129 @@
+"""What is told and kept of a running training: its progress, its state, and what came of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Stopped = Literal["epochs", "time"]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a training is told: sizes, `epochs` or `seconds` (whichever ends first), the seed, the step size.
+
+    `precision` is a Keras dtype policy; None, the default, measures which is faster.
+    """
+
+    preset: str = "small"
+    input_size: int = 128
+    batch_size: int = 16
+    epochs: int = 60
+    seconds: float = 240.0
+    seed: int = 0
+    learning_rate: float = 2e-3
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training stands, all that a checkpoint holds.
+
+    `step` steps are done in `elapsed` seconds; `loss_sum` and `loss_count` are of the epoch begun. `arrays` are
+    the variables of the network, then of the optimizer.
+    """
+
+    step: int
+    elapsed: float
+    precision: str
+    loss_sum: float
+    loss_count: int
+    arrays: list[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What can be said of a running training. `epoch` counts from 1; `ended` is False in the middle of one."""
+
+    epoch: int
+    epochs: int
+    ended: bool
+    loss: float
+    validation_loss: float | None
+    learning_rate: float
+    images_per_second: float
+    elapsed: float
+    seconds: float
+
+    def __str__(self) -> str:
+        validation = "" if self.validation_loss is None else f" · validation {self.validation_loss:.4f}"
+        speed = f"{self.images_per_second:.0f} images/s"
+        time_used = f"{clock(self.elapsed)} of {clock(self.seconds)}"
+        return f"epoch {self.epoch} of {self.epochs} · loss {self.loss:.4f}{validation} · {speed} · {time_used}"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, in float32, and how its training went."""
+
+    network: keras.Model
+    epochs: int
+    steps: int
+    seconds: float
+    images_per_second: float
+    stopped: Stopped
+    precision: str
+
+
+@dataclass
+class RunningMean:
+    """The mean of what was added since it was made."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """Add a value."""
+        self.total += value
+        self.count += 1
+
+    def value(self) -> float:
+        """Return the mean, NaN of nothing."""
+        return self.total / self.count if self.count else math.nan
+
+
+class Pace:
+    """Images a second, without the first steps, in which backends compile."""
+
+    def __init__(self, batch_size: int, left_out: int = 2) -> None:
+        self._batch_size = batch_size
+        self._left_out = left_out
+        self._steps = 0
+        self._since = time.monotonic()
+
+    def stepped(self) -> None:
+        """Count one step that has just ended."""
+        self._steps += 1
+        if self._steps == self._left_out:
+            self._since = time.monotonic()
+
+    def images_per_second(self) -> float:
+        """Return the mean speed so far; 0 as long as only the first steps are done."""
+        counted = self._steps - self._left_out
+        return counted * self._batch_size / max(time.monotonic() - self._since, 1e-9) if counted > 0 else 0.0
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as m:ss."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """Return a backend's tensor or variable as a numpy array."""
+    return np.asarray(keras.ops.convert_to_numpy(value))

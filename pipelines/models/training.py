@@ -1,0 +1,230 @@
+"""Trains the restoration autoencoder on good images in memory: `fit()`. It knows nothing of S3, packs or
+MLflow.
+
+The batches follow from the seed and the step alone, so a training's state is small: the step, the time used,
+the weights and the optimizer's variables. Taken up from a state, a training goes on as if it had not been
+interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from pipelines.errors import TrainingFailed
+from pipelines.models.batches import Batch, BatchStream, validation_batches
+from pipelines.models.loss import restoration_loss
+from pipelines.models.network import build_network
+from pipelines.models.precision import FLOAT32, faster_precision
+from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, TrainingState, as_array
+
+# A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
+LEAST_STEPS = 20
+WARM_UP = 40
+VALIDATE_SECONDS = 4.0
+REPORT_SECONDS = 10.0
+CHECKPOINT_SECONDS = 20.0
+CLOCK_GRACE = 0.1
+
+
+class Restoration(keras.Model):
+    """The network with its loss, for the time of training; what is saved and exported is the network alone."""
+
+    def __init__(self, network: keras.Model) -> None:
+        super().__init__()
+        self.network = network
+
+    def call(self, image: Any, training: bool = False) -> Any:
+        """Return the restored image."""
+        return self.network(image, training=training)[0]
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Return the loss of restoring `y` from `x`."""
+        return restoration_loss(ops.cast(y, "float32"), ops.cast(y_pred, "float32"))
+
+
+def fit(
+    images: NDArray[np.uint8],
+    settings: FitSettings,
+    *,
+    validation: NDArray[np.uint8] | None = None,
+    weights: list[NDArray[Any]] | None = None,
+    state: TrainingState | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_checkpoint: Callable[[TrainingState], None] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Fitted:
+    """Train on good `images` [n, S, S, 3] uint8 and return the network in float32.
+
+    `validation` images are only looked at, for the curve. `weights` start a fine-tuning; `state` takes an
+    interrupted training up again, its used time counted. `on_progress` is called at the end of each epoch and
+    every ten seconds, `on_checkpoint` every `checkpoint_seconds` (20) and at the end. Raises TrainingFailed.
+    """
+    if len(images) == 0:
+        raise TrainingFailed("there are no good training images; put some into the inbox and run again")
+    training = _Training(images, settings, weights, state)
+    watched = validation_batches(images[:0] if validation is None else validation, settings.batch_size, settings.seed)
+    checkpointed = reported = training.elapsed()
+    validated = -math.inf
+
+    def report() -> None:
+        nonlocal reported, validated
+        reported = training.elapsed()
+        done = training.is_done()
+        measure = watched and (training.epoch_ended() or done) and (done or reported - validated > VALIDATE_SECONDS)
+        loss = training.loss_of(watched) if measure else None
+        validated = training.elapsed() if measure else validated
+        if on_progress:
+            on_progress(training.progress(loss))
+
+    stream = BatchStream(images, settings.batch_size, settings.seed).from_step(training.step)
+    try:
+        while not training.is_done():
+            training.take(next(stream))
+            if training.epoch_ended() or training.elapsed() - reported > REPORT_SECONDS:
+                report()
+            if training.epoch_ended():
+                training.loss = RunningMean()
+            if on_checkpoint and training.elapsed() - checkpointed >= checkpoint_seconds:
+                on_checkpoint(training.state())
+                checkpointed = training.elapsed()
+    finally:
+        stream.close()
+    if training.loss.count:
+        report()
+    if on_checkpoint:
+        on_checkpoint(training.state())
+    return training.fitted()
+
+
+class _Training:
+    """A training under way: the network, its optimizer, and how far it is."""
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        settings: FitSettings,
+        weights: list[NDArray[Any]] | None,
+        state: TrainingState | None,
+    ) -> None:
+        self._begun = time.monotonic() - (state.elapsed if state else 0.0)
+        keras.utils.set_random_seed(settings.seed)
+        self.settings = settings
+        self.precision = state.precision if state else settings.precision or faster_precision()
+        self.network = build_network(settings.preset, settings.input_size, self.precision)
+        if weights is not None:
+            set_weights(self.network, weights)
+        self.model = Restoration(self.network)
+        self.optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=1e-4, clipnorm=1.0)
+        self.model.compile(optimizer=self.optimizer)
+        self.optimizer.build(self.network.trainable_variables)
+        self.variables = [*self.network.variables, *self.optimizer.variables]
+        self.step, self.loss = 0, RunningMean()
+        if state:
+            self._restore(state)
+        self.steps_per_epoch = max(LEAST_STEPS, math.ceil(len(images) / settings.batch_size))
+        self.last_step = settings.epochs * self.steps_per_epoch
+        self.pace = Pace(settings.batch_size)
+        self.rate = 0.0
+
+    def elapsed(self) -> float:
+        """Return the seconds used, those before an interruption included."""
+        return time.monotonic() - self._begun
+
+    def is_done(self) -> bool:
+        """Return whether the epochs are done or the time is up."""
+        return self.step >= self.last_step or self.elapsed() >= self.settings.seconds
+
+    def epoch_ended(self) -> bool:
+        """Return whether the step just taken was the last of its epoch."""
+        return self.step > 0 and self.step % self.steps_per_epoch == 0
+
+    def take(self, batch: Batch) -> None:
+        """Take one step."""
+        # The clock takes the schedule over only where time is what ends the training: with enough of it, two runs
+        # of one seed take the same steps.
+        part = max(self.step / self.last_step, self.elapsed() / self.settings.seconds - CLOCK_GRACE)
+        self.rate = learning_rate(self.settings.learning_rate, self.step, part)
+        self.optimizer.learning_rate.assign(self.rate)
+        self.loss.add(_loss(self.model.train_on_batch(*batch, return_dict=True)))
+        self.step += 1
+        self.pace.stepped()
+        if not math.isfinite(self.loss.total):
+            raise TrainingFailed(f"the loss is not a number any more at step {self.step}; check the training images")
+
+    def loss_of(self, batches: list[Batch]) -> float:
+        """Return the mean loss of batches, without learning from them."""
+        return float(np.mean([_loss(self.model.test_on_batch(*batch, return_dict=True)) for batch in batches]))
+
+    def progress(self, validation_loss: float | None) -> Progress:
+        """Return how far the training is."""
+        return Progress(
+            epoch=math.ceil(self.step / self.steps_per_epoch),
+            epochs=self.settings.epochs,
+            ended=self.epoch_ended() or self.is_done(),
+            loss=self.loss.value(),
+            validation_loss=validation_loss,
+            learning_rate=self.rate,
+            images_per_second=self.pace.images_per_second(),
+            elapsed=self.elapsed(),
+            seconds=self.settings.seconds,
+        )
+
+    def state(self) -> TrainingState:
+        """Return a copy of all that is needed to go on from here."""
+        arrays = [as_array(variable) for variable in self.variables]
+        return TrainingState(self.step, self.elapsed(), self.precision, self.loss.total, self.loss.count, arrays)
+
+    def fitted(self) -> Fitted:
+        """Return what came of the training."""
+        return Fitted(
+            network=in_float32(self.network, self.settings.preset, self.settings.input_size),
+            epochs=self.step // self.steps_per_epoch,
+            steps=self.step,
+            seconds=self.elapsed(),
+            images_per_second=self.pace.images_per_second(),
+            stopped="epochs" if self.step >= self.last_step else "time",
+            precision=self.precision,
+        )
+
+    def _restore(self, state: TrainingState) -> None:
+        if [tuple(one.shape) for one in self.variables] != [array.shape for array in state.arrays]:
+            raise TrainingFailed("the checkpoint belongs to another network; start the training again by force")
+        for variable, value in zip(self.variables, state.arrays, strict=True):
+            variable.assign(value)
+        self.step, self.loss = state.step, RunningMean(state.loss_sum, state.loss_count)
+
+
+def learning_rate(highest: float, step: int, part: float) -> float:
+    """Return the step size at `part` (0 to 1) of the training: linear warm-up, then a cosine down to a
+    hundredth.
+    """
+    fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+    return highest * fall * min(1.0, (step + 1) / WARM_UP)
+
+
+def set_weights(network: keras.Model, weights: list[NDArray[Any]]) -> None:
+    """Give the network the weights of another. Raises TrainingFailed if they are of another architecture."""
+    if [array.shape for array in weights] != [tuple(one.shape) for one in network.weights]:
+        raise TrainingFailed("the weights to start from belong to another network; train from scratch instead")
+    network.set_weights(weights)
+
+
+def in_float32(network: keras.Model, preset: str, input_size: int) -> keras.Model:
+    """Return the same network computing in float32 throughout."""
+    rebuilt = build_network(preset, input_size, FLOAT32)
+    rebuilt.set_weights([np.asarray(weight, np.float32) for weight in network.get_weights()])
+    return rebuilt
+
+
+def _loss(logs: Any) -> float:
+    return float(as_array(logs["loss"]))
