@@ -1,0 +1,83 @@
+"""Numbers, dates and causes as people read them in mails and reports."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+# What usually moves a descriptor, where to look first.
+CAUSES = {
+    "width": "camera resolution or cropping",
+    "height": "camera resolution or cropping",
+    "brightness": "lighting or exposure",
+    "contrast": "lighting, exposure, or haze on the lens",
+    "sharpness": "focus, vibration, or a dirty lens",
+    "saturation": "white balance or the colour of the light",
+    "warmth": "white balance or the colour of the light",
+    "noise": "camera gain, exposure time, or compression",
+    "entropy": "texture of the surface, or compression",
+    "shadows": "lighting too weak, or something in its way",
+    "highlights": "overexposure or reflections",
+}
+_NAMES = {
+    "auroc": "AUROC",
+    "f1": "F1",
+    "aupro": "AUPRO",
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_aupro": "Pixel AUPRO",
+}
+STATES = {
+    "drift": "drift",
+    "no_drift": "no drift",
+    "too_few": "too few images",
+    "no_champion": "no champion yet",
+}
+
+
+def number(value: Any) -> str:
+    """Return a number in three or four significant digits, and a dash for none."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return "–"
+    if isinstance(value, int) or (value == int(value) and abs(value) < 1e6):
+        return f"{int(value):,}"
+    return f"{value:.3f}" if 0.001 <= abs(value) < 100 else f"{value:.4g}"
+
+
+def percent(value: Any) -> str:
+    """Return a share as a percentage: 0.0312 as 3.1 %."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return f"{value * 100:.1f} %" if abs(value) < 0.1 else f"{value * 100:.0f} %"
+
+
+def signed(value: float | None) -> str:
+    """Return a shift with its sign: +1.4, −0.3."""
+    return "–" if value is None else f"{value:+.1f}".replace("-", "−")
+
+
+def figure(value: Any) -> str:
+    """Return a figure with its interval, {"value", "low", "high"}, or a plain number."""
+    if not isinstance(value, dict):
+        return number(value)
+    low, high = value.get("low"), value.get("high")
+    between = f" ({number(low)} to {number(high)})" if low is not None and high is not None else ""
+    return number(value.get("value")) + between
+
+
+def figure_name(name: str) -> str:
+    """Return a figure's key as a heading: false_positive_rate as False positive rate."""
+    return _NAMES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
+
+
+def moment(value: datetime | str, zone: str) -> str:
+    """Return a point in time in the project's time zone: 21 November 2026, 09:30 CET."""
+    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return instant.astimezone(ZoneInfo(zone)).strftime("%-d %B %Y, %H:%M %Z")
+
+
+def day(value: datetime | str, zone: str) -> str:
+    """Return the day of a point in time in the project's time zone: Sat 21 Nov."""
+    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return instant.astimezone(ZoneInfo(zone)).strftime("%a %-d %b")
