@@ -1,0 +1,49 @@
+"""One at a time across processes and machines, for steps that read something elsewhere and then write it.
+
+MLflow's registry has no compare-and-set: whoever moves an alias or registers a version takes the project's turn first.
+On PostgreSQL a turn is an advisory lock, on SQLite, which lives on one machine, a lock on a file beside the database.
+Neither stops anybody from using the catalogue, and both end with the process that holds them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import text
+
+from pipelines.catalogue import connect, engine
+from pipelines.errors import CatalogueError
+
+PATIENCE = 120.0  # seconds; a turn takes a second or so
+
+
+@contextmanager
+def registry_turn(project: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold the project's turn at the registry. Raises CatalogueError if it does not come within `patience` seconds."""
+    if engine().dialect.name == "postgresql":
+        with connect() as connection:
+            connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": f"{patience:.0f}s"})
+            connection.execute(
+                text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"inspectline:registry:{project}"}
+            )
+            yield
+            return
+    database = engine().url.database or "catalogue"
+    path = Path(f"{database}.{project}.turn")
+    with path.open("w") as file:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise CatalogueError(
+                        f"another run has been registering or promoting for {project} for {patience:.0f} s: try again"
+                    ) from None
+                time.sleep(0.05)
+        yield
