@@ -2,3 +2,7 @@
 
 `keras.ops` only.
 """
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +17,23 @@ from pipelines.models.synthetic import Floats, add_defects, augment
 Batch = tuple[Floats, Floats]
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Some rows of a pack's memory map [n, S, S, 3], read only when they are asked for."""
+
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.asarray(self.images[self.rows[places]])
+
+
+Images = NDArray[np.uint8] | Selection
+
+
 class BatchStream:
     """Batches of `batch_size` from `images` [n, S, S, 3] uint8: (damaged, clean), float32 in 0 to 1.
 
@@ -23,7 +41,7 @@ class BatchStream:
     whether the training began at step 0 or was taken up at k.
     """
 
-    def __init__(self, images: NDArray[np.uint8], batch_size: int, seed: int) -> None:
+    def __init__(self, images: Images, batch_size: int, seed: int) -> None:
         self._images = images
         self._batch_size = batch_size
         self._seed = seed
@@ -57,7 +75,7 @@ def damaged_batch(images: NDArray[np.uint8], generator: np.random.Generator) -> 
     return damaged, clean
 
 
-def validation_batches(images: NDArray[np.uint8], batch_size: int, seed: int, most: int = 64) -> list[Batch]:
+def validation_batches(images: Images, batch_size: int, seed: int, most: int = 64) -> list[Batch]:
     """Return fixed batches to follow the loss on: at most `most` images spread over `images`, always whole
     batches.
 

@@ -19,7 +19,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from pipelines.errors import TrainingFailed
-from pipelines.models.batches import Batch, BatchStream, validation_batches
+from pipelines.models.batches import Batch, BatchStream, Images, validation_batches
 from pipelines.models.loss import restoration_loss
 from pipelines.models.network import build_network
 from pipelines.models.precision import FLOAT32, faster_precision
@@ -53,10 +53,10 @@ class Restoration(keras.Model):
 
 
 def fit(
-    images: NDArray[np.uint8],
+    images: Images,
     settings: FitSettings,
     *,
-    validation: NDArray[np.uint8] | None = None,
+    validation: Images | None = None,
     weights: list[NDArray[Any]] | None = None,
     state: TrainingState | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -72,7 +72,7 @@ def fit(
     if len(images) == 0:
         raise TrainingFailed("there are no good training images; put some into the inbox and run again")
     training = _Training(images, settings, weights, state)
-    watched = validation_batches(images[:0] if validation is None else validation, settings.batch_size, settings.seed)
+    watched = validation_batches(validation, settings.batch_size, settings.seed) if validation is not None else []
     checkpointed = reported = training.elapsed()
     validated = -math.inf
 
@@ -111,7 +111,7 @@ class _Training:
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: Images,
         settings: FitSettings,
         weights: list[NDArray[Any]] | None,
         state: TrainingState | None,
@@ -150,8 +150,8 @@ class _Training:
 
     def take(self, batch: Batch) -> None:
         """Take one step."""
-        # The clock takes the schedule over only where time is what ends the training: with enough of it, two runs
-        # of one seed take the same steps.
+        # The clock takes the schedule over only where time is what ends the training: with enough of it, two
+        # runs of one seed take the same steps.
         part = max(self.step / self.last_step, self.elapsed() / self.settings.seconds - CLOCK_GRACE)
         self.rate = learning_rate(self.settings.learning_rate, self.step, part)
         self.optimizer.learning_rate.assign(self.rate)

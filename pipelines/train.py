@@ -1,0 +1,219 @@
+"""`python -m pipelines.train <run.json> <pack.json> <result.json>`: trains the network of a run on its pack.
+
+Killed and started again, on this machine or another, it goes on from the checkpoint in S3. The result names the
+trained network, `model.keras`, in the run's package folder; `pipelines.export` completes it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import StorageError, TrainingFailed
+from pipelines.package import WEIGHTS
+from pipelines.package_store import package_uri
+from pipelines.project import ModelSettings, load_project
+from pipelines.storage import Storage, split_uri
+from pipelines.subprocess import main
+
+if TYPE_CHECKING:
+    from pipelines.models.batches import Selection
+    from pipelines.models.progress import FitSettings, Fitted, Progress, TrainingState
+    from pipelines.training_log import TrainingLog
+
+# Steps as large as those of a training from scratch would undo what the champion knows.
+FINE_TUNING = 0.3
+CHECKPOINT_SECONDS = 20.0
+SHOWN = 6
+
+
+def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
+    """Train on the pack's good training images and store the network.
+
+    Returns `weights_uri`, `epochs`, `steps`, `seconds`, `images_per_second`, `stopped` (`epochs` or `time`) and
+    `precision`. Raises TrainingFailed, StorageError, RegistryError (MLflow stayed away).
+    """
+    from pipelines.models.training import fit
+
+    bucket = load_project(run["project"]).bucket
+    settings = fit_settings(run)
+    training, validation = select(pack, "training"), select(pack, "validation")
+    if not len(training):
+        raise TrainingFailed(f"{run['project']}: dataset version {run['version_id']} has no good training images")
+    checkpoint = Checkpoint.of(bucket, run)
+    state = checkpoint.load()
+    say(f"{len(training)} training and {len(validation)} validation images, {settings.input_size} pixels a side")
+    if state:
+        say(f"going on from the checkpoint at step {state.step}, {state.elapsed:.0f} s used")
+    log = open_log(run)
+
+    def on_progress(progress: Progress) -> None:
+        say(str(progress))
+        if log and progress.ended:
+            log.epoch(progress.epoch, curve_values(progress))
+
+    fitted = fit(
+        training,
+        settings,
+        validation=validation,
+        weights=None if state else starting_weights(run),
+        state=state,
+        on_progress=on_progress,
+        on_checkpoint=lambda standing: keep(checkpoint, standing),
+        checkpoint_seconds=CHECKPOINT_SECONDS,
+    )
+    with tempfile.TemporaryDirectory(prefix="train-") as folder:
+        weights_uri = store(
+            fitted, package_uri(bucket, run["project"], run["version_id"], run["training_id"]), Path(folder)
+        )
+        if log:
+            say("logging parameters, curves and reconstructions")
+            log.parameters(parameters(run, settings, fitted, len(training)))
+            log.artifact(
+                picture(fitted, validation if len(validation) else training, settings, Path(folder)), "training"
+            )
+            log.close()
+    return {
+        "weights_uri": weights_uri,
+        "epochs": fitted.epochs,
+        "steps": fitted.steps,
+        "seconds": round(fitted.seconds, 1),
+        "images_per_second": round(fitted.images_per_second, 1),
+        "stopped": fitted.stopped,
+        "precision": fitted.precision,
+    }
+
+
+def fit_settings(run: dict[str, Any]) -> FitSettings:
+    """Return what the run's settings and the parameters of its trigger form ask of the training."""
+    from pipelines.models.progress import FitSettings
+
+    model = ModelSettings(**run["settings"]["model"]) if "settings" in run else load_project(run["project"]).model
+    params = run.get("params", {})
+    settings = FitSettings(
+        preset=model.preset,
+        input_size=model.input_size,
+        batch_size=model.batch_size,
+        epochs=int(params.get("epochs") or model.epochs),
+        seconds=60 * float(params.get("time_budget_minutes") or model.time_budget_minutes),
+        seed=model.seed,
+    )
+    if params.get("start_from") == "champion":
+        from dataclasses import replace
+
+        return replace(settings, learning_rate=settings.learning_rate * FINE_TUNING)
+    return settings
+
+
+def select(pack: dict[str, Any], subset: str) -> Selection:
+    """Return the images of one subset of a pack, by reference."""
+    from pipelines.models.batches import Selection
+    from pipelines.pack import open_pack
+
+    opened = open_pack(pack["uri"], pack["digest"])
+    return Selection(opened.images, np.flatnonzero(opened.index["subset"].to_numpy() == subset))
+
+
+def starting_weights(run: dict[str, Any]) -> list[np.ndarray] | None:
+    """Return the champion's weights where the run is to start from them.
+
+    Raises TrainingFailed if there are none.
+    """
+    if run.get("params", {}).get("start_from") != "champion":
+        return None
+    if not run.get("champion_package_uri"):
+        raise TrainingFailed(f"{run['project']} has no champion to start from; train from scratch")
+    from pipelines.models.inspection import load_network
+
+    bucket, prefix = split_uri(f"{run['champion_package_uri'].rstrip('/')}/{WEIGHTS}")
+    with tempfile.TemporaryDirectory(prefix="champion-") as folder:
+        path = Storage(bucket).download(prefix, Path(folder) / WEIGHTS)
+        say(f"starting from the champion's weights, {run['champion_package_uri']}")
+        return list(load_network(path).get_weights())
+
+
+def keep(checkpoint: Checkpoint, state: TrainingState) -> None:
+    """Save a checkpoint; if S3 is away, training goes on and the next one is tried."""
+    try:
+        checkpoint.save(state)
+    except StorageError as error:
+        say(f"no checkpoint at step {state.step}: {error}")
+
+
+def store(fitted: Fitted, uri: str, folder: Path) -> str:
+    """Upload the trained network as `model.keras` of the package at `uri` and return its address."""
+    path = folder / WEIGHTS
+    fitted.network.save(path)
+    bucket, prefix = split_uri(uri)
+    return Storage(bucket).upload(path, f"{prefix}/{WEIGHTS}")
+
+
+def open_log(run: dict[str, Any]) -> TrainingLog | None:
+    """Return the log of the run's MLflow run, if it has one."""
+    if not run.get("mlflow_run_id"):
+        return None
+    from pipelines.training_log import TrainingLog
+
+    return TrainingLog(run["mlflow_run_id"], say)
+
+
+def curve_values(progress: Progress) -> dict[str, float]:
+    """Return what the curves show of an epoch."""
+    values = {
+        "loss": progress.loss,
+        "learning_rate": progress.learning_rate,
+        "images_per_second": progress.images_per_second,
+        "seconds": progress.elapsed,
+    }
+    if progress.validation_loss is not None:
+        values["validation_loss"] = progress.validation_loss
+    return values
+
+
+def parameters(run: dict[str, Any], settings: FitSettings, fitted: Fitted, images: int) -> dict[str, Any]:
+    """Return the parameters that describe the training in MLflow."""
+    import keras
+
+    return {
+        "training.preset": settings.preset,
+        "training.input_size": settings.input_size,
+        "training.batch_size": settings.batch_size,
+        "training.epochs": settings.epochs,
+        "training.time_budget_seconds": settings.seconds,
+        "training.seed": settings.seed,
+        "training.learning_rate": settings.learning_rate,
+        "training.start_from": run.get("params", {}).get("start_from") or "scratch",
+        "training.images": images,
+        "training.weights": fitted.network.count_params(),
+        "training.precision": fitted.precision,
+        "training.backend": keras.backend.backend(),
+    }
+
+
+def picture(fitted: Fitted, images: Selection, settings: FitSettings, folder: Path) -> Path:
+    """Draw some images with synthetic defects, restored, and their error maps; return the file."""
+    from pipelines.models.batches import validation_batches
+    from pipelines.models.pictures import reconstruction_sheet
+    from pipelines.models.progress import as_array
+    from pipelines.models.scoring import error_map
+
+    count = min(SHOWN, len(images))
+    ((damaged, clean),) = validation_batches(images, count, settings.seed, most=count)
+    restored = fitted.network(damaged, training=False)[0]
+    errors = as_array(error_map(damaged, restored))
+    path = folder / "reconstructions.png"
+    reconstruction_sheet(clean, damaged, as_array(restored), errors).save(path)
+    return path
+
+
+def say(line: str) -> None:
+    """Print a line for the task's log."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(train)
