@@ -10,7 +10,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG
 
-from inspectline_dags import watch_steps
+from inspectline_dags import closing_steps, watch_steps
 from inspectline_dags.defaults import START, declaration
 from inspectline_dags.projects import sound_projects
 from sensors.new_images import NewImagesSensor
@@ -25,7 +25,7 @@ for project in sound_projects():
             TriggerDagRunOperator(
                 task_id=kind,
                 trigger_dag_id=f"{project.name}_{kind}",
-                trigger_run_id=claimed["run_id"],
+                trigger_run_id=claimed[f"{kind}_run_id"],
                 conf=claimed[kind],
                 logical_date=None,
                 skip_when_already_exists=True,
@@ -35,4 +35,4 @@ for project in sound_projects():
         ]
 
         due >> claimed
-        watch_steps.choose(claimed) >> started >> watch_steps.release(project.name)
+        watch_steps.choose(claimed) >> started >> closing_steps.release(project.name)

@@ -59,28 +59,26 @@ def claim(project: str, run_id: str) -> dict[str, Any]:
 
     Returns:
         retrain, evaluate: what to start such a run with (the parameters asked for, `request_ids`, `reason`), or None;
-        run_id: the id that the started run is to have; reason: of both together.
+        retrain_run_id, evaluate_run_id: the id that the run is to have; reason: of both together.
     """
-    started_run = "watch__" + run_id.rpartition("__")[2]
     needed = load_project(project).retrain.new_images
+    started = {kind: f"watch_{kind}__{run_id.rpartition('__')[2]}" for kind in PARAMETERS}
     with transaction() as connection:
         lock_project(connection, project)
-        claimed = _claimed(connection, project, started_run)
+        claimed = _claimed(connection, project, started)
         if not claimed:
             fresh = new_images(connection, project, unfired=True)
             if len(fresh) >= needed:
                 mark_fired(connection, fresh)
                 by = f"{CREATED_BY_WATCH}: {len(fresh)} new images"
                 rows.ask(connection, project, "retrain", {}, created_by=by)
-            rows.claim(connection, project, started_run)
-            claimed = _claimed(connection, project, started_run)
-    conf = {kind: _conf(kind, of_kind) for kind, of_kind in claimed.items()}
-    return {
-        "retrain": conf.get("retrain"),
-        "evaluate": conf.get("evaluate"),
-        "run_id": started_run,
-        "reason": "; ".join(one["reason"] for one in conf.values()) or "nothing waits",
-    }
+            for kind, started_run in started.items():
+                rows.claim(connection, project, kind, started_run)
+            claimed = _claimed(connection, project, started)
+    conf = {kind: _conf(kind, claimed[kind]) if kind in claimed else None for kind in PARAMETERS}
+    reasons = [one["reason"] for one in conf.values() if one]
+    run_ids = {f"{kind}_run_id": started_run for kind, started_run in started.items()}
+    return conf | run_ids | {"reason": "; ".join(reasons) or "nothing waits"}
 
 
 def end(request_ids: list[int], *, done: bool, result: dict[str, Any]) -> None:
@@ -90,11 +88,11 @@ def end(request_ids: list[int], *, done: bool, result: dict[str, Any]) -> None:
             rows.finish(connection, request_ids, done=done, result=result)
 
 
-def _claimed(connection: Connection, project: str, started_run: str) -> dict[str, list[RowMapping]]:
-    """Return the requests that `started_run` serves, by kind, oldest first."""
+def _claimed(connection: Connection, project: str, started: dict[str, str]) -> dict[str, list[RowMapping]]:
+    """Return the requests that the `started` runs serve, by kind, oldest first."""
     found = connection.execute(
         select(table)
-        .where(table.c.project == project, table.c.dag_run_id == started_run, table.c.state == "claimed")
+        .where(table.c.project == project, table.c.dag_run_id.in_(started.values()), table.c.state == "claimed")
         .order_by(table.c.id)
     ).mappings()
     claimed: dict[str, list[RowMapping]] = {}

@@ -29,27 +29,22 @@ def pending(connection: Connection, project: str) -> dict[str, int]:
     return {"retrain": 0, "evaluate": 0} | {str(kind): int(count) for kind, count in found}
 
 
-def claim(connection: Connection, project: str, dag_run_id: str) -> dict[str, list[int]]:
-    """Claim, of each kind, the oldest waiting request and all that ask for the same; return the ids by kind.
+def claim(connection: Connection, project: str, kind: str, dag_run_id: str) -> list[int]:
+    """Claim the oldest waiting request of `kind` and all that ask for the same; return their ids.
 
     They are served by the run `dag_run_id`; requests with another payload wait for a run of their own.
     """
     waiting = connection.execute(
-        select(requests.c.id, requests.c.kind, requests.c.payload)
-        .where(requests.c.project == project, requests.c.state == "pending")
+        select(requests.c.id, requests.c.payload)
+        .where(requests.c.project == project, requests.c.kind == kind, requests.c.state == "pending")
         .order_by(requests.c.id)
         .with_for_update(skip_locked=True)
     ).all()
-    claimed: dict[str, list[int]] = {}
-    for kind in ("retrain", "evaluate"):
-        of_kind = [row for row in waiting if row.kind == kind]
-        claimed[kind] = [row.id for row in of_kind if row.payload == of_kind[0].payload]
-        connection.execute(
-            update(requests)
-            .where(requests.c.id.in_(claimed[kind]))
-            .values(state="claimed", claimed_at=now(), dag_run_id=dag_run_id)
-        )
-    return claimed
+    ids = [row.id for row in waiting if row.payload == waiting[0].payload]
+    connection.execute(
+        update(requests).where(requests.c.id.in_(ids)).values(state="claimed", claimed_at=now(), dag_run_id=dag_run_id)
+    )
+    return ids
 
 
 def finish(connection: Connection, ids: list[int], *, done: bool, result: dict[str, Any]) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 from airflow.sdk import TriggerRule, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from inspectline_dags.watch_steps import KINDS
+from notifier import InspectlineNotifier
+
 log = logging.getLogger(__name__)
 
 # Shown failed and mailed like any other, but the model stands without them: they do not fail the run.
@@ -13,8 +16,27 @@ SIDE_TASKS = ("profile", "drift")
 _SKIPPING = ("freeze", "begin")
 
 
-@task(trigger_rule=TriggerRule.ALL_DONE)
-def close(project: str, **context: Any) -> dict[str, Any]:
+class NotifierOfOwnFailures(InspectlineNotifier):
+    """Mails what goes wrong in a closing task itself: the failures that it sums up were mailed where they happened."""
+
+    def notify(self, context: Any) -> None:
+        """Send the mail unless the task failed on purpose."""
+        if not isinstance(context.get("exception"), AirflowFailException):
+            super().notify(context)
+
+
+def close(project: str) -> Any:
+    """Return the task that ends a run of `retrain` or `evaluate`."""
+    return _close.override(on_failure_callback=NotifierOfOwnFailures(project))(project)
+
+
+def release(project: str) -> Any:
+    """Return the task that ends a run of `watch`."""
+    return _release.override(on_failure_callback=NotifierOfOwnFailures(project))(project)
+
+
+@task(task_id="close", trigger_rule=TriggerRule.ALL_DONE)
+def _close(project: str, **context: Any) -> dict[str, Any]:
     """End the run in the catalogue, and the requests that it served: done with its result, or failed with why."""
     from pipelines import trainings, watch
 
@@ -38,3 +60,18 @@ def close(project: str, **context: Any) -> dict[str, Any]:
     if failed or stopped:
         raise AirflowFailException(why)
     return result
+
+
+@task(task_id="release", trigger_rule=TriggerRule.ALL_DONE)
+def _release(project: str, **context: Any) -> None:
+    """Fail the requests whose run could not be started, so that who asked sees it."""
+    from pipelines.watch import end
+
+    ti, run_id = context["ti"], context["run_id"]
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
+    failed = sorted(name for name, state in states.items() if state in ("failed", "upstream_failed"))
+    for kind in sorted(set(KINDS) & set(failed)):
+        if conf := ti.xcom_pull(task_ids="claim", key=kind):
+            end(conf["request_ids"], done=False, result={"why": f"{project}_{kind} could not be started"})
+    if failed:
+        raise AirflowFailException(f"failed: {', '.join(failed)}")

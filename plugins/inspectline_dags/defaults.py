@@ -5,6 +5,7 @@ from typing import Any
 
 from airflow.sdk import Asset, Context, RetryDecision, RetryPolicy
 
+from notifier import InspectlineNotifier
 from pipelines.errors import InspectlineError
 from pipelines.project import Project
 
@@ -34,6 +35,7 @@ def default_args(project: Project) -> dict[str, Any]:
         "max_retry_delay": 5 * MINUTE,
         "retry_policy": RetryPassingErrors(),
         "execution_timeout": 30 * MINUTE,
+        "on_failure_callback": InspectlineNotifier(project.name),
     }
 
 

@@ -37,5 +37,6 @@ def report(project: str, results: Any, **context: Any) -> dict[str, Any]:
 def ingest(project: str) -> TaskGroup:
     """Return the group of tasks that takes in `project`'s inbox."""
     with TaskGroup("ingest", tooltip="Takes in what lies in the inbox") as group:
-        report(project, ingest_batch.expand(batch=list_inbox(project)))
+        documented = ingest_batch.override(doc_md=ingest_batch.function.__doc__)  # a mapped task does not take it over
+        report(project, documented.expand(batch=list_inbox(project)))
     return group

@@ -88,7 +88,7 @@ def train(run: Made, pack: Made) -> Made:
     return run_module("pipelines.train", {"run": run, "pack": pack}, log.info)
 
 
-@task(queue=settings().training_queue)
+@task
 def export(run: Made, pack: Made, trained: Made) -> Made:
     """Export the network to ONNX and compare both on the validation set; a difference stops the run."""
     from pipelines.subprocess import run_module

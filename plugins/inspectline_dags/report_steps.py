@@ -12,8 +12,9 @@ def drift(project: str, **context: Any) -> Made:
     """Compare what serving saw lately with the champion's reference (Evidently), and keep the report."""
     from monitoring.drift import detect
 
-    found = detect(project, context["run_id"])
-    context["ti"].xcom_push(key="report", value=found.get("url"))
+    # Qualified by the DAG: a nightly retraining and the daily report may run at the same minute, under the same run id.
+    found = detect(project, f"{context['ti'].dag_id}/{context['run_id']}")
+    context["ti"].xcom_push(key="drift", value=found["url"])
     return found
 
 

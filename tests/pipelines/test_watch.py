@@ -75,11 +75,11 @@ def test_is_due_when_a_request_waits_is_true_without_images() -> None:
 def test_claim_when_enough_images_starts_one_retraining_and_never_another_with_them() -> None:
     enter(6)
     claimed = watch.claim("line", "scheduled__2026-11-21T09:00:00+00:00")
-    assert claimed["run_id"] == "watch__2026-11-21T09:00:00+00:00"
+    assert claimed["retrain_run_id"] == "watch_retrain__2026-11-21T09:00:00+00:00"
     assert claimed["evaluate"] is None
     assert claimed["retrain"]["reason"] == "retrain: watch: 6 new images"
     (own,) = claimed["retrain"]["request_ids"]
-    assert (row(own)["state"], row(own)["dag_run_id"]) == ("claimed", claimed["run_id"])
+    assert (row(own)["state"], row(own)["dag_run_id"]) == ("claimed", claimed["retrain_run_id"])
 
     watch.end([own], done=False, result={"why": "failed: train"})  # even after a failure
     assert watch.state("line")["new_images"] == 0

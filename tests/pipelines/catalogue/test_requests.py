@@ -17,18 +17,19 @@ def test_claim_when_several_wait_takes_each_once_by_kind() -> None:
     with connect() as connection:
         assert pending(connection, "line") == {"retrain": 2, "evaluate": 1}
     with transaction() as connection:
-        assert claim(connection, "line", "run-1") == {"retrain": [ids[0], ids[2]], "evaluate": [ids[1]]}
+        assert claim(connection, "line", "retrain", "run-1") == [ids[0], ids[2]]
+        assert claim(connection, "line", "evaluate", "run-1") == [ids[1]]
     with transaction() as connection:
-        assert claim(connection, "line", "run-2") == {"retrain": [], "evaluate": []}
+        assert claim(connection, "line", "retrain", "run-2") == []
 
 
 def test_claim_when_payloads_differ_leaves_the_others_for_the_next_run() -> None:
     with transaction() as connection:
         ids = [ask(connection, "line", "retrain", {"epochs": epochs}) for epochs in (3, 5, 3)]
     with transaction() as connection:
-        assert claim(connection, "line", "run-1")["retrain"] == [ids[0], ids[2]]
+        assert claim(connection, "line", "retrain", "run-1") == [ids[0], ids[2]]
     with transaction() as connection:
-        assert claim(connection, "line", "run-2")["retrain"] == [ids[1]]
+        assert claim(connection, "line", "retrain", "run-2") == [ids[1]]
 
 
 def test_claim_when_two_race_gives_a_request_to_one() -> None:
@@ -38,7 +39,7 @@ def test_claim_when_two_race_gives_a_request_to_one() -> None:
 
     def race(name: str) -> None:
         with transaction() as connection:
-            claimed.extend(claim(connection, "line", name)["retrain"])
+            claimed.extend(claim(connection, "line", "retrain", name))
 
     threads = [threading.Thread(target=race, args=(f"run-{n}",)) for n in range(6)]
     for thread in threads:
