@@ -17,10 +17,11 @@ from sqlalchemy import select
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import samples
 from pipelines.descriptors import DESCRIPTORS
-from pipelines.errors import BadDataset
+from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.graph import ScoringGraph
 from pipelines.package import GRAPH, WEIGHTS, read_card, write_card, write_reference
 from pipelines.package_store import fetch_files, package_uri, publish_files, working_folder
+from pipelines.prepare import prepare
 from pipelines.project import ThresholdPolicy, load_project
 from pipelines.registry_client import RegisteredVersion, fetch
 from pipelines.revision import git_revision
@@ -30,6 +31,7 @@ from pipelines.threshold import choose
 if TYPE_CHECKING:
     import pandas as pd
 
+EXAMPLES = 4  # images that serving scores again before it takes a version
 NOTED_PACKAGES = ("numpy", "onnxruntime", "pillow", "keras", "tensorflow", "torch", "jax", "scikit-learn", "mlflow")
 
 
@@ -53,9 +55,18 @@ def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
     with working_folder() as folder:
         made = _collect(run, model, folder)
         graph = ScoringGraph(folder / GRAPH, made["input_size"], made["resize"], threads=2)
-        # Without the error maps, which would fill the memory.
-        scored = [(one.score, one.embedding) for _, one in score_each(graph, prepared_images(run, good, graph))]
+        scored: list[tuple[float, NDArray[np.float32]]] = []
+        examples: list[NDArray[np.uint8]] = []
+        for pixels, one in score_each(graph, prepared_images(run, good, graph)):
+            scored.append((one.score, one.embedding))  # without the error maps, which would fill the memory
+            if len(examples) < EXAMPLES:
+                examples.append(prepare(pixels, graph.input_size, graph.resize))
         anomaly_scores = [one.score for _, one in score_each(graph, prepared_images(run, anomalies, graph))]
+        if not scored:
+            raise NotEnoughImages(
+                f"dataset version {run['version_id']} of {run['project']} has no good validation images to set a"
+                " threshold on: add good images, then retrain"
+            )
         scores = np.array([value for value, _ in scored], dtype=np.float64)
         choice = choose(scores, anomaly_scores, **ThresholdPolicy(**run["settings"]["threshold"]).model_dump())
         notes = choice.notes + _grouping_note(good)
@@ -66,6 +77,7 @@ def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
             sha256=list(good["sha256"]),
             descriptors=_descriptors(run["project"], list(good["sha256"])),
             descriptor_names=list(DESCRIPTORS),
+            examples=np.stack(examples),
         )
         write_card(
             folder,

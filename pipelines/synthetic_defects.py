@@ -39,14 +39,14 @@ def with_defect(pixels: Pixels, sha256: str) -> tuple[Pixels, str]:
         shape = (radius, radius * rng.uniform(0.7, 1))
     area, cover = _ellipse(height, width, row, column, angle, *shape)
     before = pixels[area].astype(np.float32)
+    # Against the ground, so that it shows on dark and on bright surfaces.
+    sign = -1 if before.mean() > 110 else 1
     if kind in ("scratch", "spot"):
-        # Against the ground, so that it shows on dark and on bright surfaces.
-        sign = -1 if before.mean() > 110 else 1
         after = before + sign * rng.uniform(60, 110)
     elif kind == "smear":
-        after = _blurred(before, max(2, round(0.05 * unit))) + rng.choice([-1, 1]) * rng.uniform(20, 35)
+        after = _blurred(before, max(2, round(0.05 * unit))) + sign * rng.uniform(20, 35)
     else:
-        after = _elsewhere(pixels, area, rng)
+        after = _elsewhere(pixels, area, rng) + sign * rng.uniform(25, 45)
     mixed = before + cover[..., None] * (after - before)
     changed = pixels.copy()
     changed[area] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
@@ -81,10 +81,9 @@ def _blurred(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
 
 
 def _elsewhere(pixels: Pixels, area: tuple[slice, slice], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return a patch of the same size from another place, turned by half and made a little darker or brighter."""
+    """Return a patch of the same size from another place, turned by half."""
     rows, columns = area
     high, wide = rows.stop - rows.start, columns.stop - columns.start
     top = int(rng.integers(0, pixels.shape[0] - high + 1))
     left = int(rng.integers(0, pixels.shape[1] - wide + 1))
-    patch = pixels[top : top + high, left : left + wide][::-1, ::-1].astype(np.float32)
-    return patch + np.float32(rng.choice([-1, 1]) * rng.uniform(25, 45))
+    return pixels[top : top + high, left : left + wide][::-1, ::-1].astype(np.float32)
