@@ -32,6 +32,7 @@ REFERENCE = "reference.npz"
 WEIGHTS = "model.keras"
 REQUIRED = (GRAPH, REFERENCE)
 REFERENCE_ARRAYS = ("score", "embedding", "sha256", "descriptors", "descriptor_names")
+EXAMPLES = "examples"  # optional in the reference
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -116,7 +117,8 @@ class Package:
     def reference(self) -> dict[str, NDArray[Any]]:
         """The validation set as seen at training.
 
-        Score [n], embedding [n, d], sha256 [n], descriptors [n, k], descriptor_names [k].
+        Score [n], embedding [n, d], sha256 [n], descriptors [n, k], descriptor_names [k]; examples uint8
+        [m, S, S, 3] if there are any, whose scores are the first m.
         """
         return read_reference(self.folder / REFERENCE)
 
@@ -164,12 +166,15 @@ def write_reference(
     sha256: list[str],
     descriptors: NDArray[np.float64],
     descriptor_names: list[str],
+    examples: NDArray[np.uint8] | None = None,
 ) -> Path:
     """Write `reference.npz` into `folder`.
 
-    Score [n], embedding [n, d], n digests, descriptors [n, k] and their k names. No pickles.
+    Score [n], embedding [n, d], n digests, descriptors [n, k] and their k names. No pickles. `examples`, uint8
+    [m, S, S, 3], are the first m images as prepared: serving scores them again before it takes a version.
     """
     path = folder / REFERENCE
+    stored: dict[str, Any] = {} if examples is None else {EXAMPLES: np.asarray(examples, np.uint8)}
     np.savez_compressed(
         path,
         score=np.asarray(score, np.float32),
@@ -177,6 +182,7 @@ def write_reference(
         sha256=np.asarray(sha256, "U64"),
         descriptors=np.asarray(descriptors, np.float64),
         descriptor_names=np.asarray(descriptor_names, np.str_),
+        **stored,
     )
     return path
 
@@ -188,7 +194,8 @@ def read_reference(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in REFERENCE_ARRAYS}
+            optional = [name for name in (EXAMPLES,) if name in archive.files]
+            arrays = {name: archive[name] for name in (*REFERENCE_ARRAYS, *optional)}
     except KeyError as error:
         raise BadPackage(f"{path}: {first_line(error)}; write the package again") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

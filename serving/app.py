@@ -8,6 +8,7 @@ import time
 import uuid
 
 from flask import Flask, Response, g, request
+from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -22,6 +23,13 @@ _log = logging.getLogger("serving.requests")
 _FORM_OVERHEAD = 64 << 10  # bytes of a multipart body besides the file
 
 
+class _Json(DefaultJSONProvider):
+    """Answers in the order we write them, in UTF-8."""
+
+    sort_keys = False
+    ensure_ascii = False
+
+
 def create_app(config: ServingSettings | None = None) -> Flask:
     """Return the app with its `Service` in `extensions["inspectline"]`.
 
@@ -33,7 +41,7 @@ def create_app(config: ServingSettings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_bytes + _FORM_OVERHEAD
     app.config["MAX_FORM_MEMORY_SIZE"] = _FORM_OVERHEAD
     app.config["MAX_FORM_PARTS"] = 16
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = _Json(app)
     app.register_blueprint(routes)
     app.before_request(_begin)
     app.before_request(service.start)

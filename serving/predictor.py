@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import BadPackage
-from pipelines.package import Package
+from pipelines.package import EXAMPLES, Package
 from pipelines.project import Project
 from pipelines.registry_client import RegisteredVersion
 from pipelines.score import Scored, score
@@ -131,9 +131,8 @@ def load(registered: RegisteredVersion, folder: Path, threads: int) -> Serving:
 def _check_on_examples(package: Package) -> None:
     """Score the package's stored examples, or else a probe of our own, so that no request is the first to try it."""
     reference = package.reference
-    with np.load(package.folder / "reference.npz", allow_pickle=False) as archive:
-        examples = archive["examples"] if "examples" in archive.files else None
-    if examples is None or len(examples) == 0:
+    examples = reference.get(EXAMPLES, ())
+    if len(examples) == 0:
         side = package.card.input_size
         ramp = np.linspace(0, 255, side).astype(np.uint8)
         score(package, [np.dstack([np.broadcast_to(ramp, (side, side))] * 3)])

@@ -49,6 +49,7 @@ def make_package(
         sha256=[f"{index:064x}" for index in range(n_reference)],
         descriptors=np.resize(descriptors, (n_reference, len(descriptor_names))),
         descriptor_names=list(descriptor_names),
+        examples=np.stack(images[:2]),
     )
     fields: dict[str, object] = {
         "project": project,

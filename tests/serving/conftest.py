@@ -4,10 +4,12 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,10 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from sqlalchemy import RowMapping, select
 
+from pipelines.catalogue import connect
+from pipelines.catalogue.schema import predictions
 from pipelines.package import package_digest
 from pipelines.settings import REPOSITORY
 from tests.conftest import Projects, answers, free_port, wait_until
@@ -54,12 +59,24 @@ class Registry:
     made: int = 0
 
     def register(
-        self, *, champion: bool = True, spoil: Callable[[Path], None] | None = None, project: str = "", **card: Any
+        self,
+        *,
+        champion: bool = True,
+        remake: Callable[[Path], None] | None = None,
+        spoil: Callable[[Path], None] | None = None,
+        project: str = "",
+        card_project: str = "",
+        **card: Any,
     ) -> str:
-        """Register a package (`spoil` changes its files after its digest was taken) and return its version."""
+        """Register a package and return its version.
+
+        `remake` changes the package before its digest is taken, `spoil` afterwards.
+        """
         name = project or self.project
         self.made += 1
-        package = make_package(self.folder / f"package-{self.made}", project=name, **card)
+        package = make_package(self.folder / f"package-{self.made}", project=card_project or name, **card)
+        if remake:
+            remake(package)
         digest = package_digest(package)
         if spoil:
             spoil(package)
@@ -161,3 +178,71 @@ def server(projects: Projects, registry: Registry, database: str, cache: Path, t
         with suppress(ProcessLookupError):
             os.killpg(made.process.pid, signal.SIGKILL)
         made.process.wait(timeout=10)
+
+
+class Relay:
+    """Passes TCP connections on to a real server, and can be taken away: the server stopped, as its clients see it."""
+
+    def __init__(self, target: str):
+        host, _, port = target.removeprefix("http://").partition(":")
+        self._target = (host, int(port))
+        self._open: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+        self.port = free_port()
+
+    def __enter__(self) -> "Relay":
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    def up(self) -> None:
+        """Listen."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def down(self) -> None:
+        """Refuse connections, and end those that are open."""
+        if self._listener is not None:
+            # Closing alone leaves it listening for as long as a thread waits in accept().
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        for end in self._open:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._open.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+                server = socket.create_connection(self._target)
+            except OSError:
+                return
+            self._open += [client, server]
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pass(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        with suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+
+
+def rows() -> Sequence[RowMapping]:
+    """Return the catalogue's predictions, oldest first."""
+    with connect() as connection:
+        return connection.execute(select(predictions).order_by(predictions.c.id)).mappings().all()
+
+
+def until_rows(count: int, seconds: float = 15) -> Sequence[RowMapping]:
+    """Wait until the catalogue holds `count` predictions, and return them."""
+    wait_until(lambda: len(rows()) >= count, seconds, f"{count} predictions in the catalogue")
+    return rows()

@@ -86,9 +86,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize("url", REFUSED)
-def test_fetch_when_address_is_not_public_then_refused_without_a_connection(
-    url: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_fetch_when_address_is_not_public_then_refused_without_a_connection(url: str, monkeypatch: pytest.MonkeyPatch):
     def connect(*_: Any, **__: Any) -> None:
         raise AssertionError("a connection was tried")
 
@@ -110,7 +108,9 @@ def test_fetch_when_url_is_unusable_then_400_in_one_line(url: str):
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:8.8.8.8"]
+)
 def test_judge_when_address_is_public_then_nothing_is_wrong(address: str):
     assert judge(address) is None
 
