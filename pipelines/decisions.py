@@ -1,0 +1,85 @@
+"""What somebody decides about one sample: its label, or that it is withdrawn. It adds to the history, nothing goes."""
+
+import re
+
+from sqlalchemy import ColumnElement, Connection, select, update
+
+from pipelines.catalogue import transaction
+from pipelines.catalogue.schema import annotations, now, samples
+from pipelines.errors import InspectlineError
+
+
+class NoSuchSample(InspectlineError):
+    """A sample is named that is not there, or a name fits several, or a label is none."""
+
+
+def withdraw(project: str, sample: str, reason: str) -> str:
+    """Take a sample out of every later dataset version and return its SHA-256; withdrawn twice, the first time stays.
+
+    Raises:
+        NoSuchSample: no sample, or more than one, goes by that name.
+    """
+    with transaction() as connection:
+        sha256 = find_sample(connection, project, sample)
+        connection.execute(
+            update(samples)
+            .where(samples.c.project == project, samples.c.sha256 == sha256, samples.c.withdrawn_at.is_(None))
+            .values(withdrawn_at=now(), withdrawn_reason=reason)
+        )
+    return sha256
+
+
+def decide(project: str, sample: str, label: str, kind: str | None = None, author: str | None = None) -> str:
+    """Give a sample its label (`good` or `anomaly`, with a type) by decision, and return its SHA-256.
+
+    A decision outweighs what the inbox says; the latest one holds.
+
+    Raises:
+        NoSuchSample: no sample, or more than one, goes by that name.
+    """
+    if label not in ("good", "anomaly"):
+        raise NoSuchSample(f"{label!r} is no label: write good or anomaly")
+    with transaction() as connection:
+        sha256 = find_sample(connection, project, sample)
+        connection.execute(
+            annotations.insert().values(
+                project=project,
+                sha256=sha256,
+                label=label,
+                type=kind if label == "anomaly" else None,
+                origin="decision",
+                author=author,
+            )
+        )
+    return sha256
+
+
+def find_sample(connection: Connection, project: str, sample: str) -> str:
+    """Return the SHA-256 of the sample that `sample` names: by its hash or the hash's beginning (6 digits or more), its
+    S3 address, or the name under which it came into the inbox.
+
+    Raises:
+        NoSuchSample: there is none, or more than one.
+    """
+    text = sample.strip()
+    whole = re.search(r"[0-9a-f]{64}", text)
+    conditions: list[ColumnElement[bool]]
+    if whole:
+        conditions = [samples.c.sha256 == whole.group()]
+    else:
+        conditions = [samples.c.source_key.endswith("/" + text.lstrip("/"), autoescape=True)]
+        if re.fullmatch(r"[0-9a-f]{6,63}", text):
+            conditions.insert(0, samples.c.sha256.startswith(text))
+    for condition in conditions:
+        query = (
+            select(samples.c.sha256).where(samples.c.project == project, condition).order_by(samples.c.sha256).limit(5)
+        )
+        found = list(connection.execute(query).scalars())
+        if len(found) == 1:
+            return str(found[0])
+        if found:
+            several = ", ".join(sha256[:12] for sha256 in found)
+            raise NoSuchSample(
+                f"{sample!r} fits several samples of {project}, such as {several}: give more of the hash"
+            )
+    raise NoSuchSample(f"{project} has no sample {sample!r}: give its SHA-256 (or its first digits) or its file name")

@@ -1,0 +1,176 @@
+"""The pack: a dataset version decoded and prepared once into memory-mapped arrays; training reads nothing else.
+
+In S3 lie `images.npy` (uint8 [n, S, S, 3], RGB, in the manifest's order), `index.parquet` (the manifest's rows in the
+same order) and, written last, `pack.json` with the digests of both. On a machine that uses it, a pack lies in the local
+cache under its own digest and is mapped from there, never loaded whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.datasets import read_manifest
+from pipelines.errors import BadDataset, BadImage, NotFound
+from pipelines.images import open_image
+from pipelines.prepare import Resize, prepare
+from pipelines.project import load_project
+from pipelines.settings import settings
+from pipelines.storage import Storage, split_uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+IMAGES, INDEX, CARD = "images.npy", "index.parquet", "pack.json"
+# A change in how images are decoded or prepared makes new packs.
+PREPARATION = 1
+KEPT = 8  # packs in the local cache
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A dataset version as arrays: `images` uint8 [n, S, S, 3], read-only and mapped from disk, `index` its rows."""
+
+    images: NDArray[np.uint8]
+    index: pd.DataFrame
+
+
+def build(run: dict[str, Any]) -> dict[str, Any]:
+    """Make the pack of the run's dataset version, unless it is in S3 already.
+
+    Returns {"uri": its folder in S3, "digest": of its content, "n": images}.
+
+    Raises:
+        BadDataset: a sample of the manifest is gone from S3 or can no longer be read; names it.
+        StorageError: S3 did not do what was asked; trying again is safe.
+    """
+    project = load_project(run["project"])
+    model = (run.get("settings") or {}).get("model") or project.model.model_dump()
+    size, resize = int(model["input_size"]), model["resize"]
+    storage = Storage(project.bucket)
+    folder = f"{project.name}/{run['version_id']}/pack/{size}-{resize}-{PREPARATION}"
+    try:
+        card = json.loads(storage.get(f"{folder}/{CARD}"))
+        log.info("the pack of %s images is there already", card["n"])
+    except NotFound:
+        card = _build(read_manifest(run["manifest_uri"]), size, resize, storage, folder)
+    return {"uri": storage.uri(folder), "digest": card["digest"], "n": card["n"]}
+
+
+def open_pack(uri: str, digest: str) -> Pack:
+    """Return the pack with this digest, fetched from `uri` into the local cache unless it lies there.
+
+    Raises:
+        BadDataset: the pack in S3 is not there, or not what the digest says.
+    """
+    import pandas as pd
+
+    folder = _shelf() / digest
+    if not (folder / IMAGES).is_file():
+        _fetch(uri, digest)
+    os.utime(folder)  # used last
+    images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+    return Pack(images, pd.read_parquet(folder / INDEX))
+
+
+def _build(manifest: pd.DataFrame, size: int, resize: Resize, storage: Storage, folder: str) -> dict[str, Any]:
+    """Decode, prepare and upload; the card comes last, so that a pack half written is built anew."""
+    with tempfile.TemporaryDirectory(prefix="build-", dir=_shelf()) as work:
+        local = Path(work)
+        manifest.to_parquet(local / INDEX, index=False)
+        shape = (len(manifest), size, size, 3)
+        images = np.lib.format.open_memmap(local / IMAGES, mode="w+", dtype=np.uint8, shape=shape)
+
+        def fill(position: int, key: str) -> None:
+            try:
+                # What ingest accepted stays acceptable when the project file later asks for more.
+                pixels = open_image(storage.get(key), max_pixels=1 << 40, min_side=1).pixels
+            except (NotFound, BadImage) as error:
+                raise BadDataset(
+                    f"sample {storage.uri(key)} cannot be read any more ({error}): restore it, or withdraw it and "
+                    "freeze the dataset again"
+                ) from error
+            images[position] = prepare(pixels, size, resize)
+
+        # Threads do: Pillow decodes without the interpreter's lock, and reading from S3 waits for the network.
+        with ThreadPoolExecutor(max(4, os.cpu_count() or 1), thread_name_prefix="pack") as threads:
+            jobs = [threads.submit(fill, position, key) for position, key in enumerate(manifest["key"])]
+            try:
+                for done, job in enumerate(jobs, start=1):
+                    job.result()
+                    if done % 500 == 0 or done == len(jobs):
+                        log.info("%s of %s images packed", done, len(jobs))
+            except BaseException:
+                for job in jobs:
+                    job.cancel()
+                raise
+        images.flush()
+        del images
+        files = {name: _sha256(local / name) for name in (IMAGES, INDEX)}
+        card = {"digest": _digest(files), "n": len(manifest), "size": size, "resize": resize, "files": files}
+        for name in files:
+            storage.upload(local / name, f"{folder}/{name}")
+        storage.put(f"{folder}/{CARD}", json.dumps(card).encode(), "application/json")
+        _keep(local, card["digest"])
+    return card
+
+
+def _fetch(uri: str, digest: str) -> None:
+    """Download a pack, check it against its digest, and put it into the cache in one step."""
+    bucket, folder = split_uri(uri)
+    storage = Storage(bucket)
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=_shelf()) as work:
+        local = Path(work)
+        try:
+            for name in (INDEX, IMAGES):
+                storage.download(f"{folder}/{name}", local / name)
+        except NotFound as error:
+            raise BadDataset(f"the pack {uri} is not whole ({error}): run the step pack again") from error
+        found = _digest({name: _sha256(local / name) for name in (IMAGES, INDEX)})
+        if found != digest:
+            raise BadDataset(f"the pack {uri} has the digest {found[:12]}, not {digest[:12]}: run the step pack again")
+        _keep(local, digest)
+
+
+def _keep(made: Path, digest: str) -> None:
+    """Move a complete pack into the cache, unless another process was faster; forget the packs used longest ago."""
+    target = _shelf() / digest
+    finished = made / "pack"
+    finished.mkdir()
+    for name in (IMAGES, INDEX):
+        (made / name).rename(finished / name)
+    try:
+        finished.rename(target)
+    except OSError:  # it is there
+        if not (target / IMAGES).is_file():
+            raise
+    packs = [folder for folder in _shelf().iterdir() if (folder / IMAGES).is_file() and len(folder.name) == 64]
+    for folder in sorted(packs, key=lambda folder: folder.stat().st_mtime, reverse=True)[KEPT:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shelf() -> Path:
+    folder = settings().cache / "packs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _digest(files: dict[str, str]) -> str:
+    return hashlib.sha256("\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
