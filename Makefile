@@ -1,0 +1,75 @@
+# `make help` explains itself from the comments behind `##`.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+RUN := $(VENV)/bin/python
+STACK := $(RUN) -m include.stack
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down status import withdraw decide test soak lint format lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nVariables: PYTHON=python3.12 (which Python), AIRFLOW_PORT, MLFLOW_PORT, SERVING_PORT, S3_PORT, SMTP_PORT.\n'
+
+setup: $(STAMP) ## make the virtual environment (everything else does so by itself)
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@test -x $(RUN) || { \
+		command -v $(PYTHON) >/dev/null \
+			|| { echo "there is no '$(PYTHON)': install Python 3.11 to 3.13, or name one: make PYTHON=python3.12 setup" >&2; exit 1; }; \
+		$(PYTHON) include/check_python.py && $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
+	@$(RUN) include/check_python.py
+	@echo "Installing the locked requirements into $(VENV) …"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check uv || echo "uv cannot be had; going on with pip" >&2
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet -r requirements-dev.txt \
+		|| $(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## from images to a served model: make demo, or with your own: make demo DATA=folder [PROJECT=name]
+	@$(STACK) demo $(if $(DATA),--data "$(DATA)") $(if $(PROJECT),--project "$(PROJECT)")
+
+up: $(STAMP) ## start the local stack and wait until it is healthy
+	@$(STACK) up
+
+down: $(STAMP) ## stop the local stack; its data stays in var/
+	@$(STACK) down
+
+status: $(STAMP) ## show every process of the stack: state, memory, address, health
+	@$(STACK) status
+
+import: $(STAMP) ## put images into a project's inbox: make import DATA=folder [PROJECT=name]
+	@$(if $(DATA),,echo "say which folder: make import DATA=folder [PROJECT=name]" >&2; exit 1;) \
+		$(STACK) import --data "$(DATA)" $(if $(PROJECT),--project "$(PROJECT)")
+
+withdraw: $(STAMP) ## keep a sample out of later dataset versions: make withdraw SAMPLE=sha256 [PROJECT=name] [REASON="…"]
+	@$(if $(SAMPLE),,echo "say which sample: make withdraw SAMPLE=sha256 [PROJECT=name]" >&2; exit 1;) \
+		$(STACK) withdraw --sample "$(SAMPLE)" $(if $(PROJECT),--project "$(PROJECT)") $(if $(REASON),--reason "$(REASON)")
+
+decide: $(STAMP) ## settle a disputed sample: make decide SAMPLE=sha256 LABEL=good|anomaly [PROJECT=name]
+	@$(if $(and $(SAMPLE),$(LABEL)),,echo "say which sample and label: make decide SAMPLE=sha256 LABEL=good" >&2; exit 1;) \
+		$(STACK) decide --sample "$(SAMPLE)" --label "$(LABEL)" $(if $(PROJECT),--project "$(PROJECT)")
+
+test: $(STAMP) ## run every test (at most 25 minutes on two cores)
+	@$(RUN) -m pytest $(ARGS)
+
+soak: $(STAMP) ## run the long load and kill tests
+	@$(RUN) -m pytest -m soak $(ARGS)
+
+lint: $(STAMP) ## check style and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+format: $(STAMP) ## put the code into the project's format
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+lock: $(STAMP) ## resolve requirements*.in anew into the locked requirements*.txt
+	@for each in requirements requirements-dev; do \
+		VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+			--output-file $$each.txt $$each.in; done
+
+clean: ## take the virtual environment away (var/ stays)
+	rm -rf $(VENV)

@@ -1,0 +1,149 @@
+"""Airflow's REST API v2, as far as the local stack needs it."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+
+from include.stack.credentials import ADMIN
+from include.stack.layout import Stack, StackError
+
+_SECONDS = 30.0
+_TRIES = 6
+
+
+class Airflow:
+    """A signed-in client; it signs in again when its token has run out, and waits out a restart of the server."""
+
+    def __init__(self, url: str, password: str) -> None:
+        self.url = url
+        self._password = password
+        self._session = requests.Session()
+
+    @classmethod
+    def of(cls, stack: Stack, environ: Mapping[str, str]) -> "Airflow":
+        """Return a client for a stack's Airflow."""
+        return cls(stack.url("airflow"), environ["AIRFLOW_ADMIN_PASSWORD"])
+
+    def call(self, method: str, path: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
+        """Call `/api/v2<path>` and return the answer's JSON; None for an answer 404 if `missing_ok`.
+
+        Raises:
+            StackError: Airflow refuses, or does not answer for about a minute.
+        """
+        problem = ""
+        for attempt in range(_TRIES):
+            try:
+                if "Authorization" not in self._session.headers:
+                    self._sign_in()
+                answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=_SECONDS, **arguments)
+            except requests.RequestException as error:
+                problem = f"does not answer ({type(error).__name__})"
+                if method == "POST" and not isinstance(error, requests.ConnectionError):
+                    break  # it may have been done
+                time.sleep(2**attempt)
+                continue
+            if answer.status_code == 401:
+                self._session.headers.pop("Authorization", None)
+                problem = "refuses the admin's password"
+                continue
+            if answer.status_code == 404 and missing_ok:
+                return None
+            if answer.status_code >= 500:
+                problem = f"answers {answer.status_code}"
+                time.sleep(2**attempt)
+                continue
+            if not answer.ok:
+                raise StackError(f"Airflow refuses {method} {path}: {_detail(answer)}")
+            return answer.json() if answer.content else None
+        raise StackError(f"Airflow at {self.url} {problem}: see `make status`")
+
+    def _sign_in(self) -> None:
+        answer = self._session.post(
+            f"{self.url}/auth/token", json={"username": ADMIN, "password": self._password}, timeout=_SECONDS
+        )
+        if answer.status_code == 401:
+            raise StackError(f"Airflow at {self.url} refuses the password in secrets.env: `make down`, then `make up`")
+        answer.raise_for_status()
+        self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def set_pool(self, name: str, slots: int, description: str) -> None:
+        """Make a pool, unless there is one: somebody may have changed its slots on purpose."""
+        if self.call("GET", f"/pools/{name}", missing_ok=True) is None:
+            body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
+            self.call("POST", "/pools", json=body)
+
+    def dag(self, dag_id: str) -> dict[str, Any] | None:
+        """Return a DAG's details, or None if there is none (yet)."""
+        found = self.call("GET", f"/dags/{dag_id}/details", missing_ok=True)
+        return None if found is None or found.get("is_stale") else dict(found)
+
+    def import_errors(self) -> list[str]:
+        """Return Airflow's import errors, the last line of each."""
+        found = self.call("GET", "/importErrors")["import_errors"]
+        return [f"{one['filename']}: {one['stack_trace'].strip().splitlines()[-1]}" for one in found]
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run."""
+        self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+
+    def project_dags(self, project: str) -> list[dict[str, Any]]:
+        """Return the DAGs of a project."""
+        found = self.call("GET", "/dags", params={"dag_id_pattern": f"{project}\\_%", "limit": 100})["dags"]
+        return [one for one in found if one["dag_id"].startswith(f"{project}_")]
+
+    def parse_again(self, file_token: str) -> None:
+        """Ask the DAG processor to read a DAG file now."""
+        self.call("PUT", f"/parseDagFile/{file_token}")
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
+        """Start a run and return its id."""
+        run = self.call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
+        return str(run["dag_run_id"])
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return a run: its `state`, `queued_at`, `start_date`, `end_date`…"""
+        return dict(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))
+
+    def active_runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the DAG's queued and running runs, the oldest first."""
+        found = self.call("GET", f"/dags/{dag_id}/dagRuns", params={"state": ["queued", "running"], "limit": 100})
+        return sorted(found["dag_runs"], key=lambda run: str(run["run_after"]))
+
+    def tasks(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the DAG's tasks, each after those that it waits for."""
+        return list(self.call("GET", f"/dags/{dag_id}/tasks")["tasks"])
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the run's task instances, every mapped one for itself."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.call(
+                "GET",
+                f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances",
+                params={"limit": 100, "offset": len(found), "order_by": "map_index"},
+            )
+            found += page["task_instances"]
+            if len(found) >= page["total_entries"] or not page["task_instances"]:
+                return found
+
+    def log_lines(self, dag_id: str, run_id: str, task_id: str, attempt: int, map_index: int = -1) -> list[str]:
+        """Return the messages in a task's log so far."""
+        answer = self.call(
+            "GET",
+            f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}",
+            params={"map_index": map_index, "full_content": True},
+            headers={"Accept": "application/json"},
+            missing_ok=True,
+        )
+        content = (answer or {}).get("content") or []
+        return [str(line["event"]) if isinstance(line, dict) else str(line) for line in content]
+
+
+def _detail(answer: requests.Response) -> str:
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError):
+        return f"{answer.status_code} {answer.text[:200]}"
+    return detail if isinstance(detail, str) else str(detail)

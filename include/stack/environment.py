@@ -1,0 +1,111 @@
+"""The environment that the stack's programs run in: the one place where local settings are decided."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from include.stack.credentials import ADMIN, credentials
+from include.stack.envfile import read_env
+from include.stack.layout import HOST, Stack
+from pipelines.settings import REPOSITORY
+
+BUCKET = "inspectline"
+# Set in a shell, these would lead parts of the stack to somebody else's servers.
+_FOREIGN = ("AIRFLOW", "AWS_", "INSPECTLINE_", "MLFLOW_", "_MLFLOW_", "SERVING_", "PYTHONPATH", "SUPERVISOR_")
+# What `.env` may say to the local stack; the rest of it is for docker compose.
+_SETTABLE = ("INSPECTLINE_", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "KERAS_BACKEND")
+
+
+def environment(stack: Stack, env_file: Path | None = REPOSITORY / ".env") -> dict[str, str]:
+    """Return all variables for the stack's programs, and for commands that work with a running stack.
+
+    What `env_file` says of `_SETTABLE` variables wins, so that a real SMTP server, say, is one line there.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    said = read_env(env_file) if env_file and env_file.exists() else {}
+    chosen = {name: value for name, value in said.items() if name.startswith(_SETTABLE)}
+    made = credentials(stack)
+    return kept | _shared(stack) | _airflow(stack) | made | chosen
+
+
+def _shared(stack: Stack) -> dict[str, str]:
+    programs = Path(sys.executable).parent
+    return {
+        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONUNBUFFERED": "1",
+        "SPT_NOENV": "1",  # setproctitle would overwrite /proc/<pid>/environ, where `processes` looks
+        "MALLOC_ARENA_MAX": "2",  # glibc's arenas for each thread cost these servers some 50 MB each
+        "AWS_ENDPOINT_URL": stack.url("s3"),
+        "MLFLOW_S3_ENDPOINT_URL": stack.url("s3"),
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",  # localbucket checks neither
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "MLFLOW_TRACKING_URI": stack.url("mlflow"),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "INSPECTLINE_HOME": str(stack.home),
+        "INSPECTLINE_PROJECTS": f"{REPOSITORY / 'include' / 'projects'}{os.pathsep}{stack.projects}",
+        "INSPECTLINE_DATABASE_URL": f"sqlite:///{stack.home / 'catalogue.db'}",
+        "INSPECTLINE_CACHE": str(stack.home / "cache"),
+        "INSPECTLINE_AIRFLOW_URL": stack.url("airflow", "localhost"),
+        "INSPECTLINE_MLFLOW_URL": stack.url("mlflow", "localhost"),
+        "INSPECTLINE_SERVING_URL": stack.url("serving", "localhost"),
+    }
+
+
+def _airflow(stack: Stack) -> dict[str, str]:
+    smtp = {
+        "conn_type": "smtp",
+        "host": HOST,
+        "port": stack.ports["smtp"],
+        "extra": {"disable_tls": True, "disable_ssl": True, "from_email": "inspectline@localhost", "retry_limit": 3},
+    }
+    sections = {
+        "core": {
+            "executor": "LocalExecutor",
+            "parallelism": "4",
+            "load_examples": "false",
+            "dags_folder": str(REPOSITORY / "dags"),
+            "plugins_folder": str(REPOSITORY / "plugins"),
+            "simple_auth_manager_users": f"{ADMIN}:admin",
+            "simple_auth_manager_passwords_file": str(stack.airflow / "passwords.json"),
+            "execution_api_server_url": f"{stack.url('airflow')}/execution/",
+        },
+        # SQLite: writers wait for each other instead of giving up after five seconds.
+        "database": {"sql_alchemy_conn": f"sqlite:///{stack.airflow / 'airflow.db'}?timeout=60"},
+        "api": {
+            "host": HOST,
+            "port": str(stack.ports["airflow"]),
+            "workers": "1",
+            "base_url": stack.url("airflow", "localhost"),
+        },
+        "logging": {"base_log_folder": str(stack.airflow / "logs")},
+        "dag_processor": {"parsing_processes": "1", "min_file_process_interval": "30"},
+        # A task whose process died is noticed within a minute and a half instead of five.
+        "scheduler": {
+            "task_instance_heartbeat_timeout": "60",
+            "task_instance_heartbeat_timeout_detection_interval": "10",
+            "orphaned_tasks_check_interval": "30",
+        },
+        "usage_data_collection": {"enabled": "false"},
+    }
+    variables = {
+        f"AIRFLOW__{section.upper()}__{key.upper()}": value
+        for section, keys in sections.items()
+        for key, value in keys.items()
+    }
+    return variables | {"AIRFLOW_HOME": str(stack.airflow), "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp)}
+
+
+def without(environ: Mapping[str, str], *names: str) -> dict[str, str]:
+    """Return `environ` without `names`."""
+    return {name: value for name, value in environ.items() if name not in names}
