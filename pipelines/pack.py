@@ -90,41 +90,44 @@ def _build(manifest: pd.DataFrame, size: int, resize: Resize, storage: Storage, 
     with tempfile.TemporaryDirectory(prefix="build-", dir=_shelf()) as work:
         local = Path(work)
         manifest.to_parquet(local / INDEX, index=False)
-        shape = (len(manifest), size, size, 3)
-        images = np.lib.format.open_memmap(local / IMAGES, mode="w+", dtype=np.uint8, shape=shape)
-
-        def fill(position: int, key: str) -> None:
-            try:
-                # What ingest accepted stays acceptable when the project file later asks for more.
-                pixels = open_image(storage.get(key), max_pixels=1 << 40, min_side=1).pixels
-            except (NotFound, BadImage) as error:
-                raise BadDataset(
-                    f"sample {storage.uri(key)} cannot be read any more ({error}): restore it, or withdraw it and "
-                    "freeze the dataset again"
-                ) from error
-            images[position] = prepare(pixels, size, resize)
-
-        # Threads do: Pillow decodes without the interpreter's lock, and reading from S3 waits for the network.
-        with ThreadPoolExecutor(max(4, os.cpu_count() or 1), thread_name_prefix="pack") as threads:
-            jobs = [threads.submit(fill, position, key) for position, key in enumerate(manifest["key"])]
-            try:
-                for done, job in enumerate(jobs, start=1):
-                    job.result()
-                    if done % 500 == 0 or done == len(jobs):
-                        log.info("%s of %s images packed", done, len(jobs))
-            except BaseException:
-                for job in jobs:
-                    job.cancel()
-                raise
-        images.flush()
-        del images
+        _decode(list(manifest["key"]), size, resize, storage, local / IMAGES)
         files = {name: _sha256(local / name) for name in (IMAGES, INDEX)}
-        card = {"digest": _digest(files), "n": len(manifest), "size": size, "resize": resize, "files": files}
+        digest = _digest(files)
         for name in files:
             storage.upload(local / name, f"{folder}/{name}")
+        card = {"digest": digest, "n": len(manifest), "size": size, "resize": resize, "files": files}
         storage.put(f"{folder}/{CARD}", json.dumps(card).encode(), "application/json")
-        _keep(local, card["digest"])
+        _keep(local, digest)
     return card
+
+
+def _decode(keys: list[str], size: int, resize: Resize, storage: Storage, path: Path) -> None:
+    """Write the prepared images of samples, in this order, as one .npy file; several are worked on at a time.
+
+    Threads do: Pillow decodes without the interpreter's lock, and reading from S3 waits for the network.
+    """
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(keys), size, size, 3))
+
+    def fill(position: int) -> None:
+        key = keys[position]
+        try:
+            # What ingest accepted stays acceptable when the project file later asks for more.
+            pixels = open_image(storage.get(key), max_pixels=1 << 40, min_side=1).pixels
+        except (NotFound, BadImage) as error:
+            raise BadDataset(
+                f"sample {storage.uri(key)} cannot be read any more ({error}): restore it, or withdraw it and freeze "
+                "the dataset again"
+            ) from error
+        images[position] = prepare(pixels, size, resize)
+
+    threads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), thread_name_prefix="pack")
+    try:
+        for done, _ in enumerate(threads.map(fill, range(len(keys))), start=1):
+            if done % 500 == 0 or done == len(keys):
+                log.info("%s of %s images packed", done, len(keys))
+    finally:
+        threads.shutdown(cancel_futures=True)
+    images.flush()
 
 
 def _fetch(uri: str, digest: str) -> None:
