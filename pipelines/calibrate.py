@@ -120,7 +120,7 @@ def _collect(run: dict[str, Any], model: dict[str, Any], folder: Path) -> dict[s
         return {name: getattr(card, name) for name in ("preset", "input_size", "resize", "onnx_tolerance")}
     fetch_files(model["package_uri"], folder)
     settings = run["settings"]["model"]
-    tolerance = model.get("tolerance", model["max_difference"])
+    tolerance = model["tolerance"]
     return {name: settings[name] for name in ("preset", "input_size", "resize")} | {"onnx_tolerance": tolerance}
 
 

@@ -149,6 +149,7 @@ def _begin(
         "dag_run_id": dag_run_id,
         "champion_version": champion.version if champion else None,
         "champion": {"version": champion.version, "package_sha256": champion.digest} if champion else None,
+        "champion_package_uri": champion.tags.get("package_uri") if champion else None,
         "git_revision": git_revision(),
         "airflow_url": airflow_run_url(f"{declared.name}_{kind}", dag_run_id),
         "skip": None,
