@@ -1,7 +1,8 @@
 """Judges the champion again: scores its validation and test sets, and sets the threshold anew.
 
 Started from the form, from the API, or by `watch` for a request. The weights stay as they are; the new threshold makes
-a new version, which goes through the same gate as a new model.
+a new version, which goes through the same gate as a new model. Without a champion there is nothing to judge, and what
+was judged before on the same data is not judged again (unless forced): the run is skipped, and says so.
 """
 
 from airflow.sdk import DAG
@@ -14,7 +15,7 @@ from inspectline_dags.projects import sound_projects
 
 for project in sound_projects():
     with DAG(schedule=None, params=evaluate_form(project), **declaration(project, "evaluate", __doc__)):
-        run = linked(model_steps.begin_evaluation(project.name), mlflow="MLflow run")
+        run = linked(model_steps.begin_evaluation(project.name), earlier="The same evaluation", mlflow="MLflow run")
         package = model_steps.calibrate(run, run["model"])
         evaluation = model_steps.evaluate(run, package)
         registered = model_steps.register.override(outlets=[model_asset(project)])(run, package, evaluation)

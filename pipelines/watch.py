@@ -19,7 +19,7 @@ from pipelines.project import load_project
 # What a request's payload may say; each DAG's form has the same names.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "retrain": ("epochs", "time_budget_minutes", "start_from", "promote", "force"),
-    "evaluate": ("promote",),
+    "evaluate": ("promote", "force"),
 }
 CREATED_BY_WATCH = "watch"
 

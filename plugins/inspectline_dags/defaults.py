@@ -10,7 +10,7 @@ from pipelines.errors import InspectlineError
 from pipelines.project import Project
 
 MINUTE = timedelta(minutes=1)
-START = datetime(2026, 1, 1, tzinfo=UTC)  # a continuous DAG needs one; any day in the past will do
+START = datetime(2024, 1, 1, tzinfo=UTC)  # a continuous DAG needs one; any day in the past will do
 
 
 class RetryPassingErrors(RetryPolicy):

@@ -53,31 +53,23 @@ def retrain_form(project: Project) -> dict[str, Any]:
             description="Random weights, or those of the champion.",
             section="Training",
         ),
-        "promote": Param(
-            True,
-            type="boolean",
-            title="Promote",
-            description="Let the version become champion if it passes the gate. Off: only register it.",
-            section="Afterwards",
-        ),
-        "force": Param(
-            False,
-            type="boolean",
-            title="Force",
-            description="Train even if the same data were trained with the same parameters before.",
-            section="Afterwards",
-        ),
+        "promote": _promote(),
+        "force": _force("Train even if the same data were trained with the same parameters before."),
     }
 
 
 def evaluate_form(project: Project) -> dict[str, Any]:
     """Return the parameters of an evaluation."""
     return {
-        "promote": Param(
-            True,
-            type="boolean",
-            title="Promote",
-            description="Let the version with the new threshold become champion if it passes the gate.",
-            section="Afterwards",
-        ),
+        "promote": _promote(),
+        "force": _force("Evaluate even if the same champion was evaluated on the same data before."),
     }
+
+
+def _promote() -> Param:
+    said = "Let the version become champion if it passes the gate. Off: only register it."
+    return Param(True, type="boolean", title="Promote", description=said, section="Afterwards")
+
+
+def _force(said: str) -> Param:
+    return Param(False, type="boolean", title="Force", description=said, section="Afterwards")

@@ -45,21 +45,26 @@ def begin(project: str, dataset: Made, **context: Any) -> Made:
     from pipelines.watch import PARAMETERS
 
     asked = {name: context["params"].get(name) for name in PARAMETERS["retrain"]}
-    run = begin(project, dataset, asked, bool(asked["force"]), context["run_id"])
-    if run["skip"]:
-        context["ti"].xcom_push(key="earlier", value=run["skip"]["link"])
-        raise _skip(context, run["skip"]["reason"], run["skip"]["link"])
-    return run
+    return _begun(begin(project, dataset, asked, bool(asked["force"]), context["run_id"]), context)
 
 
 @task(task_id="begin", multiple_outputs=True)
 def begin_evaluation(project: str, **context: Any) -> Made:
-    """Enter the evaluation of the champion in the catalogue and in MLflow."""
+    """Enter the evaluation of the champion in the catalogue and in MLflow; skip the run if there is nothing to do."""
     from pipelines.trainings import begin_evaluation
     from pipelines.watch import PARAMETERS
 
     asked = {name: context["params"].get(name) for name in PARAMETERS["evaluate"]}
-    return begin_evaluation(project, context["run_id"], asked)
+    return _begun(begin_evaluation(project, context["run_id"], asked), context)
+
+
+def _begun(run: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Return the run that has begun, or skip what follows."""
+    if run["skip"]:
+        context["ti"].xcom_push(key="earlier", value=run["skip"]["link"])
+        raise _skip(context, run["skip"]["reason"], run["skip"]["link"])
+    context["ti"].xcom_push(key="mlflow", value=run["mlflow_url"])
+    return run
 
 
 @task
