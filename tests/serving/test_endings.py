@@ -1,0 +1,159 @@
+"""However a process ends, whatever is away for a while: no answered prediction is lost, none is doubled."""
+
+import concurrent.futures
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from pipelines.storage import Storage
+from tests.conftest import Projects, free_port, wait_until
+from tests.pipelines.packages import good_image
+from tests.serving.conftest import Registry, Relay, Server, encoded, rows, until_rows
+
+
+def send_until_killed(server: Server, clients: int, seconds: float) -> set[str]:
+    """Predict with several clients for a while, kill -9 everything, and return the ids of all answers that came."""
+    answered: set[str] = set()
+    killed = threading.Event()
+
+    def client(number: int) -> None:
+        session, generator = requests.Session(), np.random.default_rng(number)
+        while not killed.is_set():
+            image = encoded(good_image(generator))
+            try:
+                answer = session.post(f"{server.address}/predict", files={"file": image}, timeout=10)
+            except requests.RequestException:
+                return
+            if answer.status_code == 200:
+                answered.add(answer.json()["request_id"])
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds)
+    server.end(signal.SIGKILL)
+    killed.set()
+    for thread in threads:
+        thread.join()
+    return answered
+
+
+def kill_and_restart(server: Server, registry: Registry, kills: int, seconds: float) -> None:
+    version = registry.register()
+    answered: set[str] = set()
+    for _ in range(kills):
+        server.start().until_version(version)
+        answered |= send_until_killed(server, clients=4, seconds=seconds)
+    assert answered
+    server.start()
+    wait_until(lambda: server.status()["journal"]["waiting"] == 0, 60, "empty journal")
+    recorded = rows()
+    assert answered <= {row["request_id"] for row in recorded}
+    assert len({row["request_id"] for row in recorded}) == len(recorded)
+    storage = Storage(recorded[0]["image_key"] and server.environment["TEST_BUCKET"])
+    assert all(storage.exists(row["image_key"]) for row in recorded)
+    print(f"{kills} kills, {len(answered)} answers, {len(recorded)} recorded, none lost, none doubled")
+
+
+def test_predictions_when_killed_then_the_next_start_catches_up(server: Server, registry: Registry, projects: Projects):
+    server.environment["TEST_BUCKET"] = projects.bucket
+    kill_and_restart(server, registry, kills=2, seconds=1.5)
+
+
+@pytest.mark.soak
+def test_predictions_when_killed_twenty_times_then_none_lost(server: Server, registry: Registry, projects: Projects):
+    server.environment["TEST_BUCKET"] = projects.bucket
+    kill_and_restart(server, registry, kills=20, seconds=3)
+
+
+def test_predictions_when_s3_is_away_then_caught_up_later(
+    server: Server, registry: Registry, s3: str, projects: Projects, good_file: bytes
+):
+    version = registry.register()
+    with Relay(s3) as relay:
+        server.start(AWS_ENDPOINT_URL=f"http://127.0.0.1:{relay.port}").until_version(version)
+        relay.down()
+        answers = [server.predict(good_file) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200] * 5
+        wait_until(lambda: server.status()["journal"]["problem"] is not None, 60, "S3 seen to be away")
+        assert server.status()["journal"]["waiting"] == 5
+        assert server.predict_url(f"s3://{projects.bucket}/x.png").status_code == 503
+        relay.up()
+        assert {row["request_id"] for row in until_rows(5, 60)} == {answer.json()["request_id"] for answer in answers}
+
+
+def test_predictions_when_database_is_away_then_caught_up_later(
+    server: Server, registry: Registry, postgres: str, good_file: bytes
+):
+    version = registry.register()
+    host = postgres.partition("@")[2].partition("/")[0]
+    with Relay(f"http://{host}") as relay:
+        away = postgres.replace(host, f"127.0.0.1:{relay.port}")
+        server.start(INSPECTLINE_DATABASE_URL=away).until_version(version)
+        first = server.predict(good_file).json()["request_id"]
+        until_rows(1)
+        relay.down()
+        second = server.predict(good_file).json()["request_id"]
+        wait_until(lambda: server.status()["journal"]["problem"] is not None, 30, "database seen to be away")
+        assert server.end() == 0
+        server.start()  # with the database still away
+        third = server.predict(good_file).json()["request_id"]
+        assert server.status()["journal"]["waiting"] == 2
+        relay.up()
+        assert [row["request_id"] for row in until_rows(3, 60)] == [first, second, third]
+
+
+def test_sigterm_when_requests_are_under_way_then_all_are_answered(
+    server: Server, registry: Registry, good_file: bytes
+):
+    version = registry.register()
+    server.start().until_version(version)
+    idle = requests.Session()
+    idle.get(f"{server.address}/status", timeout=5)  # a client that stays connected must not hold up the end
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        under_way = [
+            pool.submit(requests.post, f"{server.address}/predict", files={"file": good_file}, timeout=30)
+            for _ in range(8)
+        ]
+        # Once the first answer is there, the others have been accepted.
+        concurrent.futures.wait(under_way, return_when=concurrent.futures.FIRST_COMPLETED)
+        began = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - began < 10
+        answers = [one.result() for one in under_way]
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert len(until_rows(8)) == 8  # written before the end, or else by nobody: no process is left
+
+
+def test_predict_when_journal_is_full_then_503_and_nothing_lost(
+    server: Server, registry: Registry, tmp_path: Path, s3: str
+):
+    version = registry.register()
+    generator = np.random.default_rng(3)
+    with Relay(s3) as relay:
+        server.start(AWS_ENDPOINT_URL=f"http://127.0.0.1:{relay.port}", INSPECTLINE_JOURNAL_MAX_MB="1").until_version(
+            version
+        )
+        relay.down()
+        answered = []
+        while (answer := server.predict(encoded(good_image(generator)))).status_code == 200:
+            answered.append(answer.json()["request_id"])
+            assert len(answered) < 100
+        assert answer.status_code == 503
+        assert "make room" in answer.json()["error"]
+        assert answer.headers["Retry-After"]
+        assert len(answered) > 10
+        relay.up()
+        assert {row["request_id"] for row in until_rows(len(answered), 60)} == set(answered)
+        wait_until(lambda: server.predict(encoded(good_image(generator))).status_code == 200, 20, "room again")
+
+
+def test_start_when_port_is_set_then_it_listens_there_on_loopback_only(server: Server):
+    port = free_port()
+    server.start(PORT=str(port))
+    assert server.address.endswith(f":{port}") or requests.get(f"http://127.0.0.1:{port}/health/live", timeout=5).ok
