@@ -7,6 +7,7 @@ trained network, `model.keras`, in the run's package folder; `pipelines.export` 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
         state=state,
         on_progress=on_progress,
         on_checkpoint=lambda standing: keep(checkpoint, standing),
-        checkpoint_seconds=CHECKPOINT_SECONDS,
+        checkpoint_seconds=float(run.get("checkpoint_seconds", CHECKPOINT_SECONDS)),
     )
     with tempfile.TemporaryDirectory(prefix="train-") as folder:
         weights_uri = store(
@@ -103,8 +104,6 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
         seed=model.seed,
     )
     if params.get("start_from") == "champion":
-        from dataclasses import replace
-
         return replace(settings, learning_rate=settings.learning_rate * FINE_TUNING)
     return settings
 
@@ -126,7 +125,7 @@ def starting_weights(run: dict[str, Any]) -> list[np.ndarray] | None:
     if run.get("params", {}).get("start_from") != "champion":
         return None
     if not run.get("champion_package_uri"):
-        raise TrainingFailed(f"{run['project']} has no champion to start from; train from scratch")
+        raise TrainingFailed(f"{run['project']} has no champion whose weights are in S3; train from scratch")
     from pipelines.models.inspection import load_network
 
     bucket, prefix = split_uri(f"{run['champion_package_uri'].rstrip('/')}/{WEIGHTS}")

@@ -1,0 +1,69 @@
+"""Error map and score: nothing where the image is restored as it is, most where it differs, anywhere alike."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from pipelines.models.loss import restoration_loss
+from pipelines.models.scoring import anomaly_score, embedding, error_map, gradient_magnitude
+from tests.pipelines.models.pictures_of_parts import good_parts
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return good_parts(1, 64).astype(np.float32) / 255
+
+
+def map_of(image: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    return ops.convert_to_numpy(error_map(ops.convert_to_tensor(image), ops.convert_to_tensor(restored)))
+
+
+def test_error_map_when_restored_exactly_is_zero(image):
+    assert np.abs(map_of(image, image)).max() < 1e-6
+
+
+def test_error_map_when_a_spot_is_not_restored_is_largest_there(image):
+    damaged = image.copy()
+    damaged[:, 20:26, 40:46] = 0
+    errors = map_of(damaged, image)
+    assert errors.shape == (1, 64, 64)
+    row, column = np.unravel_index(np.argmax(errors[0]), (64, 64))
+    assert 17 <= row <= 28
+    assert 37 <= column <= 48
+    assert errors[0, 50:, :20].max() < 0.1 * errors.max()
+
+
+def test_anomaly_score_when_a_spot_grows_or_darkens_rises(image):
+    def of(side: int, depth: float) -> float:
+        damaged = image.copy()
+        damaged[:, 20 : 20 + side, 30 : 30 + side] *= 1 - depth
+        return float(ops.convert_to_numpy(anomaly_score(error_map(damaged, image)))[0])
+
+    assert of(2, 0.5) < of(4, 0.5) < of(8, 0.5)
+    assert of(4, 0.2) < of(4, 0.5) < of(4, 0.9)
+
+
+def test_anomaly_score_when_only_the_colour_is_wrong_rises_too(image):
+    tinted = image.copy()
+    # The same grey, another colour.
+    tinted[:, 20:30, 30:40] += np.array([0.1, -0.1, 0.0], np.float32)
+    assert map_of(tinted, image).max() > 10 * map_of(image + 0.001, image).max()
+
+
+def test_gradient_magnitude_of_a_ramp_is_its_slope():
+    ramp = np.broadcast_to(np.linspace(0, 1, 33, dtype=np.float32)[None, None, :, None], (1, 16, 33, 1))
+    magnitude = ops.convert_to_numpy(gradient_magnitude(ops.convert_to_tensor(ramp)))
+    assert magnitude.shape == (1, 16, 33, 1)
+    np.testing.assert_allclose(magnitude[0, :, 1:-1, 0], 2 / 32, rtol=1e-2)
+
+
+def test_embedding_is_the_mean_over_the_image():
+    features = np.random.default_rng(0).normal(size=(2, 4, 4, 5)).astype(np.float32)
+    np.testing.assert_allclose(ops.convert_to_numpy(embedding(features)), features.mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_restoration_loss_when_the_restoration_gets_worse_rises(image):
+    noise = np.random.default_rng(0).normal(0, 0.1, image.shape).astype(np.float32)
+    losses = [float(ops.convert_to_numpy(restoration_loss(image, image + part * noise))) for part in (0.0, 0.3, 1.0)]
+    assert losses[0] < 1e-6
+    assert losses[0] < losses[1] < losses[2]

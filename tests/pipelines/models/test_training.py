@@ -1,0 +1,123 @@
+"""Training on a few tiny images: it learns, stops in time, goes on exactly where it was, and is the same for a seed."""
+
+import time
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+from keras import ops
+
+from pipelines.errors import TrainingFailed
+from pipelines.models.batches import BatchStream, Selection, validation_batches
+from pipelines.models.inspection import inspection_model
+from pipelines.models.progress import FitSettings, Progress, TrainingState, clock
+from pipelines.models.training import fit, learning_rate
+from tests.pipelines.models.pictures_of_parts import defective_parts, good_parts
+
+QUICK = FitSettings(input_size=32, batch_size=8, epochs=2, seconds=300, precision="float32")
+
+
+def test_fit_on_a_few_parts_learns_to_tell_defects_and_reports_each_epoch():
+    lines: list[Progress] = []
+    fitted = fit(good_parts(24), replace(QUICK, epochs=8), validation=good_parts(4, seed=5), on_progress=lines.append)
+    assert [line.epoch for line in lines if line.ended] == list(range(1, 9))
+    assert lines[-1].loss < 0.5 * lines[0].loss
+    assert lines[0].validation_loss is not None
+    assert lines[-1].validation_loss is not None
+    assert (fitted.epochs, fitted.stopped, fitted.precision) == (8, "epochs", "float32")
+    inspect = inspection_model(fitted.network)
+    good, bad = (
+        ops.convert_to_numpy(inspect(images)["score"]) for images in (good_parts(20, seed=7), defective_parts(20))
+    )
+    assert np.mean(bad[:, None] > good[None]) > 0.9
+
+
+def test_fit_with_one_seed_twice_gives_the_same_weights_and_taken_up_halfway_too():
+    states: list[TrainingState] = []
+    images = good_parts(10)
+    whole = fit(images, QUICK, on_checkpoint=states.append, checkpoint_seconds=0)
+    again = fit(images, QUICK)
+    middle = next(state for state in states if state.step == 27)
+    taken_up = fit(images, QUICK, state=middle)
+    for one, other, third in zip(*(run.network.get_weights() for run in (whole, again, taken_up)), strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one, third)
+    assert [state.step for state in states] == [*range(1, 41), 40]
+    assert taken_up.seconds > middle.elapsed
+
+
+def test_fit_when_the_time_is_up_stops_and_says_so():
+    begun = time.monotonic()
+    lines: list[Progress] = []
+    fitted = fit(good_parts(8), replace(QUICK, epochs=10_000, seconds=4), on_progress=lines.append)
+    assert fitted.stopped == "time"
+    assert fitted.seconds < 15
+    assert time.monotonic() - begun < 25
+    assert lines[-1].ended
+    assert np.isfinite(lines[-1].loss)
+
+
+def test_fit_when_the_time_was_used_before_trains_no_further():
+    states: list[TrainingState] = []
+    fit(good_parts(8), replace(QUICK, epochs=1), on_checkpoint=states.append)
+    fitted = fit(good_parts(8), QUICK, state=replace(states[-1], elapsed=1000.0))
+    assert (fitted.steps, fitted.stopped) == (20, "time")
+
+
+def test_fit_when_there_are_no_images_says_what_to_do():
+    with pytest.raises(TrainingFailed, match="no good training images; put some into the inbox"):
+        fit(good_parts(1)[:0], QUICK)
+
+
+def test_fit_when_weights_are_of_another_network_says_train_from_scratch():
+    with pytest.raises(TrainingFailed, match="train from scratch"):
+        fit(good_parts(4), QUICK, weights=[np.zeros((3, 3))])
+
+
+def test_batches_from_any_step_are_those_of_an_uninterrupted_stream():
+    stream = BatchStream(good_parts(7), 4, seed=3)
+    through = list(islice(stream.from_step(0), 6))
+    for step in (2, 5):
+        for one, other in zip(stream.batch(step), through[step], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_batches_show_every_image_once_before_any_again():
+    images = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((1, 32, 32, 3), 20, np.uint8)
+    stream = BatchStream(images, 4, seed=1)
+    seen = [round(float(np.median(clean)) * 255 / 20) for step in range(3) for clean in stream.batch(step)[1]]
+    # Light varies by 8 %, so that neighbours among the brightest may be taken for each other.
+    assert len(seen) == 12
+    assert sorted(seen)[:4] == pytest.approx([0, 1, 2, 3], abs=1)
+    assert stream._order(0).tolist() != list(range(12))
+    assert sorted(stream._order(0).tolist()) == list(range(12))
+
+
+def test_selection_reads_only_the_rows_asked_for():
+    images = good_parts(6)
+    chosen = Selection(images, np.array([5, 1, 3]))
+    assert len(chosen) == 3
+    np.testing.assert_array_equal(chosen[np.array([0, 2])], images[[5, 3]])
+
+
+def test_validation_batches_are_whole_and_fixed():
+    batches = validation_batches(good_parts(5), 4, seed=0)
+    again = validation_batches(good_parts(5), 4, seed=0)
+    assert [batch[0].shape for batch in batches] == [(4, 32, 32, 3)] * 2
+    np.testing.assert_array_equal(batches[1][0], again[1][0])
+    assert validation_batches(good_parts(1)[:0], 4, seed=0) == []
+
+
+def test_learning_rate_warms_up_and_falls_to_a_hundredth():
+    assert learning_rate(1.0, 0, 0.0) < 0.05
+    assert learning_rate(1.0, 100, 0.0) == 1
+    assert learning_rate(1.0, 100, 1.0) == pytest.approx(0.01)
+    parts = [learning_rate(1.0, 100, part) for part in np.linspace(0, 1, 20)]
+    assert parts == sorted(parts, reverse=True)
+
+
+def test_progress_reads_as_one_line():
+    line = Progress(7, 60, True, 0.0123, None, 1e-3, 49.2, 72.4, 240.0)
+    assert str(line) == "epoch 7 of 60 · loss 0.0123 · 49 images/s · 1:12 of 4:00"
+    assert clock(3661) == "61:01"
