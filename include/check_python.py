@@ -1,4 +1,5 @@
-"""Say in one line what is wrong with the Python that is to run Inspectline. Written so that even an old one can read it."""
+# ruff: noqa: UP031
+"""Say in one line what is wrong with the Python that is to run Inspectline; even an old one can read this file."""
 
 import sys
 
