@@ -14,7 +14,7 @@ from inspectline_dags.links import linked
 from inspectline_dags.projects import sound_projects
 
 for project in sound_projects():
-    with DAG(schedule=None, params=evaluate_form(project), **declaration(project, "evaluate", __doc__)):
+    with DAG(schedule=None, params=evaluate_form(), **declaration(project, "evaluate", __doc__)):
         run = linked(model_steps.begin_evaluation(project.name), earlier="The same evaluation", mlflow="MLflow run")
         package = model_steps.calibrate(run, run["model"])
         evaluation = model_steps.evaluate(run, package)

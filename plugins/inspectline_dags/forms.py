@@ -58,7 +58,7 @@ def retrain_form(project: Project) -> dict[str, Any]:
     }
 
 
-def evaluate_form(project: Project) -> dict[str, Any]:
+def evaluate_form() -> dict[str, Any]:
     """Return the parameters of an evaluation."""
     return {
         "promote": _promote(),
