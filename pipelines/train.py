@@ -6,6 +6,7 @@ trained network, `model.keras`, in the run's package folder; `pipelines.export` 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -155,8 +156,9 @@ def open_log(run: dict[str, Any]) -> TrainingLog | None:
     """Return the log of the run's MLflow run, if it has one."""
     if not run.get("mlflow_run_id"):
         return None
-    from pipelines.training_log import TrainingLog
+    from pipelines.training_log import NO_RETRIES, TrainingLog
 
+    os.environ.update(NO_RETRIES)
     return TrainingLog(run["mlflow_run_id"], say)
 
 

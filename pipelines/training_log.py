@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-# MLflow's own patience (seven tries, minutes) would hold up training; ours is below. Read by mlflow when it
-# asks.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -21,6 +15,9 @@ from requests import RequestException
 from pipelines.errors import RegistryError
 from pipelines.graph import first_line
 
+# MLflow's own patience, seven tries over minutes, would hold up training, and its retries may log twice: a request
+# whose answer was lost may have been carried out. For the environment of a process that has a TrainingLog.
+NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 MARK = "training/loss"
 EVERY_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0
