@@ -1,54 +1,126 @@
-"""`python -m include.stack up|down|status`: the local stack from the command line."""
+"""`python -m include.stack COMMAND`: the local stack from the command line; `make` calls it."""
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
-from include.stack import boot, screen, supervision
-from include.stack.layout import open_stack
+from include.stack import boot, demo, images_in, screen, supervision
+from include.stack.airflow_rest import Airflow
+from include.stack.dags import unpause
+from include.stack.environment import environment
+from include.stack.errors import StackError
+from include.stack.layout import Stack, open_stack
+from include.stack.project_file import choose_project
 from pipelines.errors import InspectlineError
+from pipelines.settings import settings
 
 
-def _up(options: argparse.Namespace) -> int:
-    stack = open_stack(options.home)
+def _up(stack: Stack, options: argparse.Namespace) -> None:
     with screen.BootDisplay() as display:
         environ = boot.up(stack, display)
+    airflow = Airflow.of(stack, environ)
+    for project in {settings(environ).default_project, *(path.stem for path in stack.projects.glob("*.yaml"))}:
+        unpause(airflow, project)
     screen.show_addresses(stack, environ)
     screen.console.print("Stop it with [bold]make down[/]; [bold]make status[/] shows how it does.")
-    return 0
 
 
-def _down(options: argparse.Namespace) -> int:
-    stack = open_stack(options.home)
+def _down(stack: Stack, options: argparse.Namespace) -> None:
     was_running = supervision.running(stack)
     boot.down(stack)
     screen.console.print("The stack is down." if was_running else "The stack was not running.")
-    return 0
 
 
-def _status(options: argparse.Namespace) -> int:
-    return 0 if screen.show_status(open_stack(options.home)) else 1
+def _status(stack: Stack, options: argparse.Namespace) -> None:
+    if not screen.show_status(stack):
+        raise StackError("not everything is well" if supervision.running(stack) else "the stack is down: make up")
+
+
+def _demo(stack: Stack, options: argparse.Namespace) -> None:
+    demo.demo(stack, options.data, _project(options, options.data))
+
+
+def _import(stack: Stack, options: argparse.Namespace) -> None:
+    images_in.check_images(options.data)
+    environ = _running(stack)
+    project = _project(options, options.data)
+    images_in.declare_project(stack, project, options.data)
+    images_in.import_images(options.data, project)
+    unpause(Airflow.of(stack, environ), project)
+    screen.console.print(f"{project}_ingest takes them in within five minutes; or start {project}_retrain now.")
+
+
+def _withdraw(stack: Stack, options: argparse.Namespace) -> None:
+    reason = ["--reason", options.reason] if options.reason else []
+    _datasets(stack, options, ["withdraw", options.sample, *reason])
+
+
+def _decide(stack: Stack, options: argparse.Namespace) -> None:
+    _datasets(stack, options, ["decide", options.sample, options.label])
+
+
+def _datasets(stack: Stack, options: argparse.Namespace, arguments: list[str]) -> None:
+    environ = _running(stack)
+    command = [sys.executable, "-m", "pipelines.datasets", *arguments, "--project", _project(options, None)]
+    status = subprocess.run(command, env=environ, check=False).returncode  # noqa: S603 - our own module
+    if status:
+        sys.exit(status)
+
+
+def _project(options: argparse.Namespace, folder: Path | None) -> str:
+    return choose_project(options.project or None, folder, settings().default_project)
+
+
+def _running(stack: Stack) -> dict[str, str]:
+    """Return the running stack's environment, which becomes this process's too."""
+    if not supervision.running(stack):
+        raise StackError("the stack is down: make up")
+    environ = environment(stack)
+    images_in.use(environ)
+    return environ
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m include.stack")
+    parser.add_argument("--home", type=Path, help="the stack's folder (default: INSPECTLINE_HOME, else var)")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, act: object, told: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=told)
+        added.set_defaults(act=act)
+        return added
+
+    command("up", _up, "start the stack and wait until it is healthy")
+    command("down", _down, "stop the stack")
+    command("status", _status, "show every process")
+    shown = command("demo", _demo, "from images to a served model")
+    shown.add_argument("--data", type=Path, help="a folder of images (default: battery cells are drawn)")
+    imported = command("import", _import, "put images into a project's inbox")
+    imported.add_argument("--data", type=Path, required=True)
+    withdrawn = command("withdraw", _withdraw, "keep a sample out of later dataset versions")
+    withdrawn.add_argument("--reason")
+    decided = command("decide", _decide, "settle a sample's label")
+    decided.add_argument("--label", required=True, choices=("good", "anomaly"))
+    for part in (withdrawn, decided):
+        part.add_argument("--sample", required=True, help="SHA-256 or its first digits, S3 address, or file name")
+    for part in (shown, imported, withdrawn, decided):
+        part.add_argument("--project")
+    return parser
 
 
 def main(arguments: list[str]) -> int:
     """Run one command and return the exit status; what goes wrong is said in one line."""
-    parser = argparse.ArgumentParser(prog="python -m include.stack")
-    parser.add_argument("--home", type=Path, help="the stack's folder (default: INSPECTLINE_HOME, else var)")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    for name, act, told in (
-        ("up", _up, "start the stack and wait until it is healthy"),
-        ("down", _down, "stop the stack"),
-        ("status", _status, "show every process"),
-    ):
-        commands.add_parser(name, help=told).set_defaults(act=act)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        return int(options.act(options))
+        options.act(open_stack(options.home), options)
     except InspectlineError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("interrupted; what was started goes on: make status, make down", file=sys.stderr)
         return 130
+    return 0
 
 
 if __name__ == "__main__":

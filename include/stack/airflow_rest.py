@@ -7,7 +7,8 @@ from typing import Any
 import requests
 
 from include.stack.credentials import ADMIN
-from include.stack.layout import Stack, StackError
+from include.stack.errors import StackError
+from include.stack.layout import Stack
 
 _SECONDS = 30.0
 _TRIES = 6
@@ -88,10 +89,9 @@ class Airflow:
         """Let a DAG run."""
         self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
-    def project_dags(self, project: str) -> list[dict[str, Any]]:
-        """Return the DAGs of a project."""
-        found = self.call("GET", "/dags", params={"dag_id_pattern": f"{project}\\_%", "limit": 100})["dags"]
-        return [one for one in found if one["dag_id"].startswith(f"{project}_")]
+    def dags(self, pattern: str) -> list[dict[str, Any]]:
+        """Return the DAGs whose ids match an SQL LIKE pattern."""
+        return list(self.call("GET", "/dags", params={"dag_id_pattern": pattern, "limit": 100})["dags"])
 
     def parse_again(self, file_token: str) -> None:
         """Ask the DAG processor to read a DAG file now."""

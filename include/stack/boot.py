@@ -12,14 +12,14 @@ from pathlib import Path
 from include.stack import health, processes, supervision
 from include.stack.airflow_rest import Airflow
 from include.stack.environment import BUCKET, environment
-from include.stack.layout import Stack, StackError, taken_ports, write_whole
-from pipelines.settings import REPOSITORY
+from include.stack.errors import StackError
+from include.stack.layout import ENV_FILE, Stack, taken_ports, write_whole
 
 BOOT_SECONDS = 300.0
 Report = Callable[[Mapping[str, str]], None]  # called again and again with each program's health
 
 
-def up(stack: Stack, report: Report, env_file: Path | None = REPOSITORY / ".env") -> dict[str, str]:
+def up(stack: Stack, report: Report, env_file: Path | None = ENV_FILE) -> dict[str, str]:
     """Start the stack, or what is missing of it, and return its environment once everything is healthy.
 
     Raises:
@@ -52,6 +52,7 @@ def down(stack: Stack) -> None:
     stack.make_folders()
     with _alone(stack):
         supervision.stop(stack)
+        stack.forget_ports()
 
 
 def await_health(stack: Stack, report: Report, seconds: float = BOOT_SECONDS) -> None:

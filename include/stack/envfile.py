@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from include.stack.layout import StackError
+from include.stack.errors import StackError
 
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 

@@ -3,12 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from include.stack.credentials import ADMIN, credentials
 from include.stack.envfile import read_env
-from include.stack.layout import HOST, Stack
+from include.stack.layout import ENV_FILE, HOST, Stack
 from pipelines.settings import REPOSITORY
 
 BUCKET = "inspectline"
@@ -18,7 +17,7 @@ _FOREIGN = ("AIRFLOW", "AWS_", "INSPECTLINE_", "MLFLOW_", "_MLFLOW_", "SERVING_"
 _SETTABLE = ("INSPECTLINE_", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "KERAS_BACKEND")
 
 
-def environment(stack: Stack, env_file: Path | None = REPOSITORY / ".env") -> dict[str, str]:
+def environment(stack: Stack, env_file: Path | None = ENV_FILE) -> dict[str, str]:
     """Return all variables for the stack's programs, and for commands that work with a running stack.
 
     What `env_file` says of `_SETTABLE` variables wins, so that a real SMTP server, say, is one line there.
@@ -104,8 +103,3 @@ def _airflow(stack: Stack) -> dict[str, str]:
         for key, value in keys.items()
     }
     return variables | {"AIRFLOW_HOME": str(stack.airflow), "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp)}
-
-
-def without(environ: Mapping[str, str], *names: str) -> dict[str, str]:
-    """Return `environ` without `names`."""
-    return {name: value for name, value in environ.items() if name not in names}

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from include.stack import supervision
-from include.stack.layout import Stack, StackError, open_stack
+from include.stack.errors import StackError
+from include.stack.layout import Stack, open_stack
 from include.stack.processes import MARK, find
 
 _EVERY = 3.0  # seconds

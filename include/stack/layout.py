@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from pipelines.errors import InspectlineError
+from include.stack.envfile import read_env
+from include.stack.errors import StackError
 from pipelines.settings import REPOSITORY
 
 HOST = "127.0.0.1"
+ENV_FILE = REPOSITORY / ".env"
 # What listens: (what people call it, the variable that moves it, its usual port).
 LISTENERS = {
     "airflow": ("Airflow", "AIRFLOW_PORT", 8080),
@@ -22,10 +24,6 @@ LISTENERS = {
     "smtp": ("the mailbox", "SMTP_PORT", 1025),
 }
 _LONGEST_SOCKET = 100  # bytes; a Unix socket's path holds 107
-
-
-class StackError(InspectlineError):
-    """The local stack cannot do what was asked."""
 
 
 @dataclass(frozen=True)
@@ -95,26 +93,34 @@ class Stack:
         """Note the ports, so that other commands find the running stack without being told again."""
         write_whole(self.run / "ports.json", json.dumps(dict(self.ports)))
 
+    def forget_ports(self) -> None:
+        """Take the note away: the next start uses what is asked for then."""
+        (self.run / "ports.json").unlink(missing_ok=True)
 
-def open_stack(home: Path | None = None, environ: Mapping[str, str] | None = None) -> Stack:
+
+def open_stack(
+    home: Path | None = None, environ: Mapping[str, str] | None = None, env_file: Path | None = ENV_FILE
+) -> Stack:
     """Return the stack of `home` (default: INSPECTLINE_HOME, else `var` in the repository).
 
-    A port is the one its variable gives in `environ` (default: the process's), else the one the stack was last started
-    with, else the usual one.
+    A port is the one its variable gives in `environ` (default: the process's), else the one that the stack runs with,
+    else the one in `env_file`, else the usual one.
 
     Raises:
-        StackError: a port is not one.
+        StackError: a port is not one, or `env_file` cannot be read.
     """
     env = os.environ if environ is None else environ
     folder = home or Path(env.get("INSPECTLINE_HOME") or REPOSITORY / "var")
     folder = folder.expanduser().resolve()
+    said = read_env(env_file) if env_file and env_file.exists() else {}
     try:
-        last = json.loads((folder / "run" / "ports.json").read_text())
+        runs_with = json.loads((folder / "run" / "ports.json").read_text())
     except (OSError, ValueError):
-        last = {}
+        runs_with = {}
     ports = {}
     for listener, (_, variable, usual) in LISTENERS.items():
-        ports[listener] = _port(variable, env.get(variable) or str(last.get(listener, usual)))
+        value = env.get(variable) or runs_with.get(listener) or said.get(variable) or usual
+        ports[listener] = _port(variable, str(value))
     _refuse_shared(ports)
     return Stack(folder, ports)
 

@@ -13,7 +13,8 @@ from xmlrpc.client import Fault, ServerProxy
 from supervisor.xmlrpc import SupervisorTransport
 
 from include.stack import processes
-from include.stack.layout import Stack, StackError, write_whole
+from include.stack.errors import StackError
+from include.stack.layout import Stack, write_whole
 from include.stack.programs import Program, programs
 
 SUPERVISOR = "supervisord"

@@ -1,0 +1,137 @@
+"""`make demo`: from images to a served model on a running stack, watched step by step."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.table import Table
+
+from include.stack import boot, dags, images_in, outcome, screen, verdict
+from include.stack.airflow_rest import Airflow
+from include.stack.environment import environment
+from include.stack.errors import StackError
+from include.stack.layout import Stack
+from include.stack.outcome import Outcome
+from include.stack.run_display import RunDisplay, follow
+from include.stack.run_progress import FAILED, TaskRow
+from include.stack.screen import console
+from pipelines.settings import settings
+
+
+def demo(stack: Stack, data: Path | None, project: str) -> None:
+    """Bring images into the inbox, run the retraining, and show what came of it.
+
+    Raises:
+        InspectlineError: a step did not succeed.
+    """
+    began = time.monotonic()
+    if data:
+        images_in.check_images(data)
+    stack.make_folders()
+    images_in.use(environment(stack))
+    images_in.declare_project(stack, project, data)
+    with ThreadPoolExecutor(1) as drawing:
+        drawn = None if data else drawing.submit(images_in.draw_demo_images, stack)
+        console.rule("The local stack", align="left")
+        with screen.BootDisplay() as display:
+            environ = boot.up(stack, display)
+        booted = time.monotonic()
+        console.print(f"  up after {booted - began:.0f} s")
+        console.rule(f"Images for {project}", align="left")
+        folder = data or drawn.result()  # type: ignore[union-attr]
+    images_in.import_images(folder, project)
+    airflow = Airflow.of(stack, environ)
+    run_id = _retrain(airflow, project)
+    trained = time.monotonic()
+    # Only now: watch, too, would start a training for so many new images; it finds nothing left to do.
+    dags.unpause(airflow, project)
+    found = outcome.outcome_of(project, run_id)
+    _show(found)
+    _show_verdicts(stack, project, found)
+    console.rule("Where to look", align="left")
+    screen.show_addresses(stack, environ)
+    taken = (
+        f"{time.monotonic() - began:.0f} s: stack {booted - began:.0f} s, images and training {trained - booted:.0f} s"
+    )
+    console.print(
+        f"\n[bold green]Everything succeeded[/] in {taken}. The stack goes on; stop it with [bold]make down[/]."
+    )
+
+
+def _retrain(airflow: Airflow, project: str) -> str:
+    """Start `<project>_retrain`, by force if it was trained before, and follow it to its end.
+
+    Raises:
+        StackError: a task failed.
+    """
+    dag_id = f"{project}_retrain"
+    dags.unpause(airflow, project, ("retrain",))
+    force = outcome.has_completed(project)
+    run_id = airflow.trigger(dag_id, {"force": True} if force else {})
+    url = f"{settings().airflow_url}/dags/{dag_id}/runs/{run_id}"
+    console.rule(f"{dag_id}", align="left")
+    with RunDisplay(console, f"{url}{'  (trained before: by force)' if force else ''}") as display:
+        state, rows = follow(airflow, dag_id, run_id, display)
+    if not console.is_terminal:
+        console.print(_times(rows))
+    failed = [row for row in rows if row.state in FAILED]
+    if state != "success" or failed:
+        raise StackError(_failure(airflow, dag_id, run_id, failed, url))
+    return run_id
+
+
+def _failure(airflow: Airflow, dag_id: str, run_id: str, failed: Sequence[TaskRow], url: str) -> str:
+    """Say what failed, with the last error of its log."""
+    first = next((row for row in failed if row.state == "failed"), None)
+    if first is None:
+        return f"the run did not succeed: see {url}"
+    lines = airflow.log_lines(dag_id, run_id, first.task_id, max(first.attempt, 1))
+    errors = [line.strip() for line in lines if "Error" in line or "failed" in line.lower()]
+    why = f" ({errors[-1][:300]})" if errors else ""
+    return f"the task {first.task_id} of {dag_id} failed{why}: see {url}"
+
+
+def _times(rows: Sequence[TaskRow]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task")
+    table.add_column("state")
+    table.add_column("wall time", justify="right")
+    for row in rows:
+        table.add_row(row.task_id, row.state, "" if row.seconds is None else f"{row.seconds:.1f} s")
+    return table
+
+
+def _show(found: Outcome) -> None:
+    console.rule("What came of it", align="left")
+    if found.earlier:
+        console.print(
+            f"The same data were trained before, by training {found.training_id}; nothing new was to be done."
+        )
+    counted = ", ".join(f"{count} {subset}" for subset, count in found.counts.items() if count)
+    console.print(f"[bold]Images[/]     {counted}")
+    console.print(outcome.figures_table(found.result["metrics"]))
+    console.print(f"[bold]Threshold[/]  {outcome.threshold_sentence(found.result, found.detail)}")
+    console.print(f"[bold]Promotion[/]  {outcome.promotion_sentence(found.result)}")
+    for note in dict.fromkeys(found.result.get("notes", [])):
+        console.print(f"[bold]Note[/]       {note}")
+
+
+def _show_verdicts(stack: Stack, project: str, found: Outcome) -> None:
+    console.rule("Serving, asked about images that training never saw", align="left")
+    verdict.await_served(stack, project)
+    samples = verdict.pick_samples(found.manifest_uri)
+    for sample in samples:
+        said = verdict.ask(stack, project, sample)
+        known = (said.type or "defective").replace("_", " ") if said.label == "anomaly" else "good"
+        word = "anomaly" if said.is_anomaly else "good"
+        agrees = "[green]right[/]" if said.right else "[yellow]wrong[/]"
+        compared = f"score {said.score:.4g} {'>' if said.is_anomaly else '≤'} threshold {said.threshold:.4g}"
+        console.print(
+            f"  {known} part {said.name[:12]}…: [bold]{word}[/] ({agrees}); {compared}; "
+            f"version {said.version}, {said.milliseconds:.0f} ms"
+        )
+    if not samples:
+        console.print("  The dataset has no test images to ask about.")
+    elif all(sample["label"] == "good" for sample in samples):
+        console.print("  There are no defective images in the test subset to ask about.")

@@ -1,0 +1,7 @@
+"""What the local stack raises."""
+
+from pipelines.errors import InspectlineError
+
+
+class StackError(InspectlineError):
+    """The local stack cannot do what was asked."""

@@ -1,0 +1,133 @@
+"""What came of a training, from the catalogue and its package, in words and tables for people."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from sqlalchemy import select
+
+from include.stack.errors import StackError
+from pipelines.catalogue import connect
+from pipelines.catalogue.schema import dataset_versions, trainings
+from pipelines.package_store import package_uri
+from pipelines.project import load_project
+from pipelines.storage import read_uri
+
+_FIGURES = {
+    "auroc": "image AUROC",
+    "average_precision": "average precision",
+    "f1": "F1 at the threshold",
+    "precision": "precision at the threshold",
+    "precision_on_line": "precision at the line's defect rate",
+    "recall": "recall at the threshold",
+    "false_positive_rate": "false-positive rate at the threshold",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "reconstruction_error_validation": "mean reconstruction error, good",
+    "reconstruction_error_anomaly": "mean reconstruction error, anomalies",
+}
+_POLICIES = {"least_cost": "least cost", "conformal": "conformal, from good images alone", "f1": "best F1"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A completed training: `result` as the task `complete` entered it, `detail` the package's threshold_detail."""
+
+    training_id: str
+    earlier: bool
+    manifest_uri: str
+    counts: Mapping[str, int]
+    result: Mapping[str, Any]
+    detail: Mapping[str, Any]
+
+
+def has_completed(project: str) -> bool:
+    """Tell whether a training of the project has completed before."""
+    with connect() as connection:
+        query = select(trainings.c.training_id).where(
+            trainings.c.project == project, trainings.c.kind == "retrain", trainings.c.state == "completed"
+        )
+        return connection.execute(query.limit(1)).first() is not None
+
+
+def outcome_of(project: str, dag_run_id: str) -> Outcome:
+    """Return what came of a run; of a run that was skipped, what the training with the same data and parameters gave.
+
+    Raises:
+        StackError: the catalogue holds no completed training for it.
+    """
+    with connect() as connection:
+        completed = (
+            select(trainings, dataset_versions.c.manifest_key, dataset_versions.c.counts)
+            .join(
+                dataset_versions,
+                (dataset_versions.c.project == trainings.c.project)
+                & (dataset_versions.c.version_id == trainings.c.version_id),
+            )
+            .where(trainings.c.project == project, trainings.c.kind == "retrain", trainings.c.state == "completed")
+        )
+        own = connection.execute(completed.where(trainings.c.dag_run_id == dag_run_id)).mappings().first()
+        newest = completed.order_by(trainings.c.finished_at.desc()).limit(1)
+        row = own or connection.execute(newest).mappings().first()
+    if row is None:
+        raise StackError(f"the catalogue holds no completed training of {project}: look at the run {dag_run_id}")
+    bucket = load_project(project).bucket
+    card = json.loads(read_uri(f"{package_uri(bucket, project, row['version_id'], row['training_id'])}/model.json"))
+    return Outcome(
+        training_id=row["training_id"],
+        earlier=own is None,
+        manifest_uri=f"s3://{bucket}/{row['manifest_key']}",
+        counts=row["counts"],
+        result=row["result"],
+        detail=card.get("threshold_detail") or {},
+    )
+
+
+def figures_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the metrics with their 95 % intervals."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("on the test subsets, which nothing was set with")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name in [*_FIGURES, *(other for other in metrics if other not in _FIGURES)]:
+        if figure := metrics.get(name):
+            low, high = figure.get("low"), figure.get("high")
+            interval = "" if low is None or high is None else f"{_number(low)} – {_number(high)}"
+            table.add_row(_FIGURES.get(name, name.replace("_", " ")), _number(figure["value"]), interval)
+    return table
+
+
+def threshold_sentence(result: Mapping[str, Any], detail: Mapping[str, Any]) -> str:
+    """Say what the threshold is and how it was set."""
+    policy = str(result["policy"])
+    said = f"{_number(result['threshold'])}, {_POLICIES.get(policy, policy)}"
+    costs = detail.get("costs") or {}
+    if policy == "least_cost" and costs:
+        said += (
+            f" (a false alarm costs {costs['cost_false_alarm']:g}, a miss {costs['cost_miss']:g}; "
+            f"{_percent(costs['defect_rate'])} of the parts are defective)"
+        )
+    if "n_validation" in detail:
+        said += f"; set on {detail['n_validation']} good and {detail.get('n_anomaly_threshold', 0)} defective images"
+    if kept := detail.get("promise_kept_at"):
+        said += f"; false-positive rate promised: {_percent(kept)}"
+    served = (detail.get("thresholds") or {}).get(policy, {}).get("false_positive_rate")
+    if served and served.get("low") is not None:
+        said += f", expected: {_percent(served['value'])} ({_percent(served['low'])} – {_percent(served['high'])})"
+    return said
+
+
+def promotion_sentence(result: Mapping[str, Any]) -> str:
+    """Say whether the version serves now, and why."""
+    state = "promoted to champion" if result["promoted"] else "registered as challenger, not promoted"
+    return f"version {result['version']} {state}: {result['why']}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g} %"

@@ -1,0 +1,78 @@
+"""Project files for images that no line was declared for yet, written beneath the stack's own folder."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+import yaml
+
+from include.stack.errors import StackError
+from include.stack.layout import Stack, write_whole
+from pipelines.project import PROJECT_NAME, project_files, read_project
+
+_LONGEST = 40  # letters; DAG ids, S3 keys and tables carry the name
+_HEAD = """\
+# Written by `make import` or `make demo` for the images of
+#   {source}
+# Everything may be changed; a mistake is shown in Airflow as this project's import error. A line that is to stay
+# belongs into include/projects/.
+"""
+
+
+def slug(name: str) -> str:
+    """Return `name` as a project may be named: lower-case letters, digits and _, beginning with a letter."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+    if not words[:1].isalpha():
+        words = f"line_{words}".rstrip("_")
+    return words[:_LONGEST].rstrip("_")
+
+
+def choose_project(project: str | None, folder: Path | None, default: str) -> str:
+    """Return the project that is meant: the one named, else one named as the folder, else the default.
+
+    Raises:
+        StackError: `project` cannot be the name of one.
+    """
+    if project is None:
+        return slug(folder.expanduser().resolve().name) if folder else default
+    if not PROJECT_NAME.fullmatch(project):
+        raise StackError(
+            f"PROJECT is {project!r}: name it with lower-case letters, digits and _, as in PROJECT={slug(project)}"
+        )
+    return project
+
+
+def declare(stack: Stack, project: str, source: str) -> Path | None:
+    """Write a project file for a project that has none, and return its path; None if there was one.
+
+    Raises:
+        SettingsError: the project's file is there and wrong.
+    """
+    known = project_files()
+    if project in known:
+        read_project(known[project])
+        return None
+    declared = {
+        "title": project.replace("_", " ").capitalize(),
+        "bucket": "inspectline",
+        "timezone": "UTC",
+        "model": {"preset": "small", "input_size": 128, "epochs": 60, "time_budget_minutes": 3},
+        "threshold": {
+            "policy": "least_cost",
+            "false_positive_rate": 0.01,
+            "cost_false_alarm": 1,
+            "cost_miss": 20,
+            "defect_rate": 0.02,
+        },
+        "promotion": {"minimum_auroc": 0.7, "margin": 0.02},
+        "retrain": {"new_images": 500, "cron": "0 2 * * *"},
+        "serve": "champion",
+        "keep_served_days": 30,
+        "recipients": ["line-quality@example.com"],
+    }
+    stack.projects.mkdir(parents=True, exist_ok=True)
+    path = stack.projects / f"{project}.yaml"
+    head = _HEAD.format(source=" ".join(source.split()))
+    write_whole(path, head + yaml.safe_dump(declared, sort_keys=False, allow_unicode=True))
+    return path
