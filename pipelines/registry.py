@@ -53,23 +53,22 @@ def register(run: dict[str, Any], package: dict[str, Any], evaluation: dict[str,
     project = run["project"]
     with fetched_package(package["package_uri"]) as opened:
         digest = opened.digest
-        version = registered(client, project, run["training_id"])
-        if version is None:
-            model_id = _logged_model(client, run, opened)
-            with registry_turn(project):
-                version = registered(client, project, run["training_id"])
-                if version is None:
-                    _ensure_model(client, project)
-                    made = client.create_model_version(
-                        project,
-                        source=f"models:/{model_id}",
-                        run_id=run["mlflow_run_id"],
-                        model_id=model_id,
-                        tags=_tags(run, package, opened),
-                        description=describe(run, opened, evaluation),
-                    )
-                    version = str(made.version)
-    client.set_registered_model_alias(project, CHALLENGER, version)
+        # Files and version in one turn: a task that was thought dead may still be at it.
+        with registry_turn(project):
+            version = registered(client, project, run["training_id"])
+            if version is None:
+                model_id = _logged_model(client, run, opened)
+                _ensure_model(client, project)
+                made = client.create_model_version(
+                    project,
+                    source=f"models:/{model_id}",
+                    run_id=run["mlflow_run_id"],
+                    model_id=model_id,
+                    tags=_tags(run, package, opened),
+                    description=describe(run, opened, evaluation),
+                )
+                version = str(made.version)
+            client.set_registered_model_alias(project, CHALLENGER, version)
     return {"version": version, "package_sha256": digest}
 
 

@@ -66,8 +66,7 @@ def prepared_images(run: dict[str, Any], rows: pd.DataFrame, graph: ScoringGraph
 
     built = pack.build(run)
     opened = pack.open_pack(built["uri"], built["digest"])
-    resize = load_project(run["project"]).model.resize
-    if opened.images.shape[1] != graph.input_size or resize != graph.resize:
+    if opened.images.shape[1] != graph.input_size or run["settings"]["model"]["resize"] != graph.resize:
         yield from original_images(run["project"], rows)
         return
     place = {sha256: number for number, sha256 in enumerate(opened.index["sha256"])}

@@ -23,7 +23,6 @@ from pipelines.project import Project, load_project
 from pipelines.registry_client import RegisteredVersion
 from pipelines.revision import git_revision
 from pipelines.settings import settings
-from pipelines.storage import Storage
 from pipelines.training_run import end_run, experiment_id, open_run, run_url
 
 # The parts of a project file that a training's outcome depends on; subsets and groups are in the dataset already.
@@ -92,10 +91,7 @@ def complete(run: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
             .values(ended)
         )
         mark_trained(connection, run["project"], hashes, run["version_id"])
-    storage = Storage(load_project(run["project"]).bucket)
-    profiles = [item.key for item in storage.list(f"{run['project']}/{run['version_id']}/profile/")]
-    tags = {"profile": storage.uri(profiles[-1])} if profiles else {}
-    end_run(run["mlflow_run_id"], "FINISHED", tags | {"model_version": str(outcome.get("version") or "none")})
+    end_run(run["mlflow_run_id"], "FINISHED", {"model_version": str(outcome.get("version") or "none")})
     return {"training_id": run["training_id"], "state": "completed", "version": outcome.get("version")}
 
 

@@ -13,16 +13,10 @@ from pipelines.package import Package, package_digest
 from pipelines.package_store import package_uri, publish_files
 from pipelines.training_run import experiment_id, open_run
 from pipelines.turns import registry_turn
-from tests.pipelines.line import SIZE, Line
+from tests.pipelines.line import SIZE
 from tests.pipelines.packages import defective_image, make_package
 
 EVALUATION = {"metrics": {"auroc": {"value": 0.98, "low": 0.95, "high": 1.0}}, "notes": ["No masks."]}
-
-
-@pytest.fixture
-def line(projects, database, cache, mlflow_server, project_name):
-    projects.write(project_name, title="Test line", model={"input_size": SIZE})
-    return Line(project_name, projects.bucket)
 
 
 @pytest.fixture
@@ -146,8 +140,9 @@ def three(line):
     """Make a registered model with three versions, for tests of aliases alone, and return the project's name."""
     client = mlflow.MlflowClient()
     client.create_registered_model(line.project)
+    run = client.create_run(experiment_id(line.project)).info
     for _ in range(3):
-        client.create_model_version(line.project, source="mlflow-artifacts:/none")
+        client.create_model_version(line.project, source=f"{run.artifact_uri}/model", run_id=run.run_id)
     return line.project
 
 
