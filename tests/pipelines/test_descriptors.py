@@ -60,10 +60,10 @@ def test_describe_when_image_is_uniform_then_has_no_contrast_noise_or_entropy():
 def test_describe_when_image_is_large_then_takes_milliseconds():
     pixels = np.random.default_rng(0).integers(0, 255, (4000, 5000, 3), dtype=np.uint8)
     describe(pixels)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(5):
         describe(pixels)
-    assert (time.perf_counter() - started) / 5 < 0.1  # 10 ms on an idle core
+    assert (time.process_time() - started) / 5 < 0.1  # 10 ms on an idle core
 
 
 @settings(max_examples=60, deadline=None)
