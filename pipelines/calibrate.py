@@ -24,7 +24,6 @@ from pipelines.package_store import fetch_files, package_uri, publish_files, wor
 from pipelines.prepare import prepare
 from pipelines.project import ThresholdPolicy, load_project
 from pipelines.registry_client import RegisteredVersion, fetch
-from pipelines.revision import git_revision
 from pipelines.subset_images import prepared_images, score_each
 from pipelines.threshold import choose
 
@@ -93,7 +92,7 @@ def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
             },
             version_id=run["version_id"],
             training_id=run["training_id"],
-            git_revision=git_revision(),
+            git_revision=run["git_revision"],
             package_versions=_versions(),
         )
         publish_files(folder, target)

@@ -44,7 +44,8 @@ def log_evaluation(
     values |= {f"test_{name}": float(count) for name, count in report["counts"].items()}
     metrics = [Metric(name, float(value), when, 0) for name, value in values.items()]
 
-    rows = manifest[[name for name in _DATASET_COLUMNS if name in manifest]]
+    # MLflow warns of integers, which it takes for a model's input.
+    rows = manifest[list(_DATASET_COLUMNS)].astype({"width": float, "height": float})
     dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]
         rows, source=run["manifest_uri"], name=run["version_id"], digest=run["dataset_digest"][:36]
     )
