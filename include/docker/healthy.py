@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import urllib.request
+from collections.abc import Callable
 
 MONITOR = "http://api-server:8080/api/v2/monitor/health"
 SECONDS = 8
@@ -41,7 +42,11 @@ def worker() -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one check and return the exit status."""
-    checks = {("url", 2): get, ("component", 2): component, ("worker", 1): worker}
+    checks: dict[tuple[str, int], Callable[..., object]] = {
+        ("url", 2): get,
+        ("component", 2): component,
+        ("worker", 1): worker,
+    }
     check = checks.get((arguments[0] if arguments else "", len(arguments)))
     if check is None:
         print(__doc__, file=sys.stderr)

@@ -8,7 +8,8 @@ identity() { # name, access key, secret key, actions
   printf '{"name": "%s", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "actions": [%s]}' "$@"
 }
 
-cat >/tmp/s3.json <<JSON
+config=${S3_CONFIG:-/tmp/s3.json}
+cat >"$config" <<JSON
 {"identities": [
   $(identity pipeline "$S3_ACCESS_KEY_ID" "$S3_SECRET_ACCESS_KEY" '"Admin"'),
   $(identity mlflow "$MLFLOW_S3_ACCESS_KEY_ID" "$MLFLOW_S3_SECRET_ACCESS_KEY" \
@@ -19,4 +20,4 @@ JSON
 
 # The master remembers its address: by name, since a container's number changes. Volumes of 1 GB suit one machine.
 exec weed -logtostderr=true server -dir=/data -ip=s3 -ip.bind=0.0.0.0 \
-  -master.volumeSizeLimitMB=1024 -volume.max=0 -filer -s3 -s3.port="$S3_PORT" -s3.config=/tmp/s3.json
+  -master.volumeSizeLimitMB=1024 -volume.max=0 -filer -s3 -s3.port="$S3_PORT" -s3.config="$config"
