@@ -7,6 +7,7 @@ processes may fetch the same one.
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,7 @@ def fetch(version: RegisteredVersion, *, weights: bool = False) -> Path:
     if version.digest:
         kept = shelf / version.digest
         if _is_whole(kept, version.digest, weights):
+            os.utime(kept)  # in use: see prune
             return kept
     shelf.mkdir(parents=True, exist_ok=True)
     source = _source(version)
@@ -94,6 +96,15 @@ def fetch(version: RegisteredVersion, *, weights: bool = False) -> Path:
         return _shelve(arriving, shelf / digest, weights)
     finally:
         shutil.rmtree(arriving, ignore_errors=True)
+
+
+def prune(keep: Path, days: float = 30) -> None:
+    """Take the packages beside `keep` out of the cache that nobody fetched for `days`, and what a killed fetch left."""
+    oldest = time.time() - days * 86_400
+    for folder in keep.parent.iterdir():
+        with suppress(OSError):
+            if folder != keep and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_whole(folder: Path, digest: str, weights: bool) -> bool:

@@ -17,6 +17,7 @@ threads = int(os.environ.get("INSPECTLINE_THREADS") or max(4, 2 * usable_cores()
 worker_class = "serving.worker.Worker"
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a heartbeat must not wait for a disk
 preload_app = False
+control_socket_disable = True  # nobody steers it from beside
 timeout = 120  # seconds without a sign of life
 graceful_timeout = 30  # seconds to finish what was begun, after SIGTERM
 keepalive = 15

@@ -127,10 +127,13 @@ class Journal:
 
     def counts(self) -> dict[str, int]:
         """Return how many entries wait, and how many were set aside."""
-        with closing(self._connect()) as connection:
-            waiting, aside = connection.execute(
-                "SELECT count(*) - count(problem), count(problem) FROM waiting"
-            ).fetchone()
+        try:
+            with closing(self._connect()) as connection:
+                waiting, aside = connection.execute(
+                    "SELECT count(*) - count(problem), count(problem) FROM waiting"
+                ).fetchone()
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: cannot be read ({error}); check its disk") from error
         return {"waiting": int(waiting), "set_aside": int(aside)}
 
     def _connect(self) -> sqlite3.Connection:

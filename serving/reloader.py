@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.errors import InspectlineError
 from pipelines.project import Project, load_projects
-from pipelines.registry_client import RegisteredVersion, champion, fetch, latest
+from pipelines.registry_client import RegisteredVersion, champion, fetch, latest, prune
 from pipelines.settings import settings
 from serving.predictor import Predictor, ProjectState, RefusedVersion, load
 
@@ -98,8 +98,11 @@ class Reloader:
                 # Known from the cache alone: that was another registry's, or an earlier life of this one.
                 state.serving = None
             missing = "champion" if project.serve == "champion" else "version"
-            stays = f"; version {state.serving.version} stays" if state.serving else ""
-            return f"the registry has no {missing} of {state.name}{stays}"
+            if state.serving:
+                return (
+                    f"the registry names no {missing} of {state.name} any more; version {state.serving.version} stays"
+                )
+            return f"there is no {missing} yet; train and promote a model"
         if state.serving and _same(registered, state.serving.registered):
             state.confirmed, state.refused = True, None
         elif self._due(registered):
@@ -124,6 +127,7 @@ class Reloader:
         state.confirmed, state.refused = True, None
         self._tries.pop(state.name, None)
         self._remember(state.name, registered, folder)
+        prune(folder)
         _log.info(
             "version taken",
             extra={

@@ -17,7 +17,7 @@ from pipelines.served import image_key
 from serving.journal import Entry, JournalError
 from serving.logs import request_id
 from serving.predictor import ProjectState, Scored, Serving
-from serving.refusals import RETRY_SECONDS, Refusal, unavailable
+from serving.refusals import Refusal, unavailable
 from serving.service import Service
 from serving.uploads import read_image
 
@@ -71,7 +71,7 @@ def status(project: str | None = None) -> ResponseReturnValue:
     common: dict[str, Any] = {
         "started_at": held.started_at.isoformat(timespec="seconds"),
         "uptime_seconds": round(held.uptime_seconds, 3),
-        "journal": held.journal.counts() | {"problem": held.recorder.problem},
+        "journal": _journal(held),
     }
     if project is not None:
         return _state(project).report() | common
@@ -95,6 +95,13 @@ def ready() -> ResponseReturnValue:
     return {"status": "ready", "waiting": waiting}
 
 
+def _journal(held: Service) -> dict[str, Any]:
+    try:
+        return held.journal.counts() | {"problem": held.recorder.problem}
+    except JournalError as error:
+        return {"waiting": None, "set_aside": None, "problem": str(error)}
+
+
 def _state(name: str | None) -> ProjectState:
     held = service()
     asked = held.default_project if name is None else name
@@ -109,10 +116,11 @@ def _ready(state: ProjectState) -> Serving:
     serving = state.serving
     if serving is not None:
         return serving
-    if state.polled_at is None:
-        raise unavailable(f"project {state.name} has no model yet: serving has just started; try again")
-    why = f" ({state.refused.why if state.refused else state.problem})" if state.refused or state.problem else ""
-    raise Refusal(503, f"project {state.name} has no champion yet{why}; train and promote a model", RETRY_SECONDS)
+    if (refused := state.refused) is not None:
+        why = f"version {refused.registered.version} was refused, {refused.why}"
+    else:
+        why = state.problem or "serving has just started; try again"
+    raise unavailable(f"project {state.name} has no model to answer with: {why}")
 
 
 def _entry(

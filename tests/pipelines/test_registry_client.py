@@ -1,6 +1,8 @@
 """The registry client against a real MLflow server."""
 
+import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from pipelines.errors import BadPackage, RegistryError
 from pipelines.package import Package
-from pipelines.registry_client import champion, fetch, latest
+from pipelines.registry_client import champion, fetch, latest, prune
 from tests.serving.conftest import Registry, registry
 
 __all__ = ["registry"]  # the fixture
@@ -145,3 +147,20 @@ def test_fetch_when_many_do_so_at_once_then_all_get_the_same(registry: Registry,
     assert len(folders) == 6
     assert len(set(folders)) == 1
     assert [path.name for path in folders[0].parent.iterdir()] == [found.digest]
+
+
+def test_prune_when_packages_were_not_fetched_for_long_then_they_go(registry: Registry, cache: Path):
+    folders = []
+    for threshold in (0.1, 0.2, 0.3):
+        registry.register(threshold=threshold)
+        found = champion(registry.project)
+        assert found is not None
+        folders.append(fetch(found))
+    long_ago = time.time() - 40 * 86_400
+    left = folders[0].with_name(".arriving-killed")
+    left.mkdir()
+    for folder in (*folders, left):
+        os.utime(folder, (long_ago, long_ago))
+    fetch(found)
+    prune(folders[2])
+    assert sorted(folders[0].parent.iterdir()) == [folders[2]]

@@ -16,7 +16,7 @@ def test_predict_when_there_is_no_champion_then_503_with_a_sentence(server: Serv
     answer = server.predict(good_file)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"
-    assert "no champion yet" in answer.json()["error"]
+    assert "there is no champion yet; train and promote a model" in answer.json()["error"]
     assert server.status()["version"] is None
     assert requests.get(f"{server.address}/health/ready", timeout=5).status_code == 503
     assert requests.get(f"{server.address}/health/live", timeout=5).status_code == 200
