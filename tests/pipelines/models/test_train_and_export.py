@@ -1,0 +1,204 @@
+"""Train and export as Airflow runs them: processes of their own, on real S3 and MLflow, killed and retried."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import BadPackage, ExportMismatch, TrainingFailed
+from pipelines.graph import ScoringGraph
+from pipelines.score import score
+from pipelines.settings import REPOSITORY
+from pipelines.storage import Storage, split_uri
+from pipelines.subprocess import StepCrashed, run_module
+from tests.pipelines.models.pictures_of_parts import good_parts
+
+
+def losses(run: dict[str, Any]) -> list[int]:
+    from mlflow import MlflowClient
+
+    return [metric.step for metric in MlflowClient().get_metric_history(run["mlflow_run_id"], "training/loss")]
+
+
+def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, bucket, tmp_path: Path):
+    from mlflow import MlflowClient
+
+    lines: list[str] = []
+    trained = run_module("pipelines.train", {"run": run, "pack": pack}, lines.append)
+
+    assert "18 training and 8 validation images, 32 pixels a side" in lines
+    assert sum(line.startswith(("epoch 1 of 3 · loss", "epoch 3 of 3 · loss")) for line in lines) == 2
+    assert (trained["epochs"], trained["stopped"]) == (3, "epochs")
+    assert trained["weights_uri"] == f"s3://{bucket}/{run['project']}/v1/model/t1/model.keras"
+    assert Checkpoint.of(bucket, run).load().step == 60
+
+    logged = MlflowClient().get_run(run["mlflow_run_id"]).data
+    assert losses(run) == [1, 2, 3]
+    assert logged.params["training.images"] == "18"
+    assert {"training/validation_loss", "training/learning_rate", "training/images_per_second"} <= set(logged.metrics)
+    pictures = MlflowClient().list_artifacts(run["mlflow_run_id"], "training")
+    assert [item.path for item in pictures] == ["training/reconstructions.png"]
+
+    exported = run_module("pipelines.export", {"run": run, "pack": pack, "trained": trained}, lines.append)
+
+    assert exported["package_uri"] == f"s3://{bucket}/{run['project']}/v1/model/t1"
+    assert 0 <= exported["max_difference"] <= exported["tolerance"]
+    kept = {item.key.rpartition("/")[2] for item in Storage(bucket).list(f"{run['project']}/v1/model/t1/")}
+    assert kept == {"model.onnx", "model.keras"}
+    assert Checkpoint.of(bucket, run).load() is None
+    path = Storage(bucket).download(split_uri(exported["package_uri"] + "/model.onnx")[1], tmp_path / "model.onnx")
+    images = good_parts(5, seed=9)
+    graph = ScoringGraph(path, 32, "fit", threads=1)
+    together = score(graph, images, batch_size=4)
+    assert [one.score for one in together] == pytest.approx([score(graph, [image])[0].score for image in images])
+    assert {one.error_map.shape for one in together} == {(32, 32)}
+
+    # Fine-tuning takes the weights up: it begins far below where training from scratch began.
+    follower = run | {
+        "training_id": "t2",
+        "mlflow_run_id": None,
+        "champion_package_uri": exported["package_uri"],
+        "params": {"epochs": 1, "start_from": "champion"},
+    }
+    tuned: list[str] = []
+    run_module("pipelines.train", {"run": follower, "pack": pack}, tuned.append)
+    assert any("starting from the champion's weights" in line for line in tuned)
+    assert first_loss(tuned) < 0.7 * first_loss(lines)
+
+
+def first_loss(lines: list[str]) -> float:
+    return float(next(line for line in lines if line.startswith("epoch 1 of")).split("loss ")[1].split()[0])
+
+
+def test_train_when_killed_and_tried_again_goes_on_from_the_checkpoint(run, pack, bucket):
+    run = run | {"checkpoint_seconds": 0.5, "params": {"epochs": 12}}
+    checkpoint = Checkpoint.of(bucket, run)
+    pids: list[int] = []
+
+    def kill_at_checkpoint() -> None:
+        while not ((state := checkpoint.load()) and state.step > 25):
+            time.sleep(0.1)
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        for pid in map(int, children):
+            if b"pipelines.train" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                pids.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_at_checkpoint)
+    killer.start()
+    with pytest.raises(StepCrashed, match="was ended by SIGKILL"):
+        run_module("pipelines.train", {"run": run, "pack": pack}, lambda line: None)
+    killer.join(timeout=60)
+    assert len(pids) == 1
+    state = checkpoint.load()
+    assert state is not None
+    assert 25 < state.step < 240
+
+    lines: list[str] = []
+    trained = run_module("pipelines.train", {"run": run, "pack": pack}, lines.append)
+    (resumed,) = [line for line in lines if line.startswith("going on from the checkpoint at step")]
+    assert int(resumed.split("step ")[1].split(",")[0]) == state.step
+    assert (trained["steps"], trained["epochs"]) == (240, 12)
+    assert trained["seconds"] > state.elapsed
+    assert losses(run) == list(range(1, 13))
+
+
+def test_train_when_its_parent_is_killed_dies_too(run, pack):
+    payload = {"run": run | {"params": {"epochs": 10_000}}, "pack": pack}
+    code = (
+        "import json, sys; from pipelines.subprocess import run_module\n"
+        "run_module('pipelines.train', json.loads(sys.argv[1]), lambda line: print(line, flush=True))"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(payload)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    assert parent.stdout is not None
+    assert "training and" in parent.stdout.readline()
+    (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    end = time.monotonic() + 5
+    while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
+        assert time.monotonic() < end, "training outlived its task"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "pattern"),
+    [
+        ({"params": {"start_from": "champion"}}, "has no champion whose weights are in S3; train from scratch"),
+        ({"version_id": "v2"}, None),
+    ],
+)
+def test_train_when_it_cannot_begin_raises_the_same_class_here(run, pack, bucket, change, pattern):
+    if pattern is None:  # a dataset version without good training images
+        import pandas as pd
+
+        from pipelines.pack import open_pack
+
+        opened = open_pack(pack["uri"], pack["digest"])
+        folder = Path(os.environ["INSPECTLINE_CACHE"]) / "packs" / pack["digest"]
+        pd.DataFrame(opened.index.assign(subset="test")).to_parquet(folder / "index.parquet", index=False)
+        pattern = "dataset version v2 has no good training images"
+    with pytest.raises(TrainingFailed, match=pattern) as caught:
+        run_module("pipelines.train", {"run": run | change, "pack": pack}, print)
+    assert not caught.value.passing
+
+
+def test_compare_when_the_graph_is_of_another_network_refuses(tmp_path: Path):
+    import keras
+
+    from pipelines.export import compare, write_graph
+    from pipelines.models.inspection import inspection_model
+    from pipelines.models.network import build_network
+
+    keras.utils.set_random_seed(0)
+    network = build_network("small", 32)
+    model = inspection_model(network)
+    path = write_graph(model, tmp_path / "model.onnx")
+    difference, tolerance = compare(model, path, good_parts(12))
+    assert difference <= tolerance
+    layer = network.get_layer("draw")
+    layer.set_weights([weight + 0.01 for weight in layer.get_weights()])
+    with pytest.raises(ExportMismatch, match="gives other scores than the network"):
+        compare(model, path, good_parts(12))
+
+
+def test_export_when_the_weights_are_no_network_refuses(run, pack, bucket):
+    uri = Storage(bucket).put(f"{run['project']}/v1/model/t1/model.keras", b"not a network")
+    with pytest.raises(BadPackage, match=r"model\.keras: not a network that keras can load"):
+        run_module("pipelines.export", {"run": run, "pack": pack, "trained": {"weights_uri": uri}}, print)
+
+
+def test_checkpoint_comes_back_as_it_was_and_a_damaged_one_counts_as_none(bucket):
+    from pipelines.models.progress import TrainingState
+
+    checkpoint = Checkpoint.of(bucket, {"project": "p", "version_id": "v", "training_id": "t"})
+    assert checkpoint.load() is None
+    arrays = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7), np.zeros((0,), np.int64)]
+    state = TrainingState(12, 3.5, "mixed_bfloat16", 0.25, 2, arrays)
+    checkpoint.save(state)
+    found = checkpoint.load()
+    assert found is not None
+    assert (found.step, found.elapsed, found.precision, found.loss_sum, found.loss_count) == (
+        12,
+        3.5,
+        "mixed_bfloat16",
+        0.25,
+        2,
+    )
+    for one, other in zip(found.arrays, arrays, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    Storage(bucket).put(checkpoint.key, b"PK damaged")
+    assert checkpoint.load() is None
