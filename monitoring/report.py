@@ -92,8 +92,11 @@ def compare(reference: Observed, current: Observed) -> tuple[Comparison, str]:
 
     Descriptors are matched by name. Both need at least 20 images.
     """
+    from threadpoolctl import threadpool_limits
+
+    # Evidently draws embeddings by t-SNE, whose threads wait in a spin: many times slower on a machine that is busy.
     # scikit-learn and Evidently warn of things that are not ours to change.
-    with warnings.catch_warnings():
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _compare(reference, current)
 
@@ -210,7 +213,8 @@ def _conclude(
         reasons.append("the anomaly score drifted")
     if embedding is not None and embedding.drifted:
         reasons.append(f"the embedding drifted: {embedding.share:.0%} of its components moved")
-    if descriptors and len(moved) >= ruler.DESCRIPTOR_SHARE * len(descriptors):
+    enough = len(moved) >= ruler.DESCRIPTOR_SHARE * len(descriptors)
+    if moved and (enough or reasons):
         names = ", ".join(column.name for column in sorted(moved, key=lambda column: -column.distance))
         reasons.append(f"{len(moved)} of {len(descriptors)} descriptors drifted: {names}")
     return Comparison(bool(reasons), reasons, score, descriptors, embedding, left_out, stated)

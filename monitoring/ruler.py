@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 MINIMUM_REFERENCE = 20  # images; below that the reference's spread is a guess
 CLIP = 4.0  # reference standard deviations
+JITTER = 0.01  # reference standard deviations, added to embeddings
 METHOD = "wasserstein"  # Evidently: "Wasserstein distance (normed)"
 LEAST_DISTANCE = 0.5  # reference standard deviations; half of one is a medium effect (Cohen 1988)
 SAMPLING = 3.5  # times sqrt(1/n + 1/m): simulated 99.9 % point of the distance between samples that do not differ
 CONSTANT_METHOD = "hellinger"  # for a column that never varied in the reference
 CONSTANT_DISTANCE = 0.225  # Hellinger distance when one image in ten differs: sqrt(1 - sqrt(0.9))
-DESCRIPTOR_SHARE = 0.3  # of the compared descriptors
+DESCRIPTOR_SHARE = 0.2  # of the compared descriptors
 EMBEDDING_SHARE = 0.2  # of the compared components
 USABLE_SHARE = 0.5  # of a column's values that must be finite
 
@@ -88,10 +89,14 @@ def scale_embedding(
     spread = (high - low) / 1.349
     spread = np.where(spread > 0, spread, known.std(axis=0))
     alive = spread > 1e-6 * np.maximum(1e-3, np.abs(centre))  # float32 holds no finer differences
-    return (
-        _clipped(known[:, alive], centre[alive], spread[alive]),
-        _clipped(seen[:, alive], centre[alive], spread[alive]),
-    )
+    generator = np.random.default_rng(0)
+
+    def put(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        clipped = _clipped(values[:, alive], centre[alive], spread[alive])
+        # Images that are all alike (a stuck camera, everything clipped) would break Evidently's picture of densities.
+        return clipped + generator.normal(0, JITTER, clipped.shape)
+
+    return put(known), put(seen)
 
 
 def _clipped(values: NDArray[np.float64], centre: object, spread: object) -> NDArray[np.float64]:

@@ -1,0 +1,171 @@
+"""A line whose champion is a real package in a real registry, and images that serving saw."""
+
+import hashlib
+import io
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from pipelines import served
+from pipelines.descriptors import DESCRIPTORS, describe
+from pipelines.graph import ScoringGraph
+from pipelines.package import GRAPH, Package, package_digest, read_card, write_card, write_reference
+from pipelines.score import score
+from pipelines.storage import Storage
+from tests.conftest import Projects
+from tests.pipelines.packages import make_package
+
+SIDE = 64  # pixels
+
+
+def surface(generator: np.random.Generator, brighter: float = 0.0) -> np.ndarray:
+    """Return uint8 [SIDE, SIDE, 3]: a part under light that varies a little from image to image."""
+    level = generator.normal(110, 8) + brighter
+    grain = generator.gamma(9, 0.7)
+    tilt = np.linspace(-1, 1, SIDE)[:, None, None] * generator.normal(0, 6)
+    return np.clip(level + tilt + generator.normal(0, grain, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+
+
+def scratched(generator: np.random.Generator) -> np.ndarray:
+    """Return a `surface` with a black patch."""
+    image = surface(generator)
+    image[20:36, 20:36] = 0
+    return image
+
+
+def make_champion(folder: Path, images: list[np.ndarray], *, gain: float = 1, **card: Any) -> Package:
+    """Write a package whose reference is `images`, really scored and described.
+
+    `gain` multiplies its scores and embeddings: another network on another scale.
+    """
+    make_package(folder, size=SIDE, **card)
+    fields = read_card(folder).model_dump(exclude={"files", "onnx_sha256"})
+    model = onnx.load(folder / GRAPH)
+    white = next(constant for constant in model.graph.initializer if constant.name == "white")
+    white.CopyFrom(numpy_helper.from_array(np.float32(255 / gain), "white"))
+    onnx.save(model, folder / GRAPH)
+    scored = score(ScoringGraph(folder / GRAPH, SIDE, "fit", 1), images)
+    described = [describe(image) for image in images]
+    write_reference(
+        folder,
+        score=np.array([one.score for one in scored], np.float32),
+        embedding=np.stack([one.embedding for one in scored]),
+        sha256=[f"{index:064x}" for index in range(len(images))],
+        descriptors=np.array([[values[name] for name in DESCRIPTORS] for values in described]),
+        descriptor_names=list(DESCRIPTORS),
+    )
+    write_card(folder, **fields)
+    return Package.open(folder)
+
+
+@dataclass
+class Line:
+    """One project: promotes packages, and serves images as serving enters them."""
+
+    name: str
+    bucket: str
+    folder: Path
+    client: Any
+    package: Package | None = None
+    version: str = ""
+    made: int = field(default=0)
+
+    def promote(self, images: list[np.ndarray], *, with_run: bool = True, **card: Any) -> str:
+        """Register a package with `images` as its reference and make it champion.
+
+        `with_run` False: as a version that was brought from another server.
+        """
+        self.made += 1
+        folder = self.folder / f"package-{self.made}"
+        self.package = make_champion(folder, images, project=self.name, **card)
+        with suppress(Exception):
+            self.client.create_registered_model(self.name)
+        experiment = self.client.get_experiment_by_name("monitoring")
+        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment("monitoring")
+        run_id = None
+        if with_run:
+            run = self.client.create_run(experiment_id)
+            run_id, source = run.info.run_id, f"{run.info.artifact_uri}/model"
+            self.client.log_artifacts(run_id, str(folder), "model")
+        else:
+            source = f"s3://{self.bucket}/brought/{self.made}"
+            for path in folder.iterdir():
+                Storage(self.bucket).upload(path, f"brought/{self.made}/{path.name}")
+        made = self.client.create_model_version(
+            self.name, source, run_id, tags={"package_sha256": package_digest(folder)}
+        )
+        self.client.set_registered_model_alias(self.name, "champion", made.version)
+        self.version = str(made.version)
+        return self.version
+
+    def serve(self, images: list[np.ndarray], when: datetime | None = None, **columns: Any) -> None:
+        """Judge images with the champion, keep them in S3 and enter the predictions."""
+        assert self.package is not None
+        moment = when or datetime.now(UTC) - timedelta(hours=1)
+        rows = []
+        for image, one in zip(images, score(self.package, images), strict=True):
+            stream = io.BytesIO()
+            Image.fromarray(image).save(stream, "PNG")
+            digest = hashlib.sha256(stream.getvalue()).hexdigest()
+            key = served.image_key(self.name, digest, "png", moment)
+            Storage(self.bucket).put(key, stream.getvalue(), "image/png")
+            rows.append(
+                {
+                    "request_id": str(uuid.uuid4()),
+                    "project": self.name,
+                    "sha256": digest,
+                    "created_at": moment,
+                    "model_version": self.version,
+                    "score": one.score,
+                    "threshold": self.package.card.threshold,
+                    "is_anomaly": one.score > self.package.card.threshold,
+                    "latency_ms": 5.0,
+                    "width": image.shape[1],
+                    "height": image.shape[0],
+                    "descriptors": describe(image),
+                    "embedding": one.embedding.astype("<f4").tobytes(),
+                    "image_key": key,
+                    "expires_at": moment + timedelta(days=30),
+                    "source": "test",
+                }
+                | columns
+            )
+        served.enter(rows)
+
+
+@pytest.fixture
+def surfaces() -> Callable[..., list[np.ndarray]]:
+    """Return a maker of images: how many, from which seed, how much brighter."""
+
+    def make(count: int, seed: int, brighter: float = 0.0) -> list[np.ndarray]:
+        generator = np.random.default_rng(seed)
+        return [surface(generator, brighter) for _ in range(count)]
+
+    return make
+
+
+@pytest.fixture
+def line(projects: Projects, mlflow_server: str, database: str, cache: Path, tmp_path: Path) -> Line:
+    """Return a project without a model yet: two recipients, drift from 50 images of 7 days."""
+    from mlflow import MlflowClient
+
+    name = f"line_{uuid.uuid4().hex[:8]}"
+    projects.write(
+        name,
+        title="Test line",
+        timezone="Europe/Berlin",
+        recipients=["quality@example.com", "shift@example.com"],
+        threshold={"defect_rate": 0.02},
+        drift={"minimum_images": 50},
+    )
+    return Line(name, projects.bucket, tmp_path / "packages", MlflowClient(mlflow_server))
