@@ -14,7 +14,7 @@ from typing import Any
 from pipelines import registry, registry_client
 from pipelines.catalogue.schema import now
 from pipelines.contenders import Comparison, Contender, compare, score_contenders
-from pipelines.errors import BadPackage
+from pipelines.errors import BadPackage, RegistryError
 from pipelines.package import Package
 from pipelines.project import PromotionRules, load_project
 from pipelines.registry_client import RegisteredVersion
@@ -85,12 +85,19 @@ def _opponent(run: dict[str, Any], version: str) -> RegisteredVersion | None:
 
 
 def _open_champion(opponent: RegisteredVersion, notes: list[str]) -> Package | None:
-    """Return the champion's package, ready to score, or None with a note if it is damaged."""
+    """Return the champion's package, ready to score, or None with a note if it is damaged or a file of it is gone."""
     try:
         package = Package.open(registry_client.fetch(opponent), threads=2)
         package.session()
     except BadPackage as error:
         notes.append(_unreadable_note(opponent, str(error)))
+        return None
+    except RegistryError:
+        # MLflow calls a missing file a fault of its own (500): only its list tells that from a registry that is down.
+        missing = registry.missing_files(opponent)
+        if not missing:
+            raise
+        notes.append(_unreadable_note(opponent, f"{', '.join(missing)} is no longer in the registry"))
         return None
     return package
 

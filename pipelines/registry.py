@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.package import GRAPH, Package
+from pipelines.package import CARD, GRAPH, REQUIRED, Package
 from pipelines.package_store import fetched_package, working_folder
 from pipelines.project import load_project
 from pipelines.registry_client import CHAMPION, RegisteredVersion, champion
@@ -136,6 +136,15 @@ def version_of(project: str, version: str) -> RegisteredVersion:
 
     found = mlflow.MlflowClient().get_model_version(project, version)
     return RegisteredVersion(project, str(found.version), found.run_id or "", dict(found.tags))
+
+
+def missing_files(version: RegisteredVersion) -> list[str]:
+    """Return the files that a package must have and that MLflow does not list. Its errors rise."""
+    import mlflow
+
+    listed = mlflow.artifacts.list_artifacts(f"models:/{version.project}/{version.version}")
+    names = {item.path.rpartition("/")[2] for item in listed}
+    return [name for name in (CARD, *REQUIRED) if name not in names]
 
 
 def describe(run: dict[str, Any], package: Package, evaluation: dict[str, Any]) -> str:
