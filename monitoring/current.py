@@ -57,8 +57,9 @@ class Current:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One image: score, embedding float32 [d], and the descriptors that were measured when it was served."""
+    """One image, in order of serving: score, embedding float32 [d], and the descriptors measured then."""
 
+    order: int
     score: float
     embedding: np.ndarray
     descriptors: dict[str, float]
@@ -105,14 +106,13 @@ def collect(project: Project, version: str, package: Package, now: datetime) -> 
                 predictions.c.image_key,
             ).where(predictions.c.id.in_(chosen[start : start + _ROWS]))
             rows += connection.execute(query).mappings().all()
-    rows.sort(key=lambda row: -row["id"])
     own = [row for row in rows if row["model_version"] == version]
     others = [row for row in rows if row["model_version"] != version]
-    reused = [_Seen(row["score"], np.frombuffer(row["embedding"], "<f4"), row["descriptors"]) for row in own]
+    reused = [_Seen(row["id"], row["score"], np.frombuffer(row["embedding"], "<f4"), row["descriptors"]) for row in own]
     rescored = list(_score_again(project, package, others))
     if len(rescored) < len(others):
         log.warning("%d served images are no longer kept, or cannot be read: left out", len(others) - len(rescored))
-    seen = reused + rescored
+    seen = sorted(reused + rescored, key=lambda one: one.order)  # Evidently draws them in this order
     observed = _observed(seen, package)
     threshold = package.card.threshold
     return Current(
@@ -155,7 +155,7 @@ def _score_again(project: Project, package: Package, rows: Sequence[RowMapping])
                 (row, image) for row, image in zip(chunk, readers.map(pixels, chunk), strict=True) if image is not None
             ]
             for (row, _), one in zip(opened, score(package, [image for _, image in opened]), strict=True):
-                yield _Seen(one.score, one.embedding, row["descriptors"])
+                yield _Seen(row["id"], one.score, one.embedding, row["descriptors"])
 
 
 def _observed(seen: Sequence[_Seen], package: Package) -> Observed:

@@ -209,8 +209,9 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": wording.number,
         "percent": wording.percent,
-        "signed": wording.signed,
         "figure": wording.figure,
+        "interval": wording.interval,
+        "setting": wording.setting,
         "moment": wording.moment,
         "day": wording.day,
     }

@@ -37,12 +37,21 @@ STATES = {
 
 
 def number(value: Any) -> str:
-    """Return a number in three or four significant digits, and a dash for none."""
+    """Return a number in three significant digits (whole ones in full), and a dash for none."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return "–"
-    if isinstance(value, int) or (value == int(value) and abs(value) < 1e6):
+    if value == int(value) and abs(value) < 1e6:
         return f"{int(value):,}"
-    return f"{value:.3f}" if 0.001 <= abs(value) < 100 else f"{value:.4g}"
+    if abs(value) < 1e-3:
+        return f"{value:.2g}" if abs(value) >= 1e-4 else f"{value:.0e}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def setting(value: Any) -> str:
+    """Return a setting's value: yes, no, a number, a word."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def percent(value: Any) -> str:
@@ -52,18 +61,16 @@ def percent(value: Any) -> str:
     return f"{value * 100:.1f} %" if abs(value) < 0.1 else f"{value * 100:.0f} %"
 
 
-def signed(value: float | None) -> str:
-    """Return a shift with its sign: +1.4, −0.3."""
-    return "–" if value is None else f"{value:+.1f}".replace("-", "−")
+def interval(value: Any) -> str:
+    """Return a figure's interval, (0.94 to 0.98), or nothing."""
+    if not isinstance(value, dict) or value.get("low") is None or value.get("high") is None:
+        return ""
+    return f"({number(value['low'])} to {number(value['high'])})"
 
 
 def figure(value: Any) -> str:
-    """Return a figure with its interval, {"value", "low", "high"}, or a plain number."""
-    if not isinstance(value, dict):
-        return number(value)
-    low, high = value.get("low"), value.get("high")
-    between = f" ({number(low)} to {number(high)})" if low is not None and high is not None else ""
-    return number(value.get("value")) + between
+    """Return a figure, {"value", "low", "high"} or a plain number, without its interval."""
+    return number(value.get("value")) if isinstance(value, dict) else number(value)
 
 
 def figure_name(name: str) -> str:
