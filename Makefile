@@ -6,10 +6,10 @@ RUN := $(VENV)/bin/python
 STACK := $(RUN) -m include.stack
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status import withdraw decide test soak lint format lock clean
+.PHONY: help setup demo up down status import withdraw decide test soak env docker-proof lint format lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nVariables: PYTHON=python3.12 (which Python), AIRFLOW_PORT, MLFLOW_PORT, SERVING_PORT, S3_PORT, SMTP_PORT.\n'
 
 setup: $(STAMP) ## make the virtual environment (everything else does so by itself)
@@ -56,6 +56,12 @@ test: $(STAMP) ## run every test (at most 25 minutes on two cores)
 
 soak: $(STAMP) ## run the long load and kill tests
 	@$(RUN) -m pytest -m soak $(ARGS)
+
+env: ## write .env for docker compose, with random passwords and keys
+	@$(PYTHON) include/docker/make_env.py
+
+docker-proof: ## build the images, start them all, and train through them (needs Docker; ARGS=--help says more)
+	@$(PYTHON) tests/docker/prove.py $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	@$(VENV)/bin/ruff check .

@@ -50,8 +50,7 @@ def test_services_are_those_that_the_design_names():
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_when_it_runs_has_no_root_and_no_privilege(name):
     service = SERVICES[name]
-    built = "build" in service and service["build"]["dockerfile"] == "serving/Dockerfile"  # its image names the user
-    assert built or str(service["user"]).split(":")[0] not in ("", "0", "root")
+    assert str(service["user"]).split(":")[0] not in ("", "0", "root")
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "cap_add" not in service
