@@ -50,12 +50,9 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
     sizes = _sizes(project.name, (item["sha256"] for item in items if item["kind"] == "mask"))
     checked: list[Checked] = []
     results: list[dict[str, Any]] = []
-    gone: list[str] = []
     for item, outcome in _check_all(items, project, run, sizes):
         if isinstance(outcome, StorageError):
             results.append({"key": item["key"], "outcome": "failed", "reason": str(outcome)})
-        elif outcome.gone:
-            gone.append(item["key"])
         elif outcome.unsettled:
             results.append({"key": item["key"], "outcome": "waiting", "reason": "it is still being written"})
         else:
@@ -72,10 +69,10 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
         [rejection for one in checked for rejection in one.rejections],
         Expected(**content["expected"]),
     )
-    if gone:
+    if missing := [key for one in checked for key in one.missing]:
         with connect() as connection:
-            results += find_earlier(connection, project.name, run, gone)
-    _clear((item for one in checked for item in one.done), storage)
+            results += find_earlier(connection, project.name, run, missing)
+    _clear((one.done for one in checked), storage)
 
     counts = Counter(result["outcome"] for result in results)
     key = f"{ingest_prefix(project.name, run)}/batch-{content['index']:04}-report.json"
@@ -109,17 +106,19 @@ def _sizes(project: str, hashes: Iterable[str]) -> dict[str, tuple[int, int]]:
         return {row.sha256: (row.width, row.height) for row in found}
 
 
-def _clear(done: Iterable[dict[str, Any]], storage: Storage) -> None:
+def _clear(done: Iterable[list[dict[str, Any]]], storage: Storage) -> None:
     """Remove from the inbox what is safe elsewhere, unless another object has taken its place meanwhile."""
 
-    def remove(item: dict[str, Any]) -> None:
-        try:
-            if not is_changed(item, storage):
-                storage.delete(item["key"])
-        except NotFound:
-            pass
-        except StorageError as error:  # the next run finds it again and knows its content
-            log.warning("%s could not be removed from the inbox: %s", item["key"], error)
+    def remove(items: list[dict[str, Any]]) -> None:
+        for item in items:
+            try:
+                if not is_changed(item, storage):
+                    storage.delete(item["key"])
+            except NotFound:
+                continue
+            except StorageError as error:  # the next run finds it again and knows its content
+                log.warning("%s could not be removed from the inbox: %s", item["key"], error)
+                return
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="ingest") as threads:
         list(threads.map(remove, done))

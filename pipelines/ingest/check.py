@@ -55,13 +55,17 @@ class Rejection:
 
 @dataclass
 class Checked:
-    """What became of one item of a batch. `done` lists the objects that may go once the catalogue knows."""
+    """What became of one item of a batch.
+
+    `done` lists the objects that may go once the catalogue knows, in the order in which they are to go: a mask before
+    its image, so that a mask is never left alone. `missing` lists the keys of those that are gone already.
+    """
 
     sample: Sample | None = None
     mask: Mask | None = None
     rejections: list[Rejection] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
-    gone: bool = False
+    missing: list[str] = field(default_factory=list)
     unsettled: bool = False
 
 
@@ -79,7 +83,7 @@ def check(item: dict[str, Any], project: Project, run: str, sizes: dict[str, tup
             return _check_mask(item, project, storage, sizes)
         return _check_image(item, project, run, storage)
     except NotFound:  # taken by another worker, or by whoever put it there
-        return Checked(gone=True)
+        return Checked(missing=[item["key"]])
 
 
 def _check_image(item: dict[str, Any], project: Project, run: str, storage: Storage) -> Checked:
@@ -96,10 +100,8 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
             return Checked(unsettled=True)
         refused = _reject(item, str(error), project, storage)
         if item.get("mask"):
-            _add(
-                refused,
-                _refuse_mask(item["mask"], "the image of this mask was refused: send both again", project, storage),
-            )
+            reason = "the image of this mask was refused: send both again"
+            _put_first(refused, _refuse_mask(item["mask"], reason, project, storage))
         return refused
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"{project.name}/samples/{sha256[:2]}/{sha256}.{image.extension}"
@@ -109,11 +111,11 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
     if mask := item.get("mask"):
         try:
             mask_key = _store_mask(mask, (image.width, image.height), project, storage)
-            checked.done.append(mask)
+            checked.done.insert(0, mask)
         except NotFound:
-            pass
+            checked.missing.append(mask["key"])
         except BadImage as error:
-            _add(checked, _refuse_mask(mask, str(error), project, storage))
+            _put_first(checked, _refuse_mask(mask, str(error), project, storage))
     row = {
         "project": project.name,
         "sha256": sha256,
@@ -160,7 +162,7 @@ def _refuse_mask(item: dict[str, Any], reason: str, project: Project, storage: S
             return Checked()
         return _reject(item, reason, project, storage)
     except NotFound:
-        return Checked()
+        return Checked(missing=[item["key"]])
 
 
 def _reject(item: dict[str, Any], reason: str, project: Project, storage: Storage) -> Checked:
@@ -171,9 +173,11 @@ def _reject(item: dict[str, Any], reason: str, project: Project, storage: Storag
     return Checked(rejections=[Rejection(item, reason, key)], done=[item])
 
 
-def _add(to: Checked, other: Checked) -> None:
-    to.rejections += other.rejections
-    to.done += other.done
+def _put_first(of_image: Checked, of_mask: Checked) -> None:
+    """Add what became of a mask to what became of its image."""
+    of_image.rejections += of_mask.rejections
+    of_image.missing += of_mask.missing
+    of_image.done[:0] = of_mask.done
 
 
 def _still_landing(item: dict[str, Any], storage: Storage) -> bool:

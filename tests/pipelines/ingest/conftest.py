@@ -11,7 +11,7 @@ from sqlalchemy import select
 from pipelines.catalogue import connect
 from pipelines.catalogue.samples import labelled_samples
 from pipelines.catalogue.schema import annotations, groups, rejections, samples
-from pipelines.ingest import ingest_batch, list_inbox, report
+from pipelines.ingest import check, ingest_batch, list_inbox, report
 from pipelines.storage import Storage
 from tests.conftest import Projects
 from tests.pipelines.hostile import encode, textured
@@ -59,7 +59,8 @@ class Line:
 
     def rows(self, table: Any) -> list[dict[str, Any]]:
         with connect() as connection:
-            return [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+            found = connection.execute(select(table).where(table.c.project == self.name).order_by(*table.primary_key))
+            return [dict(row) for row in found.mappings()]
 
     @property
     def samples(self) -> list[dict[str, Any]]:
@@ -96,6 +97,12 @@ class Line:
             "rejections": sorted((row["source_key"], row["reason"]) for row in self.rejections),
             "groups": sorted(self.sides),
         }
+
+
+@pytest.fixture(autouse=True)
+def _settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a file that cannot be used less time to become whole: time is the one thing these tests do not take real."""
+    monkeypatch.setattr(check, "SETTLE_SECONDS", 0.1)
 
 
 @pytest.fixture

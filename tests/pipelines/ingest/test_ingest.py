@@ -288,4 +288,4 @@ def test_ingest_when_two_projects_share_a_bucket_then_each_has_its_own(line: Lin
     other.send("good/a.png", image_file(1))
     assert line.ingest()["accepted"] == 1
     assert other.ingest()["accepted"] == 1
-    assert {row["project"] for row in line.samples} == {"line", "other"}
+    assert [len(line.samples), len(other.samples)] == [1, 1]
