@@ -73,7 +73,7 @@ def _end(response: Response) -> Response:
 
 
 def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> ResponseReturnValue:
-    message = " ".join(message.split())
+    message = " ".join(message.split())[:1000]
     g.said = {"error": message}
     return {"error": message, "request_id": g.get("request_id")}, status, headers or {}
 

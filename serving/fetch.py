@@ -52,14 +52,15 @@ class Fetcher:
         scheme = url.partition(":")[0].lower()
         if scheme == "s3":
             return self._from_s3(url, bucket, deadline)
+        parts = _parse(url)
+        first = shown(parts.geturl())
         for _ in range(MAX_REDIRECTS + 1):
-            parts = _parse(url)
             addresses = self._resolve(parts, deadline)
-            answer = self._get(parts, addresses, deadline, told=shown(url), typed=True)
+            answer = self._get(parts, addresses, deadline, told=shown(parts.geturl()), typed=True)
             if isinstance(answer, bytes):
                 return answer
-            url = urljoin(url, answer)
-        raise Refusal(424, f"{shown(url)}: more than {MAX_REDIRECTS} redirects; give the image's own address")
+            parts = _redirected(parts, answer, first)
+        raise Refusal(424, f"{first}: more than {MAX_REDIRECTS} redirects; give the image's own address")
 
     def _from_s3(self, uri: str, own_bucket: str, deadline: float) -> bytes:
         try:
@@ -92,11 +93,9 @@ class Fetcher:
         for address in addresses:
             wrong = judge(address)
             if wrong and (not named or (never(address) and address != host)):
-                remedy = (
-                    "upload the file"
-                    if never(address)
-                    else (f"upload the file, or have INSPECTLINE_ALLOWED_HOSTS name {bare}:{port}")
-                )
+                remedy = "upload the file"
+                if not never(address):
+                    remedy += f", or have INSPECTLINE_ALLOWED_HOSTS name {bare}:{port}"
                 raise Refusal(422, f"{shown(parts.geturl())}: {host} is {wrong}, not fetched from; {remedy}")
         return addresses
 
@@ -135,12 +134,12 @@ class Fetcher:
         if response.status in (404, 410):
             raise Refusal(404, f"{told}: there is no such image; check the address")
         if response.status != 200:
-            raise Refusal(424, f"{told}: its server answered {response.status} {response.reason}; check the address")
+            raise Refusal(424, f"{told}: its server answered {response.status}; check the address")
         kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
         if typed and not kind.startswith("image/") and kind not in _NOT_TELLING:
-            raise Refusal(415, f"{told}: is {kind}, not an image; give the address of the image itself")
+            raise Refusal(415, f"{told}: is {kind[:80]}, not an image; give the address of the image itself")
         if (response.getheader("Content-Encoding") or "identity").lower() != "identity":
-            raise Refusal(415, f"{told}: comes compressed as {response.getheader('Content-Encoding')}; serve it plain")
+            raise Refusal(415, f"{told}: comes compressed; have its server send it plain")
         expected = response.length
         if expected is not None and expected > self.max_bytes:
             raise too_large(told, self.max_bytes)
@@ -174,6 +173,14 @@ def _parse(url: str) -> SplitResult:
         raise Refusal(400, "image_url holds a user name or password: leave them out, or upload the file")
     netloc = f"[{host}]" if ":" in host else host
     return parts._replace(netloc=netloc if port is None else f"{netloc}:{port}", fragment="")
+
+
+def _redirected(parts: SplitResult, location: str, first: str) -> SplitResult:
+    """Take the target of a redirect apart; it is judged as any address is."""
+    try:
+        return _parse(urljoin(parts.geturl(), location))
+    except (ValueError, Refusal) as error:
+        raise Refusal(424, f"{first}: leads to an address that cannot be used; give the image's own") from error
 
 
 def _port(parts: SplitResult) -> int:

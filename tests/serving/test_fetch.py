@@ -77,6 +77,10 @@ class Site(BaseHTTPRequestHandler):
         """A redirect to another scheme."""
         self.reply(302, Location="file:///etc/passwd")
 
+    def at_nowhere(self) -> None:
+        """A redirect that is no address."""
+        self.reply(302, Location="http://[::1/x.png")
+
     def at_zipped(self) -> None:
         """Compressed, perhaps a bomb."""
         self.reply(200, b"\x1f\x8b", **{"Content-Encoding": "gzip"})
@@ -149,7 +153,8 @@ def test_fetch_when_host_is_allowed_then_image(fetcher: Fetcher, site: str, path
         ("missing", 404, "no such image"),
         ("broken", 424, "answered 500"),
         ("round", 424, "more than 5 redirects"),
-        ("file", 400, "http, https and s3 are allowed"),
+        ("file", 424, "leads to an address that cannot be used"),
+        ("nowhere", 424, "leads to an address that cannot be used"),
         ("zipped", 415, "compressed"),
         ("huge", 413, "has more than"),
         ("endless", 413, "has more than"),
