@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, case, func, select
 
 from monitoring import history
-from monitoring.wording import day
+from monitoring.wording import day, reason
 from pipelines.catalogue.schema import drift_reports, predictions, trainings
 from pipelines.project import Project
 
@@ -69,7 +69,7 @@ def facts(connection: Connection, project: Project, now: datetime) -> dict[str, 
                 "version": row["model_version"],
                 "promoted": bool(row["promoted"]),
                 "finished": day(row["finished_at"], project.timezone),
-                "why": str((row["result"] or {}).get("why") or ""),
+                "why": reason((row["result"] or {}).get("why")),
             }
             for row in rows
         ],

@@ -20,6 +20,7 @@ from pipelines.settings import settings
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 _SUBJECT_LENGTH = 180  # characters
+_ORDER = {name: place for place, name in enumerate(wording.FIGURES)}
 _SHOWN = 12  # columns listed in a mail; the report has them all
 
 
@@ -111,7 +112,7 @@ def training_mail(
         champion=champion,
         figures=_figures(evaluation.get("metrics", {}), challenger, champion),
         params={key: value for key, value in (run.get("params") or {}).items() if value is not None},
-        notes=list(dict.fromkeys(evaluation.get("notes") or [])),
+        notes=list(dict.fromkeys([*(evaluation.get("notes") or []), *(decision.get("notes") or [])])),
         airflow=_run_url(dag, str(run.get("dag_run_id") or "")),
         mlflow=f"{settings().mlflow_url}/#/models/{quote(project.name)}/versions/{quote(str(version))}",
     )
@@ -168,18 +169,15 @@ def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: 
 def _figures(
     metrics: Mapping[str, Any], challenger: Mapping[str, Any], champion: Mapping[str, Any] | None
 ) -> list[Any]:
-    """Return rows [name, the new version's figure, the champion's or None], in the order of the evaluation."""
-    judged, former = (_metrics_of(side) for side in (challenger, champion or {}))
-    names = list(dict.fromkeys([*metrics, *judged]))
+    """Return rows [name, the new version's figure, the champion's or None]; both from the gate where it has them."""
+    judged, former = _judged(challenger), _judged(champion or {})
+    names = sorted({*metrics, *judged}, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
     return [(wording.figure_name(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
 
 
-def _metrics_of(side: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a side's figures by name: under `metrics`, or its own numbers."""
-    found = side.get("metrics")
-    if isinstance(found, Mapping):
-        return found
-    return {name: value for name, value in side.items() if isinstance(value, dict | float)}
+def _judged(contender: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures, {"value", "low", "high"}, that the gate found of one version, by name."""
+    return {name: value for name, value in contender.items() if isinstance(value, Mapping) and "value" in value}
 
 
 def _run_url(dag_id: str, run_id: str) -> str:
@@ -212,6 +210,7 @@ def _environment() -> Environment:
         "figure": wording.figure,
         "interval": wording.interval,
         "setting": wording.setting,
+        "reason": wording.reason,
         "moment": wording.moment,
         "day": wording.day,
     }

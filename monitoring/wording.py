@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,13 +22,22 @@ CAUSES = {
     "shadows": "lighting too weak, or something in its way",
     "highlights": "overexposure or reflections",
 }
-_NAMES = {
+# In the order that mails show them; others follow.
+FIGURES = {
     "auroc": "AUROC",
+    "synthetic_auroc": "AUROC, synthetic defects",
+    "recall": "Recall",
+    "false_positive_rate": "False-positive rate",
+    "precision": "Precision",
+    "precision_on_line": "Precision at the expected defect rate",
     "f1": "F1",
-    "aupro": "AUPRO",
+    "average_precision": "Average precision",
     "pixel_auroc": "Pixel AUROC",
-    "pixel_aupro": "Pixel AUPRO",
+    "aupro": "AUPRO",
+    "reconstruction_error_validation": "Mean reconstruction error, validation",
+    "reconstruction_error_anomaly": "Mean reconstruction error, anomalies",
 }
+_VERDICT = re.compile(r"(not )?promoted: |failed: ", re.IGNORECASE)
 STATES = {
     "drift": "drift",
     "no_drift": "no drift",
@@ -74,8 +84,15 @@ def figure(value: Any) -> str:
 
 
 def figure_name(name: str) -> str:
-    """Return a figure's key as a heading: false_positive_rate as False positive rate."""
-    return _NAMES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
+    """Return a figure's key as a heading."""
+    return FIGURES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
+
+
+def reason(why: Any) -> str:
+    """Return why something was decided, without the verdict, which stands beside it."""
+    text = str(why or "")
+    shown = _VERDICT.sub("", text, count=1) if _VERDICT.match(text) else text
+    return shown[:1].upper() + shown[1:]
 
 
 def moment(value: datetime | str, zone: str) -> str:
