@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from typing import Any
 from pipelines.errors import InspectlineError
 
 REFUSED = 65  # EX_DATAERR of sysexits.h: the step said why; the error is in the file of its result
+
+# What TensorFlow prints of its own start, whatever its log level.
+_NOISE = re.compile(r"WARNING: All log messages before absl|I0000 ")
 
 # Runs in the child before anything else. prctl(PR_SET_PDEATHSIG = 1, SIGKILL) is Linux's; it misses a parent
 # that died before the call, hence the second look. Elsewhere a thread watches. No preexec_fn: it is not safe
@@ -110,7 +114,8 @@ def _follow(command: list[str], log: Callable[[str], None]) -> tuple[int, str]:
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if line := line.strip():
+            line = line.strip()
+            if line and not _NOISE.match(line):
                 last_line = line
                 log(line)
         return process.wait(), last_line
