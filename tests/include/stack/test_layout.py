@@ -6,15 +6,19 @@ import pytest
 
 from include.stack.errors import StackError
 from include.stack.layout import Stack, open_stack, taken_ports, write_whole
+from pipelines.settings import REPOSITORY
 
 PORTS = {"airflow": 8080, "mlflow": 5000, "serving": 8000, "s3": 9000, "smtp": 1025}
 
 
-def test_stack_when_nothing_is_said_is_in_var_on_the_usual_ports():
-    stack = open_stack(environ={}, env_file=None)
+def test_stack_when_nothing_is_said_is_in_var_of_the_repository():
+    assert open_stack(environ={}, env_file=None).home == REPOSITORY / "var"
 
-    assert stack.home.name == "var"
-    assert stack.ports == PORTS or (stack.home / "run" / "ports.json").exists()
+
+def test_stack_when_its_folder_is_named_is_there_on_the_usual_ports(tmp_path):
+    stack = open_stack(environ={"INSPECTLINE_HOME": str(tmp_path)}, env_file=None)
+
+    assert (stack.home, stack.ports) == (tmp_path, PORTS)
 
 
 def test_port_when_a_variable_names_it_is_that_one(tmp_path):

@@ -62,7 +62,9 @@ def test_child_when_its_parent_was_killed_is_found_and_ended(tmp_path, server):
 
 
 def test_process_when_given_grace_ends_by_itself(tmp_path):
-    script = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(7))\nprint(1, flush=True)\ntime.sleep(600)"
+    script = (
+        "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(7))\nprint(1, flush=True)\ntime.sleep(600)"
+    )
     environ = os.environ | {processes.MARK: processes.mark(tmp_path, "polite")}
     started = subprocess.Popen([sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE)
     assert started.stdout is not None
