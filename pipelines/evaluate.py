@@ -56,8 +56,9 @@ class TestScores:
 def evaluate(run: dict[str, Any], package: dict[str, Any]) -> dict[str, Any]:
     """Evaluate the complete package that `calibrate` returned on the test subsets of the run's dataset version.
 
-    Returns `metrics` {name: {value, low, high}}, `notes`, `report_uri`, and for mails and pages `confusion`, `by_type`,
-    `counts`, `threshold` and `policy`. Raises BadPackage or BadDataset if something cannot be read.
+    Returns `metrics` {name: {value, low, high}}, `notes` (those of the threshold are `calibrate`'s), `report_uri`, and
+    for mails and pages `confusion`, `by_type`, `counts`, `threshold` and `policy`. Raises BadPackage or BadDataset if
+    something cannot be read.
     """
     from pipelines.datasets import read_manifest
     from pipelines.evaluation_log import log_evaluation
@@ -68,7 +69,8 @@ def evaluate(run: dict[str, Any], package: dict[str, Any]) -> dict[str, Any]:
     with fetched_package(package["package_uri"]) as opened, working_folder() as folder:
         tested = score_test_subsets(run, opened, manifest)
         report = judge(tested, opened, ThresholdPolicy(**run["settings"]["threshold"]).defect_rate)
-        report["notes"] = list(package.get("notes", [])) + report["notes"]
+        own_notes = report["notes"]
+        report["notes"] = [*package.get("notes", []), *own_notes]
         draw_figures(folder / "figures", run, opened, tested, report)
         report = {
             "project": run["project"],
@@ -84,9 +86,8 @@ def evaluate(run: dict[str, Any], package: dict[str, Any]) -> dict[str, Any]:
         )
         log_evaluation(run, opened, manifest, tested, report, folder)
     return {
-        **{
-            name: report[name] for name in ("metrics", "notes", "confusion", "by_type", "counts", "threshold", "policy")
-        },
+        **{name: report[name] for name in ("metrics", "confusion", "by_type", "counts", "threshold", "policy")},
+        "notes": own_notes,
         "report_uri": uri,
     }
 

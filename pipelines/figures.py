@@ -147,7 +147,9 @@ def gallery(project: str, package: Package, rows: pd.DataFrame, title: str) -> F
     figure = Figure(figsize=(5.2, 2.6 * len(rows) + 0.5), layout="constrained")
     grid = figure.subplots(len(rows), 2, squeeze=False)
     figure.suptitle(title)
-    scored = score_each(package, original_images(project, rows))
+    scored = list(score_each(package, original_images(project, rows)))
+    # One scale for all, from nought: on its own, a heat map of mere noise would glow too.
+    hottest = max(float(one.error_map.max()) for _, one in scored)
     for (pixels, one), (_, row), pair in zip(scored, rows.iterrows(), grid, strict=True):
         height, width = pixels.shape[:2]
         heat = restore_map(one.error_map, height, width, package.card.resize)
@@ -155,7 +157,7 @@ def gallery(project: str, package: Package, rows: pd.DataFrame, title: str) -> F
         kind = row["type"] if isinstance(row["type"], str) and row["type"] else row["label"]
         _picture(pair[0], pixels[::step, ::step], f"{kind} · {row['sha256'][:10]}")
         _picture(pair[1], pixels[::step, ::step], f"score {row['score']:.4g}")
-        pair[1].imshow(heat[::step, ::step], cmap="inferno", alpha=0.6)
+        pair[1].imshow(heat[::step, ::step], cmap="inferno", alpha=0.6, vmin=0, vmax=hottest)
         if row["label"] == "anomaly" and isinstance(row["mask_key"], str) and row["mask_key"]:
             mask = read_mask(project, row)[::step, ::step]
             if mask.any() and not mask.all():

@@ -6,7 +6,7 @@ All intervals are two-sided at 95 % unless told otherwise.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 
@@ -20,7 +20,8 @@ class Estimate:
     high: float
 
     def to_json(self) -> dict[str, float]:
-        return asdict(self)
+        """Return plain floats, whatever numpy made of them."""
+        return {"value": float(self.value), "low": float(self.low), "high": float(self.high)}
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"

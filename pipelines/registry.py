@@ -65,7 +65,7 @@ def register(run: dict[str, Any], package: dict[str, Any], evaluation: dict[str,
                     run_id=run["mlflow_run_id"],
                     model_id=model_id,
                     tags=_tags(run, package, opened),
-                    description=describe(run, opened, evaluation),
+                    description=describe(run, opened, evaluation, package.get("notes", [])),
                 )
                 version = str(made.version)
             client.set_registered_model_alias(project, CHALLENGER, version)
@@ -147,7 +147,7 @@ def missing_files(version: RegisteredVersion) -> list[str]:
     return [name for name in (CARD, *REQUIRED) if name not in names]
 
 
-def describe(run: dict[str, Any], package: Package, evaluation: dict[str, Any]) -> str:
+def describe(run: dict[str, Any], package: Package, evaluation: dict[str, Any], notes: list[str]) -> str:
     """Return the version's page in Markdown: figures, threshold, notes and where it came from."""
     card = package.card
     lines = [
@@ -161,8 +161,8 @@ def describe(run: dict[str, Any], package: Package, evaluation: dict[str, Any]) 
     for name, title in _FIGURES.items():
         if figure := evaluation["metrics"].get(name):
             lines.append(f"| {title} | {figure['value']:.4g} | {figure['low']:.4g} to {figure['high']:.4g} |")
-    if evaluation["notes"]:
-        lines += ["", *(f"- {note}" for note in evaluation["notes"])]
+    if said := [*notes, *evaluation["notes"]]:
+        lines += ["", *(f"- {note}" for note in said)]
     return "\n".join(lines)
 
 

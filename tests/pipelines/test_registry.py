@@ -86,7 +86,7 @@ def test_register_sets_tags_description_alias_and_shows_the_model_in_the_run(lin
     assert version.tags["package_sha256"] == package_digest(folder)
     assert float(version.tags["threshold"]) == 0.125
     assert "| AUROC | 0.98 | 0.95 to 1 |" in version.description
-    assert "- No masks." in version.description
+    assert "- A note.\n- No masks." in version.description
     assert version.run_id == run["mlflow_run_id"]
     assert client.get_model_version_by_alias(line.project, "challenger").version == version.version
     assert len(client.get_run(run["mlflow_run_id"]).outputs.model_outputs) == 1
