@@ -21,7 +21,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 		$(PYTHON) include/check_python.py && $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	@$(RUN) include/check_python.py
 	@echo "Installing the locked requirements into $(VENV) …"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check uv || echo "uv cannot be had; going on with pip" >&2
+	@$(RUN) -m pip install -qq --disable-pip-version-check uv || echo "uv cannot be had; going on with pip" >&2
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet -r requirements-dev.txt \
 		|| $(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -28,7 +28,8 @@ def _up(stack: Stack, options: argparse.Namespace) -> None:
 
 def _down(stack: Stack, options: argparse.Namespace) -> None:
     was_running = supervision.running(stack)
-    boot.down(stack)
+    with screen.console.status("Stopping the stack; what runs is given the time to end well …"):
+        boot.down(stack)
     screen.console.print("The stack is down." if was_running else "The stack was not running.")
 
 

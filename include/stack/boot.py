@@ -15,7 +15,8 @@ from include.stack.environment import BUCKET, environment
 from include.stack.errors import StackError
 from include.stack.layout import ENV_FILE, Stack, taken_ports, write_whole
 
-BOOT_SECONDS = 300.0
+BOOT_SECONDS = 600.0  # a minute is usual; two cores that others use as well may need several
+_TRIES = 6
 Report = Callable[[Mapping[str, str]], None]  # called again and again with each program's health
 
 
@@ -35,6 +36,7 @@ def up(stack: Stack, report: Report, env_file: Path | None = ENV_FILE) -> dict[s
             if taken := taken_ports(stack):
                 raise StackError("\n".join(taken))
             stack.remember_ports()
+            report({"databases": "brought up to date"})
             _migrate(stack, environ)
             supervision.start(stack, environ)
         else:
@@ -59,15 +61,20 @@ def await_health(stack: Stack, report: Report, seconds: float = BOOT_SECONDS) ->
     """Wait until every program is healthy.
 
     Raises:
-        StackError: one is not within `seconds`.
+        StackError: one is not within `seconds`, or ends again and again.
     """
     end = time.monotonic() + seconds
+    seen: dict[str, set[int]] = {}
     while True:
         found = health.check(stack)
         report(found)
         ill = {name: state for name, state in found.items() if state != "healthy"}
         if not ill:
             return
+        for name, info in supervision.states(stack).items():
+            seen.setdefault(name, set()).add(int(info["pid"]))
+            if name in ill and len(seen[name]) > _TRIES:
+                raise StackError(f"{name} ends again and again: see {stack.logs / name}.log")
         if time.monotonic() > end:
             name, state = next(iter(ill.items()))
             raise StackError(f"{name} is not healthy after {seconds:g} s ({state}): see {stack.logs / name}.log")

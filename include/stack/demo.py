@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from include.stack import boot, dags, images_in, outcome, screen, verdict
 from include.stack.airflow_rest import Airflow
@@ -109,12 +110,17 @@ def _show(found: Outcome) -> None:
             f"The same data were trained before, by training {found.training_id}; nothing new was to be done."
         )
     counted = ", ".join(f"{count} {subset}" for subset, count in found.counts.items() if count)
-    console.print(f"[bold]Images[/]     {counted}")
+    _say("Images", counted)
     console.print(outcome.figures_table(found.result["metrics"]))
-    console.print(f"[bold]Threshold[/]  {outcome.threshold_sentence(found.result, found.detail)}")
-    console.print(f"[bold]Promotion[/]  {outcome.promotion_sentence(found.result)}")
+    _say("Threshold", outcome.threshold_sentence(found.result, found.detail))
+    _say("Promotion", outcome.promotion_sentence(found.result))
     for note in dict.fromkeys(found.result.get("notes", [])):
-        console.print(f"[bold]Note[/]       {note}")
+        _say("Note", note)
+
+
+def _say(head: str, text: str) -> None:
+    """Print a sentence under its heading; nothing is broken into lines where there is no screen."""
+    console.print(Text.assemble((f"{head:<11}", "bold"), text), soft_wrap=not console.is_terminal)
 
 
 def _show_verdicts(stack: Stack, project: str, found: Outcome) -> None:
