@@ -2,7 +2,8 @@
 
 The waiting takes no worker slot: the sensor hands over to the triggerer, and its log counts up (`312 of 500`). The same
 images never start two trainings, even if the first fails: the nightly run tries again. Requests that ask for the same
-share a run. After a day in which nothing was due the run ends, and the next one begins at once.
+share a run; one that asks for nonsense is refused. After some hours in which nothing was due the run ends, and the next
+one begins at once.
 """
 
 from typing import Any
@@ -35,4 +36,4 @@ for project in sound_projects():
         ]
 
         due >> claimed
-        watch_steps.choose(claimed) >> started >> closing_steps.release(project.name)
+        watch_steps.choose(claimed) >> started >> closing_steps.settle(project.name)

@@ -14,6 +14,7 @@ from pipelines.catalogue import requests as rows
 from pipelines.catalogue.database import lock_project
 from pipelines.catalogue.samples import mark_fired, new_images
 from pipelines.catalogue.schema import requests as table
+from pipelines.catalogue.schema import trainings
 from pipelines.project import load_project
 
 # What a request's payload may say; each DAG's form has the same names.
@@ -86,6 +87,28 @@ def end(request_ids: list[int], *, done: bool, result: dict[str, Any]) -> None:
     if request_ids:
         with transaction() as connection:
             rows.finish(connection, request_ids, done=done, result=result)
+
+
+def unsettled(project: str) -> list[tuple[str, str]]:
+    """Return kind and id of the runs that requests or trainings say are under way; Airflow may know better."""
+    with connect() as connection:
+        asked = select(table.c.kind, table.c.dag_run_id).where(table.c.project == project, table.c.state == "claimed")
+        begun = select(trainings.c.kind, trainings.c.dag_run_id).where(
+            trainings.c.project == project, trainings.c.state == "running"
+        )
+        found = connection.execute(asked.union(begun)).all()
+    return sorted((kind, run_id) for kind, run_id in found if run_id)
+
+
+def settle(project: str, kind: str, dag_run_id: str, why: str) -> None:
+    """Fail the requests and the training of a run that is over, but could not say itself what became of it."""
+    from pipelines.trainings import fail
+
+    with transaction() as connection:
+        of_run = (table.c.project == project, table.c.kind == kind, table.c.dag_run_id == dag_run_id)
+        ids = connection.execute(select(table.c.id).where(*of_run, table.c.state == "claimed")).scalars().all()
+        rows.finish(connection, list(ids), done=False, result={"why": why, "dag_run_id": dag_run_id})
+    fail(project, dag_run_id, why)
 
 
 def _claimed(connection: Connection, project: str, started: dict[str, str]) -> dict[str, list[RowMapping]]:

@@ -6,7 +6,6 @@ from typing import Any
 from airflow.sdk import TriggerRule, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from inspectline_dags.watch_steps import KINDS
 from notifier import InspectlineNotifier
 
 log = logging.getLogger(__name__)
@@ -14,6 +13,11 @@ log = logging.getLogger(__name__)
 # Shown failed and mailed like any other, but the model stands without them: they do not fail the run.
 SIDE_TASKS = ("profile", "drift")
 _SKIPPING = ("freeze", "begin")
+_ENDED = {
+    "success": "ended, but left no result",
+    "failed": "was ended before it could say why",
+    "gone": "could not be started, or was deleted",
+}
 
 
 class NotifierOfOwnFailures(InspectlineNotifier):
@@ -30,9 +34,9 @@ def close(project: str) -> Any:
     return _close.override(on_failure_callback=NotifierOfOwnFailures(project))(project)
 
 
-def release(project: str) -> Any:
+def settle(project: str) -> Any:
     """Return the task that ends a run of `watch`."""
-    return _release.override(on_failure_callback=NotifierOfOwnFailures(project))(project)
+    return _settle.override(on_failure_callback=NotifierOfOwnFailures(project))(project)
 
 
 @task(task_id="close", trigger_rule=TriggerRule.ALL_DONE)
@@ -62,16 +66,24 @@ def _close(project: str, **context: Any) -> dict[str, Any]:
     return result
 
 
-@task(task_id="release", trigger_rule=TriggerRule.ALL_DONE)
-def _release(project: str, **context: Any) -> None:
-    """Fail the requests whose run could not be started, so that who asked sees it."""
-    from pipelines.watch import end
+@task(task_id="settle", trigger_rule=TriggerRule.ALL_DONE)
+def _settle(project: str, **context: Any) -> None:
+    """Fail the requests of runs that never started, or were ended by hand before they could say so themselves."""
+    from pipelines import watch
 
     ti, run_id = context["ti"], context["run_id"]
+    for kind, started in watch.unsettled(project):
+        state = _state(ti, f"{project}_{kind}", started)
+        if state in ("success", "failed", "gone"):
+            watch.settle(project, kind, started, f"{project}_{kind} {started}: {_ENDED[state]}")
+            log.info("%s %s: %s", kind, started, _ENDED[state])
     states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
-    failed = sorted(name for name, state in states.items() if state in ("failed", "upstream_failed"))
-    for kind in sorted(set(KINDS) & set(failed)):
-        if conf := ti.xcom_pull(task_ids="claim", key=kind):
-            end(conf["request_ids"], done=False, result={"why": f"{project}_{kind} could not be started"})
-    if failed:
+    if failed := sorted(name for name, state in states.items() if state == "failed"):
         raise AirflowFailException(f"failed: {', '.join(failed)}")
+
+
+def _state(ti: Any, dag_id: str, run_id: str) -> str:
+    """Return the state of a DAG run, or `gone` if Airflow knows no such run."""
+    if not ti.get_dr_count(dag_id=dag_id, run_ids=[run_id]):
+        return "gone"
+    return str(ti.get_dagrun_state(dag_id=dag_id, run_id=run_id))

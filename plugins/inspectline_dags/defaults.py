@@ -62,3 +62,8 @@ def dataset_asset(project: Project) -> Asset:
 def model_asset(project: Project) -> Asset:
     """Return the asset that stands for the project's registered model versions."""
     return Asset(f"{project.name}_model", group="inspectline")
+
+
+def run_name(context: Any) -> str:
+    """Return the name of a run over all DAGs: a nightly retraining and an ingest at the same minute share a run id."""
+    return f"{context['ti'].dag_id}/{context['run_id']}"

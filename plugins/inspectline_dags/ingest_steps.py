@@ -4,13 +4,15 @@ from typing import Any
 
 from airflow.sdk import TaskGroup, TriggerRule, task
 
+from inspectline_dags.defaults import run_name
+
 
 @task
 def list_inbox(project: str, **context: Any) -> list[dict[str, Any]]:
     """List what is new in the inbox and cut it into batches."""
     from pipelines.ingest import list_inbox
 
-    return list_inbox(project, context["run_id"])["batches"]
+    return list_inbox(project, run_name(context))["batches"]
 
 
 # Two at a time within a run, so that a machine of two cores has air left; more workers are better used by more batches.
@@ -28,7 +30,7 @@ def report(project: str, results: Any, **context: Any) -> dict[str, Any]:
     """Write what was accepted, known, refused and disputed, readable in this log and kept in S3."""
     from pipelines.ingest import report
 
-    summary = report(project, context["run_id"], [result for result in results or [] if result])
+    summary = report(project, run_name(context), [result for result in results or [] if result])
     for line in summary["lines"]:
         print(line)
     return summary

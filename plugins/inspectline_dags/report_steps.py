@@ -4,6 +4,7 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, task
 
+from inspectline_dags.defaults import run_name
 from inspectline_dags.model_steps import Made
 
 
@@ -12,8 +13,7 @@ def drift(project: str, **context: Any) -> Made:
     """Compare what serving saw lately with the champion's reference (Evidently), and keep the report."""
     from monitoring.drift import detect
 
-    # Qualified by the DAG: a nightly retraining and the daily report may run at the same minute, under the same run id.
-    found = detect(project, f"{context['ti'].dag_id}/{context['run_id']}")
+    found = detect(project, run_name(context))
     context["ti"].xcom_push(key="drift", value=found["url"])
     return found
 

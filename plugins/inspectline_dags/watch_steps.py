@@ -4,25 +4,46 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import task
+from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import ParamValidationError
+
+from inspectline_dags.forms import evaluate_form, retrain_form
+from pipelines.project import load_project
 
 KINDS = ("retrain", "evaluate")
 # The sensor is there always, and a deferred one can fail for no fault of its own (airflow issue 72716).
 UNTIRING: dict[str, Any] = {
     "retries": 10,
     "retry_delay": timedelta(seconds=10),
-    "execution_timeout": timedelta(hours=25),
-    "timeout": timedelta(hours=25).total_seconds(),
+    "execution_timeout": timedelta(hours=7),
+    "timeout": timedelta(hours=7).total_seconds(),
 }
 
 
 @task(multiple_outputs=True)
 def claim(project: str, **context: Any) -> dict[str, Any]:
-    """Claim the new images and the requests that wait: each starts one run, once."""
-    from pipelines.watch import claim
+    """Claim the new images and the requests that wait: each starts one run, once; refuse what the form would refuse."""
+    from pipelines.watch import claim, end
 
     claimed = claim(project, context["run_id"])
-    print(claimed["reason"])
+    for kind in KINDS:
+        if (conf := claimed[kind]) and (why := refusal(project, kind, conf)):
+            end(conf["request_ids"], done=False, result={"why": why})
+            claimed[kind] = None
+            print(f"refused: {conf['reason']}: {why}")
+        elif conf:
+            print(conf["reason"])
     return claimed
+
+
+def refusal(project: str, kind: str, conf: dict[str, Any]) -> str | None:
+    """Return why the form of `kind` would not take these parameters, in one line, or None."""
+    form = ParamsDict(retrain_form(load_project(project)) if kind == "retrain" else evaluate_form())
+    try:
+        form.update(conf)
+    except ParamValidationError as error:
+        return str(error).partition("\n")[0]
+    return None
 
 
 @task.branch

@@ -19,13 +19,13 @@ class NewImagesSensor(BaseSensorOperator):
     Args:
         project: whose images to count.
         poll_seconds: pause between two counts, defaults to `5.0`.
-        idle_hours: how long to wait at most, defaults to `24.0`.
+        idle_hours: how long to wait at most, defaults to `6.0`.
     """
 
     template_fields: Sequence[str] = ("project",)
     ui_color = "#e6f1f2"
 
-    def __init__(self, *, project: str, poll_seconds: float = 5.0, idle_hours: float = 24.0, **kwargs: Any) -> None:
+    def __init__(self, *, project: str, poll_seconds: float = 5.0, idle_hours: float = 6.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.project = project
         self.poll_seconds = poll_seconds

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from aiosmtpd.controller import Controller
+from sqlalchemy import select
 
+from pipelines.catalogue import connect, requests, transaction
 from pipelines.storage import Storage
 from tests.conftest import REPOSITORY, free_port
 
@@ -66,6 +68,22 @@ class Line:
         """Put an object into the inbox."""
         Storage(self.bucket).put(f"{project or self.project}/inbox/{path}", data)
 
+    def ask(self, kind: str, payload: dict[str, Any] | None = None, project: str | None = None) -> int:
+        """Write a request row, as serving does, and return its id."""
+        with transaction() as connection:
+            return requests.ask(connection, project or self.project, kind, payload or {}, created_by="line 3")
+
+    def request(self, request_id: int, project: str | None = None) -> Any:
+        """Return a request's row."""
+        with connect() as connection:
+            return requests.find(connection, project or self.project, request_id)
+
+    def subjects(self) -> list[str]:
+        """Return the subjects of the mails since this was last asked, and forget them."""
+        found = [str(mail["Subject"]) for mail in self.mails]
+        self.mails.clear()
+        return found
+
     def inbox(self) -> list[str]:
         """Return the keys of what lies in the inbox."""
         return [item.key for item in Storage(self.bucket).list(f"{self.project}/inbox/")]
@@ -77,9 +95,12 @@ class Line:
 
 
 class Run:
-    """What came of a DAG run."""
+    """What came of a DAG run; read at once, since the next `dag.test()` clears earlier runs of the same DAG."""
 
     def __init__(self, run: Any) -> None:
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
         self.run = run
         self.run_id = str(run.run_id)
         self.state = str(run.state)
@@ -87,19 +108,15 @@ class Run:
         self.states = {_name(ti): str(ti.state) for ti in instances}
         self.tries = {_name(ti): ti.try_number for ti in instances}
         self.labels = [ti.rendered_map_index for ti in instances if ti.rendered_map_index]
+        of_run = (XComModel.dag_id == run.dag_id, XComModel.run_id == run.run_id)
+        with create_session() as session:
+            rows = list(session.scalars(select(XComModel).where(*of_run)))
+            self._made = {(row.task_id, row.key): XComModel.deserialize_value(row) for row in rows}
+            self.largest_xcom = max(len(json.dumps(row.value)) for row in rows)
 
     def made(self, task_id: str, key: str = "return_value") -> Any:
-        """Return what a task left for others."""
-        from airflow.models.xcom import XComModel
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            found = session.scalars(
-                XComModel.get_many(
-                    run_id=self.run_id, key=key, task_ids=task_id, dag_ids=self.run.dag_id, latest_first=True
-                )
-            ).first()
-            return json.loads(found.value) if found and isinstance(found.value, str) else found and found.value
+        """Return what a task left for others, or None."""
+        return self._made.get((task_id, key))
 
 
 def _name(ti: Any) -> str:

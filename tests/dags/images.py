@@ -1,4 +1,4 @@
-"""Pictures of a part: a bright disc on a dark ground; a defect is a dark blot on it. Any network learns them in seconds."""
+"""Pictures of a part: a bright disc on a dark ground; a defect is a dark blot on it. Learnt in seconds."""
 
 import io
 

@@ -1,9 +1,21 @@
 """Every DAG run whole, as Airflow runs it, on real S3, MLflow, SQLite and SMTP, with no logical date."""
 
-import pytest
+import threading
+from typing import Any
+from urllib.parse import quote
 
+import pytest
+from mlflow import MlflowClient
+from sqlalchemy import select, update
+
+from pipelines import registry_client, watch
+from pipelines.catalogue import transaction
+from pipelines.catalogue.schema import requests
+from pipelines.errors import BadDataset
+from pipelines.settings import settings
 from tests.dags.conftest import Line, Run
 from tests.dags.images import part
+from tests.plugins.catalogue_rows import enter_images
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +42,172 @@ def first(line: Line) -> Run:
     return line.run("retrain")
 
 
+def runs_of(dag_id: str) -> list[Any]:
+    """Return the runs of a DAG that Airflow knows."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        return list(session.scalars(select(DagRun).where(DagRun.dag_id == dag_id)))
+
+
 def test_retrain_when_images_wait_runs_to_the_end(line: Line, first: Run) -> None:
     assert first.state == "success"
     assert set(first.states.values()) == {"success"}
     assert first.run.logical_date is None
+    assert line.inbox() == []
+    summary = first.made("ingest.report")
+    assert (summary["accepted"], summary["rejected"]) == (GOOD + BAD, 1)
+    assert first.largest_xcom < 20_000
+    assert len(first.labels) == 1
+    # A nightly retraining and an ingest at the same minute have the same run id.
+    assert f"/{line.project}_retrain_manual" in first.made("ingest.list_inbox")[0]["uri"]
+    assert first.labels[0].startswith(f"batch 1 · {GOOD + BAD + 1} images")
+
+    outcome, decision = first.made("complete"), first.made("gate")
+    champion = registry_client.champion(line.project)
+    assert champion is not None
+    assert (outcome["version"], decision["promoted"]) == (champion.version, True)
+    assert 0.5 < outcome["metrics"]["auroc"]["value"] <= 1
+    assert watch.state(line.project)["new_images"] == 0
+    run = MlflowClient(settings().tracking_uri).get_run(first.made("begin")["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert first.made("begin", "_link_mlflow").startswith("http://localhost:5000/#/experiments/")
+    assert first.made("profile", "_link_profile").startswith("http")
+    assert line.subjects() == [f"{line.project}: version {outcome['version']} trained, promoted"]
+
+
+def test_retrain_when_the_same_was_trained_is_skipped_with_a_link(line: Line, first: Run) -> None:
+    asked = line.ask("retrain")
+    again = line.run("retrain", {"request_ids": [asked]})
+    assert again.state == "success"
+    after = [name for name in again.states if name not in ("freeze", "close") and not name.startswith("ingest.")]
+    assert {again.states[name] for name in after} == {"skipped"}
+    assert again.states["close"] == "success"
+    link = again.made("begin", "_link_earlier")
+    assert link.endswith(f"/dags/{line.project}_retrain/runs/{quote(first.run_id, safe='')}")
+    row = line.request(asked)
+    assert row["state"] == "done"
+    assert (row["result"]["link"], row["result"]["dag_run_id"]) == (link, again.run_id)
+    assert "equal those of training" in row["result"]["skipped"]
+    assert line.subjects() == []
+
+
+def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
+    line: Line, first: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise BadDataset("a report could not be made")
+
+    monkeypatch.setattr("pipelines.profile.profile", broken)
+    monkeypatch.setattr("monitoring.drift.detect", broken)
+    asked = line.ask("retrain")
+    run = line.run(
+        "retrain", {"epochs": 1, "start_from": "champion", "promote": False, "force": True, "request_ids": [asked]}
+    )
+    assert run.state == "success"
+    assert {name for name, state in run.states.items() if state == "failed"} == {"profile", "drift"}
+    assert {state for name, state in run.states.items() if name not in ("profile", "drift")} <= {"success", "skipped"}
+    assert run.tries["profile"] == 1, "bad data is not tried again"
+    outcome = run.made("complete")
+    assert outcome["promoted"] is False
+    assert "Only registered" in outcome["why"]
+    assert registry_client.champion(line.project).version == first.made("complete")["version"]  # type: ignore[union-attr]
+    row = line.request(asked)
+    assert (row["state"], row["result"]["version"]) == ("done", outcome["version"])
+    assert sorted(line.subjects()) == sorted(
+        [f"{line.project}: {name} failed in {line.project}_retrain" for name in ("profile", "drift")]
+        + [f"{line.project}: version {outcome['version']} trained, not promoted"]
+    )
+
+
+def test_evaluate_sets_the_threshold_anew_in_a_new_version(line: Line, first: Run) -> None:
+    asked = line.ask("evaluate", {"promote": False})
+    run = line.run("evaluate", {"promote": False, "request_ids": [asked]})
+    assert (run.state, set(run.states.values())) == ("success", {"success"})
+    outcome = run.made("complete")
+    assert int(outcome["version"]) > int(first.made("complete")["version"])
+    assert outcome["promoted"] is False
+    assert line.request(asked)["state"] == "done"
+    assert line.subjects() == [f"{line.project}: version {outcome['version']} evaluated, not promoted"]
+
+
+def test_evaluate_when_there_is_no_champion_is_skipped_and_says_so(line: Line) -> None:
+    name = line.declare("fresh")
+    asked = line.ask("evaluate", project=name)
+    run = line.run("evaluate", {"request_ids": [asked]}, project=name)
+    assert run.state == "success"
+    assert run.states["begin"] == "skipped"
+    assert "no champion" in line.request(asked, project=name)["result"]["skipped"]
+
+
+def test_drift_when_hardly_anything_was_served_says_so(line: Line, first: Run) -> None:
+    run = line.run("drift")
+    assert (run.state, set(run.states.values())) == ("success", {"success"})
+    assert run.made("drift")["state"] == "too_few"
+
+
+def test_ingest_when_the_inbox_is_empty_reports_nothing_new(line: Line) -> None:
+    name = line.declare("idle")
+    run = line.run("ingest", project=name)
+    assert run.state == "success"
+    assert (run.states["ingest.list_inbox"], run.states["ingest.report"]) == ("success", "success")
+    assert run.made("ingest.report")["lines"] == ["idle: nothing new in the inbox"]
+
+
+def test_ingest_when_images_wait_takes_them_in(line: Line) -> None:
+    name = line.declare("busy")
+    for number in range(3):
+        line.send(f"good/{number}.png", part(number)[0], project=name)
+    run = line.run("ingest", project=name)
+    assert (run.state, set(run.states.values())) == ("success", {"success"})
+    assert watch.state(name)["new_images"] == 3
+
+
+def test_retrain_when_there_are_too_few_images_fails_at_once_and_says_so(line: Line) -> None:
+    name = line.declare("scarce")
+    line.send("good/1.png", part(1)[0], project=name)
+    asked = line.ask("retrain", project=name)
+    line.subjects()
+    run = line.run("retrain", {"request_ids": [asked]}, project=name)
+    assert run.state == "failed"
+    assert (run.states["freeze"], run.tries["freeze"]) == ("failed", 1)
+    assert run.states["train"] == "upstream_failed"
+    assert run.states["close"] == "failed"
+    row = line.request(asked, project=name)
+    assert (row["state"], row["result"]["why"]) == ("failed", "failed: freeze")
+    assert line.subjects() == ["scarce: freeze failed in scarce_retrain"]
+
+
+def test_watch_when_the_500th_image_arrives_starts_one_retraining(line: Line) -> None:
+    name = line.declare("counted", retrain={"new_images": 500})
+    enter_images(name, 499)
+    arrival = threading.Timer(3, enter_images, (name, 1), {"start": 499})
+    arrival.start()
+    run = line.run("watch", project=name)
+    arrival.join()
+    assert run.state == "success"
+    assert run.states["retrain"] == "success"
+    assert run.states["evaluate"] == "skipped"
+    (started,) = runs_of("counted_retrain")
+    assert (started.run_id, started.logical_date) == (run.made("claim", "retrain_run_id"), None)
+    assert started.conf["reason"] == "retrain: watch: 500 new images"
+    assert watch.state(name)["new_images"] == 0, "the same images never fire twice"
+
+
+def test_watch_when_a_request_asks_for_nonsense_refuses_it_and_says_why(line: Line) -> None:
+    name = line.declare("careless")
+    bad = line.ask("retrain", {"epochs": -5}, project=name)
+    good = line.ask("evaluate", {"promote": False}, project=name)
+    lost = line.ask("retrain", {"epochs": 7}, project=name)
+    with transaction() as connection:
+        connection.execute(update(requests).where(requests.c.id == lost).values(state="claimed", dag_run_id="deleted"))
+    run = line.run("watch", project=name)
+    assert (run.state, run.states["retrain"], run.states["evaluate"]) == ("success", "skipped", "success")
+    row = line.request(bad, project=name)
+    assert row["state"] == "failed"
+    assert row["result"]["why"] == "Invalid input for param epochs: -5 is less than the minimum of 1"
+    assert runs_of("careless_retrain") == []
+    assert "was deleted" in line.request(lost, project=name)["result"]["why"]
+    (started,) = runs_of("careless_evaluate")
+    assert started.conf["request_ids"] == [good]

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import select
 
 from pipelines import watch
 from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.requests import ask, find
 from pipelines.catalogue.samples import mark_trained, new_images
-from pipelines.catalogue.schema import annotations, samples
+from pipelines.catalogue.schema import annotations, samples, trainings
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +150,25 @@ def test_end_when_the_run_ended_enters_the_result_once() -> None:
     watch.end([asked], done=False, result={"why": "late"})
     assert (row(asked)["state"], row(asked)["result"]) == ("done", {"version": "3"})
     watch.end([], done=True, result={})
+
+
+def test_settle_when_a_run_left_no_word_fails_its_requests_and_its_training() -> None:
+    lost, other = request("retrain"), request("evaluate")
+    claimed = watch.claim("line", "scheduled__one")
+    with transaction() as connection:
+        started = {"dag_run_id": "manual__alone", "version_id": "d1", "params_digest": "0", "params": {}}
+        connection.execute(
+            trainings.insert().values(project="line", training_id="t1", kind="evaluate", state="running", **started)
+        )
+    assert watch.unsettled("line") == [
+        ("evaluate", "manual__alone"),
+        ("evaluate", claimed["evaluate_run_id"]),
+        ("retrain", claimed["retrain_run_id"]),
+    ]
+    watch.settle("line", "retrain", claimed["retrain_run_id"], "it was ended by hand")
+    watch.settle("line", "evaluate", "manual__alone", "it was ended by hand")
+    assert watch.unsettled("line") == [("evaluate", claimed["evaluate_run_id"])]
+    assert (row(lost)["state"], row(lost)["result"]["why"]) == ("failed", "it was ended by hand")
+    assert row(other)["state"] == "claimed"
+    with connect() as connection:
+        assert connection.execute(select(trainings.c.state)).scalar_one() == "failed"
