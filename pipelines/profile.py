@@ -6,6 +6,8 @@ before a model does: subsets that differ in light, a batch out of focus, a label
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import tempfile
 from pathlib import Path
@@ -99,7 +101,8 @@ def _write(table: pd.DataFrame, title: str, page: Path) -> None:
         duplicates={"head": 0},
         samples={"head": 5, "tail": 5, "random": 0},
     )
-    report.to_file(page, silent=True)
+    with contextlib.redirect_stderr(io.StringIO()):  # it draws a progress bar there whatever one asks
+        report.to_file(page, silent=True)
 
 
 def _log_to_run(mlflow_run_id: str, page: Path, uri: str) -> None:

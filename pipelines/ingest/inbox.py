@@ -198,8 +198,8 @@ def _expected(project: str, items: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _common_folder(items: list[dict[str, Any]]) -> str:
-    """Return the folder below the inbox that all items share, with a slash, or nothing."""
-    folders = [item["key"].split("/")[2:-1] for item in items]
+    """Return the folder that all items share, label and type at most, with a slash, or nothing."""
+    folders = [item["key"].split("/")[2:-1][:2] for item in items]
     shared = []
     for parts in zip(*folders, strict=False):
         if len(set(parts)) > 1:
