@@ -1,7 +1,8 @@
 """Compares what serving saw lately with what the champion was trained for, once a day.
 
 Scores the kept images of the last days with the champion and compares them with its reference by Evidently: image
-descriptors, embedding, anomaly score. A mail goes out when the state changes, and once a week a digest.
+descriptors, embedding, anomaly score. A mail goes out when the state changes, and once a week a digest. Then the
+images that were kept long enough are deleted.
 """
 
 from airflow.sdk import DAG
@@ -13,4 +14,6 @@ from inspectline_dags.projects import schedule, sound_projects
 
 for project in sound_projects():
     with DAG(schedule=schedule("0 6 * * *", project.timezone), **declaration(project, "drift", __doc__)):
-        report_steps.mail_drift(linked(report_steps.drift(project.name), drift="Drift report"))
+        found = linked(report_steps.drift(project.name), drift="Drift report")
+        report_steps.mail_drift(found)
+        found >> report_steps.purge(project.name)

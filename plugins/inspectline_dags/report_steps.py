@@ -34,3 +34,11 @@ def mail_drift(found: Made) -> Made:
     from notifier import send
 
     return send(found["mail"])
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE)
+def purge(project: str) -> dict[str, int]:
+    """Delete the served images that were kept for as long as the project file says; their predictions stay."""
+    from pipelines.served import purge_expired
+
+    return purge_expired(project)

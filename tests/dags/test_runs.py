@@ -145,6 +145,7 @@ def test_drift_when_hardly_anything_was_served_says_so(line: Line, first: Run) -
     run = line.run("drift")
     assert (run.state, set(run.states.values())) == ("success", {"success"})
     assert run.made("drift")["state"] == "too_few"
+    assert run.made("purge") == {"images": 0, "predictions": 0}
 
 
 def test_ingest_when_the_inbox_is_empty_reports_nothing_new(line: Line) -> None:
