@@ -33,6 +33,20 @@ def test_error_map_when_a_spot_is_not_restored_is_largest_there(image):
     assert errors[0, 50:, :20].max() < 0.1 * errors.max()
 
 
+def test_error_map_when_only_the_outermost_pixels_are_not_restored_stays_zero(image):
+    restored = image.copy()
+    restored[:, :2], restored[:, -2:], restored[:, :, :2], restored[:, :, -2:] = 1, 0, 1, 0
+    assert np.abs(map_of(image, restored)).max() < 1e-6
+
+
+def test_error_map_when_a_spot_reaches_the_edge_is_largest_there(image):
+    damaged = image.copy()
+    damaged[:, :8, 30:38] = 1 - damaged[:, :8, 30:38].round()
+    row, column = np.unravel_index(np.argmax(map_of(damaged, image)[0]), (64, 64))
+    assert row <= 10
+    assert 28 <= column <= 40
+
+
 def test_anomaly_score_when_a_spot_grows_or_darkens_rises(image):
     def of(side: int, depth: float) -> float:
         damaged = image.copy()
