@@ -59,11 +59,12 @@ def begin_evaluation(project: str, **context: Any) -> Made:
 
 
 def _begun(run: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Return the run that has begun, or skip what follows."""
-    if run["skip"]:
-        context["ti"].xcom_push(key="earlier", value=run["skip"]["link"])
-        raise _skip(context, run["skip"]["reason"], run["skip"]["link"])
-    context["ti"].xcom_push(key="mlflow", value=run["mlflow_url"])
+    """Return the run that has begun, or skip what follows; its buttons lead to MLflow, or to what was done before."""
+    skip = run["skip"] or {}
+    for key, address in (("earlier", skip.get("link")), ("mlflow", run.get("mlflow_url"))):
+        context["ti"].xcom_push(key=key, value=address or "")
+    if skip:
+        raise _skip(context, skip["reason"], skip["link"])
     return run
 
 
