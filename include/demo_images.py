@@ -81,7 +81,7 @@ def draw(seed: int, number: int, defect: str | None = None, side: int = SIDE) ->
 
 def _scene(rng: np.random.Generator, side: int) -> Scene:
     angle = math.radians(rng.normal(0, 2.5))
-    zoom = rng.normal(1, 0.015)
+    zoom = 1.2 * rng.normal(1, 0.015)
     shift = rng.normal(0, 0.025, 2)
     axis = (np.arange(side, dtype=np.float32) + 0.5) * (2 / side) - 1
     across, down = np.meshgrid(axis - np.float32(shift[0]), axis - np.float32(shift[1]))
@@ -114,7 +114,7 @@ def _turned(scene: Scene) -> Plane:
     lines = grooves[np.clip((radius * 480).astype(np.intp), 0, 699)]
     direction = np.arctan2(scene.y, scene.x) - math.atan2(scene.light[1], scene.light[0])
     bow = np.cos(direction + rng.normal(0, 0.15)) ** 2
-    return (0.56 + 0.035 * lines + 0.20 * bow**3 + 0.02 * scene.noise(8)).astype(np.float32)
+    return (0.56 + 0.025 * lines + 0.20 * bow**3 + 0.02 * scene.noise(8)).astype(np.float32)
 
 
 def _can(scene: Scene, picture: Picture) -> Picture:
@@ -136,7 +136,7 @@ def _can(scene: Scene, picture: Picture) -> Picture:
 def _spot_places() -> Iterator[tuple[int, float, float]]:
     for row in range(2):
         for column in range(3):
-            yield row * 3 + column, (column - 1) * 0.24 - 0.02, (row - 0.5) * 0.22
+            yield row * 3 + column, (column - 1) * 0.25 - 0.02, (row - 0.5) * 0.23
 
 
 def _tab(scene: Scene, picture: Picture, gone: frozenset[int]) -> tuple[Picture, Plane]:
@@ -158,12 +158,12 @@ def _tab(scene: Scene, picture: Picture, gone: frozenset[int]) -> tuple[Picture,
     strokes = rng.standard_normal((side, 6)).astype(np.float32)  # brushed along the tab
     brushed = np.asarray(Image.fromarray(strokes).resize((side, side), Image.Resampling.BICUBIC))
     edge = np.exp(-((distance(0, 0) / 0.015) ** 2)) * (0.10 - 0.12 * np.sign(scene.y) * scene.light[1])
-    metal = 0.66 + 0.03 * brushed + 0.03 * scene.noise(6) + 0.05 * scene.y * scene.light[1] + edge
+    metal = 0.66 + 0.022 * brushed + 0.02 * scene.noise(6) + 0.05 * scene.y * scene.light[1] + edge
     picture = _over(picture, _tinted(metal, 1.0, 0.985, 0.94), scene.inside(distance(0, 0)))
     empty = np.zeros_like(scene.x)
     for number, across, down in _spot_places():
         x, y = across + rng.normal(0, 0.008), down + lift + rng.normal(0, 0.008)
-        size, depth, tint = 0.055 * rng.normal(1, 0.06), rng.normal(1, 0.12), rng.uniform(0.3, 1)
+        size, depth, tint = 0.066 * rng.normal(1, 0.05), rng.normal(1, 0.12), rng.uniform(0.3, 1)
         if number in gone:
             empty += scene.inside((np.hypot(scene.x - x, scene.y - y) - 1.5 * size).astype(np.float32))
         else:
@@ -203,9 +203,9 @@ def _scratch(scene: Scene, picture: Picture) -> tuple[Picture, Mask]:
     along = (scene.x - x) * math.cos(angle) + (scene.y - y) * math.sin(angle)
     off = (scene.y - y) * math.cos(angle) - (scene.x - x) * math.sin(angle)
     off = off - rng.normal(0, 0.35) * (along**2 - length**2 / 2) - 0.006 * np.sin(along * rng.uniform(20, 60))
-    width = rng.uniform(0.007, 0.017)
+    width = rng.uniform(0.009, 0.018)
     fade = np.clip((length - np.abs(along)) / (0.25 * length), 0, 1) * (scene.radius < 0.78)
-    strength = rng.uniform(0.16, 0.4) * (0.7 + 0.3 * np.sign(np.sin(along * rng.uniform(15, 40))))
+    strength = rng.uniform(0.25, 0.5) * (0.7 + 0.3 * np.sign(np.sin(along * rng.uniform(15, 40))))
     cut = np.exp(-((off / width) ** 2)) - 0.8 * np.exp(-(((off - 1.9 * width) / width) ** 2))
     changed = (strength * fade * cut).astype(np.float32)
     return picture + changed[..., np.newaxis], (np.abs(off) < 2.2 * width) & (fade > 0.2)
@@ -215,14 +215,14 @@ def _dent(scene: Scene, picture: Picture) -> tuple[Picture, Mask]:
     """A smooth hollow: dark towards the light, bright away from it."""
     rng = scene.rng
     x, y = _somewhere(rng, 0.62)
-    size, stretch, angle = rng.uniform(0.055, 0.12), rng.uniform(1, 1.6), rng.uniform(0, math.pi)
+    size, stretch, angle = rng.uniform(0.06, 0.12), rng.uniform(1, 1.6), rng.uniform(0, math.pi)
     along = ((scene.x - x) * math.cos(angle) + (scene.y - y) * math.sin(angle)) / (size * stretch)
     off = ((scene.y - y) * math.cos(angle) - (scene.x - x) * math.sin(angle)) / size
     hollow = np.exp(-(along**2 + off**2))
     down_x = along * math.cos(angle) / stretch - off * math.sin(angle)
     down_y = along * math.sin(angle) / stretch + off * math.cos(angle)
     slope = -(down_x * scene.light[0] + down_y * scene.light[1]) * hollow
-    shade = (rng.uniform(0.3, 0.65) * slope + 0.06 * slope**2).astype(np.float32)
+    shade = (rng.uniform(0.45, 0.85) * slope + 0.06 * slope**2).astype(np.float32)
     return picture * (1 + 1.6 * shade[..., np.newaxis]), (along**2 + off**2) < 1.7
 
 
@@ -257,11 +257,11 @@ _DAMAGES: dict[str, Callable[[Scene, Picture], tuple[Picture, Mask]]] = {
 def _photograph(scene: Scene, picture: Picture) -> NDArray[np.uint8]:
     """Light and expose the scene: strength, gradient, colour and focus of the moment, and the sensor's noise."""
     rng = scene.rng
-    angle, fall = rng.uniform(0, 2 * math.pi), abs(rng.normal(0, 0.09))
+    angle, fall = rng.uniform(0, 2 * math.pi), abs(rng.normal(0, 0.06))
     gradient = 1 + fall * (scene.x * math.cos(angle) + scene.y * math.sin(angle))
     vignette = 1 - rng.uniform(0.04, 0.10) * (scene.x**2 + scene.y**2)
-    colour = np.array([rng.normal(1, 0.025), 1.0, rng.normal(1, 0.035)], dtype=np.float32)
-    lit = np.clip(picture, 0, 1) * (rng.normal(1, 0.09) * gradient * vignette)[..., np.newaxis] * colour
+    colour = np.array([rng.normal(1, 0.015), 1.0, rng.normal(1, 0.02)], dtype=np.float32)
+    lit = np.clip(picture, 0, 1) * (rng.normal(1, 0.06) * gradient * vignette)[..., np.newaxis] * colour
     blurred = _defocus(lit.astype(np.float32), rng.uniform(0.35, 0.8))
     noisy = blurred + rng.uniform(0.006, 0.014) * rng.standard_normal(lit.shape, dtype=np.float32)
     return (np.clip(noisy, 0, 1) ** 0.9 * 255 + 0.5).astype(np.uint8)
