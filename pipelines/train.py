@@ -204,8 +204,8 @@ def picture(fitted: Fitted, images: Selection, settings: FitSettings, folder: Pa
 
     count = min(SHOWN, len(images))
     ((damaged, clean),) = validation_batches(images, count, settings.seed, most=count)
-    restored = fitted.network(damaged, training=False)[0]
-    errors = as_array(error_map(damaged, restored))
+    restored, expected, _ = fitted.network(damaged, training=False)
+    errors = as_array(error_map(damaged, restored, expected))
     path = folder / "reconstructions.png"
     reconstruction_sheet(clean, damaged, as_array(restored), errors).save(path)
     return path

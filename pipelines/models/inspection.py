@@ -19,8 +19,8 @@ def inspection_model(network: keras.Model) -> keras.Model:
     """
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     scaled = ops.divide(ops.cast(image, "float32"), 255.0)
-    restored, features = network(scaled, training=False)
-    error = error_map(scaled, restored)
+    restored, expected, features = network(scaled, training=False)
+    error = error_map(scaled, restored, expected)
     outputs = {"score": anomaly_score(error), "error_map": error, "embedding": embedding(features)}
     return keras.Model(image, outputs, name="inspection")
 

@@ -1,10 +1,11 @@
 """The restoration autoencoder: a small U-Net that draws the clean RGB image from the fine structure of the grey
 one.
 
-Its input is reduced, inside the network, to the grey image minus a blurred copy, so that it has to supply
-colour and shading from what it learnt of normal images (Liu et al., "Simple and effective frequency-aware image
-restoration for industrial visual anomaly detection", 2024); trained to remove synthetic defects, it cannot pass
-a real one through. Only standard Keras layers and operations, so that a saved network loads in safe mode.
+It says, too, how far off it expects to be at each pixel. Its input is reduced, inside the network, to the grey
+image minus a blurred copy, so that it has to supply colour and shading from what it learnt of normal images
+(Liu et al., "Simple and effective frequency-aware image restoration for industrial visual anomaly detection",
+2024); trained to remove synthetic defects, it cannot pass a real one through. Only standard Keras layers and
+operations, so that a saved network loads in safe mode.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ BLUR = 9
 
 
 def build_network(preset: str, input_size: int, dtype: str = "float32") -> keras.Model:
-    """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> (restored [N, S, S, 3], features [N,
-    S/16, S/16, d]).
+    """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> [restored, expected, features].
 
-    `features` are the bottleneck, d at most 64 for `small`. `dtype` is a Keras dtype policy; outputs are
-    float32.
+    `restored` [N, S, S, 3] is in 0 to 1; `expected` [N, S, S, 1] is the error that the network expects of its
+    restoration, at least 0; `features` [N, h, w, 64] are its bottleneck. `dtype` is a Keras dtype policy;
+    weights and outputs are float32.
     """
     channels = CHANNELS[preset]
     image = keras.Input((input_size, input_size, 3), name="image")
@@ -42,9 +43,11 @@ def build_network(preset: str, input_size: int, dtype: str = "float32") -> keras
         x = layers.UpSampling2D(2, interpolation="nearest", dtype=dtype, name=f"up{level}")(x)
         x = layers.Concatenate(dtype=dtype, name=f"join{level}")([x, skips[level]])
         x = _block(x, channels[level], dtype, f"decode{level}")
-    x = layers.Conv2D(12, 3, padding="same", dtype="float32", activation="sigmoid", name="draw")(x)
-    restored = unfold(x, 2)
-    return keras.Model(image, [restored, features], name=f"restoration_{preset}")
+    # Drawn in float32: bfloat16 would leave steps of half a percent in what is compared.
+    drawn = layers.Conv2D(12, 3, padding="same", dtype="float32", activation="sigmoid", name="draw")(x)
+    expected = layers.Conv2D(4, 3, padding="same", dtype="float32", activation="softplus", name="expect")(x)
+    outputs = [unfold(drawn, 2), unfold(expected, 2), features]
+    return keras.Model(image, outputs, name=f"restoration_{preset}")
 
 
 def high_pass(image: keras.KerasTensor) -> keras.KerasTensor:

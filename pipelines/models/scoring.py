@@ -2,8 +2,11 @@
 
 Fine structure is compared by gradient-magnitude similarity at several scales (Xue et al., "Gradient magnitude
 similarity deviation", IEEE TIP 2014; multi-scale as in Zavrtanik et al., "Reconstruction by inpainting for
-visual anomaly detection", 2021), colour by the difference of local means. The map is smoothed, so that one
-noisy pixel does not condemn an image, and the score is its maximum: a defect counts the same wherever it lies.
+visual anomaly detection", 2021), colour by the difference of local means. An error counts by how much it
+exceeds what the network expects of itself there (Kendall and Gal, "What uncertainties do we need in Bayesian
+deep learning for computer vision?", 2017): the grain of a metal cannot be predicted, a weld can. The map is
+smoothed, so that one noisy pixel does not condemn an image, and the score is its maximum: a defect counts the
+same wherever it lies.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ SIMILARITY_FLOOR = 0.002
 COLOUR_WEIGHT = 2.0
 COLOUR_FIELD = 5
 SMOOTHING = 5
-# The network folds 2 x 2 pixels into one and pads with zeros: what it draws at the very edge, it draws half blind.
+LEAST_EXPECTED = 0.1
+# The network folds 2 x 2 pixels into one and pads with zeros: what it draws at the very edge, it draws half
+# blind.
 EDGE = 4
 
 Tensor = Any
@@ -48,21 +53,34 @@ def gradient_error(image: Tensor, restored: Tensor) -> list[Tensor]:
     return errors
 
 
-def error_map(image: Tensor, restored: Tensor) -> Tensor:
-    """Return the smoothed error of each pixel [N, H, W], at least 0, from RGB [N, H, W, 3] in 0 to 1.
-
-    The outermost `EDGE` pixels are not compared; they take the values of those beside them.
+def pixel_error(image: Tensor, restored: Tensor) -> Tensor:
+    """Return the error of each pixel [N, H, W, 1], at least 0, from RGB [N, H, W, 3] in 0 to 1, sides divisible
+    by 4.
     """
-    image, restored = image[:, EDGE:-EDGE, EDGE:-EDGE], restored[:, EDGE:-EDGE, EDGE:-EDGE]
     total = 0.0
     for scale, error in enumerate(gradient_error(image, restored)):
         for _ in range(scale):
             error = ops.repeat(ops.repeat(error, 2, axis=1), 2, axis=2)
         total = total + error / SCALES
     colour = ops.average_pool(image - restored, COLOUR_FIELD, 1, "same")
-    total = total + COLOUR_WEIGHT * ops.mean(ops.abs(colour), axis=-1, keepdims=True)
-    smooth = ops.average_pool(ops.average_pool(total, SMOOTHING, 1, "same"), SMOOTHING, 1, "same")
-    return ops.pad(smooth[..., 0], ((0, 0), (EDGE, EDGE), (EDGE, EDGE)), mode="symmetric")
+    return total + COLOUR_WEIGHT * ops.mean(ops.abs(colour), axis=-1, keepdims=True)
+
+
+def error_map(image: Tensor, restored: Tensor, expected: Tensor) -> Tensor:
+    """Return the error map [N, H, W], at least 0, of `image` and `restored` [N, H, W, 3] in 0 to 1.
+
+    It is the smoothed error in units of the smoothed error `expected` [N, H, W, 1] there: about 1 or less where
+    the network restores as well as it usually does. The outermost `EDGE` pixels are not compared; they take the
+    values of those beside them.
+    """
+    image, restored, expected = (part[:, EDGE:-EDGE, EDGE:-EDGE] for part in (image, restored, expected))
+    relative = smooth(pixel_error(image, restored)) / (smooth(expected) + LEAST_EXPECTED)
+    return ops.pad(relative[..., 0], ((0, 0), (EDGE, EDGE), (EDGE, EDGE)), mode="symmetric")
+
+
+def smooth(values: Tensor) -> Tensor:
+    """Return [N, H, W, C] averaged twice over `SMOOTHING` x `SMOOTHING` pixels."""
+    return ops.average_pool(ops.average_pool(values, SMOOTHING, 1, "same"), SMOOTHING, 1, "same")
 
 
 def anomaly_score(error: Tensor) -> Tensor:

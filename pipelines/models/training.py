@@ -15,12 +15,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from pipelines.errors import TrainingFailed
 from pipelines.models.batches import Batch, BatchStream, Images, validation_batches
-from pipelines.models.loss import restoration_loss
+from pipelines.models.loss import training_loss
 from pipelines.models.network import build_network
 from pipelines.models.precision import FLOAT32, faster_precision
 from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, TrainingState, as_array
@@ -42,14 +41,14 @@ class Restoration(keras.Model):
         self.network = network
 
     def call(self, image: Any, training: bool = False) -> Any:
-        """Return the restored image."""
-        return self.network(image, training=training)[0]
+        """Return the restored image and the error expected of it."""
+        return tuple(self.network(image, training=training)[:2])
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """Return the loss of restoring `y` from `x`."""
-        return restoration_loss(ops.cast(y, "float32"), ops.cast(y_pred, "float32"))
+        return training_loss(x, y, *y_pred)
 
 
 def fit(

@@ -18,8 +18,9 @@ from pipelines.settings import REPOSITORY
 @pytest.mark.parametrize("preset", sorted(CHANNELS))
 def test_build_network_of_each_preset_restores_at_full_size_in_range(preset):
     network = build_network(preset, 64)
-    restored, features = network(np.random.default_rng(0).random((2, 64, 64, 3), np.float32), training=False)
+    restored, expected, features = network(np.random.default_rng(0).random((2, 64, 64, 3), np.float32), training=False)
     assert tuple(restored.shape) == (2, 64, 64, 3)
+    assert tuple(expected.shape) == (2, 64, 64, 1)
     assert features.shape[-1] <= 64
     values = ops.convert_to_numpy(restored)
     assert 0 <= values.min() <= values.max() <= 1
@@ -42,7 +43,7 @@ def test_unfold_of_fold_is_the_same_picture():
 def test_network_when_only_brightness_changes_sees_the_same_features():
     network = build_network("small", 32)
     image = np.random.default_rng(0).random((1, 32, 32, 3), np.float32) * 0.5
-    one, other = (ops.convert_to_numpy(network(picture, training=False)[1]) for picture in (image, image + 0.3))
+    one, other = (ops.convert_to_numpy(network(picture, training=False)[2]) for picture in (image, image + 0.3))
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from pipelines.models.loss import restoration_loss
-from pipelines.models.scoring import anomaly_score, embedding, error_map, gradient_magnitude
+from pipelines.models.loss import damage_loss, expectation_loss, restoration_loss
+from pipelines.models.scoring import anomaly_score, embedding, error_map, gradient_magnitude, pixel_error
 from tests.pipelines.models.pictures_of_parts import good_parts
 
 
@@ -14,8 +14,9 @@ def image() -> np.ndarray:
     return good_parts(1, 64).astype(np.float32) / 255
 
 
-def map_of(image: np.ndarray, restored: np.ndarray) -> np.ndarray:
-    return ops.convert_to_numpy(error_map(ops.convert_to_tensor(image), ops.convert_to_tensor(restored)))
+def map_of(image: np.ndarray, restored: np.ndarray, expected: float | np.ndarray = 0.0) -> np.ndarray:
+    expected = np.broadcast_to(np.asarray(expected, np.float32), (*image.shape[:3], 1))
+    return ops.convert_to_numpy(error_map(*(ops.convert_to_tensor(part) for part in (image, restored, expected))))
 
 
 def test_error_map_when_restored_exactly_is_zero(image):
@@ -51,7 +52,7 @@ def test_anomaly_score_when_a_spot_grows_or_darkens_rises(image):
     def of(side: int, depth: float) -> float:
         damaged = image.copy()
         damaged[:, 20 : 20 + side, 30 : 30 + side] *= 1 - depth
-        return float(ops.convert_to_numpy(anomaly_score(error_map(damaged, image)))[0])
+        return float(ops.convert_to_numpy(anomaly_score(map_of(damaged, image)))[0])
 
     assert of(2, 0.5) < of(4, 0.5) < of(8, 0.5)
     assert of(4, 0.2) < of(4, 0.5) < of(4, 0.9)
@@ -76,8 +77,38 @@ def test_embedding_is_the_mean_over_the_image():
     np.testing.assert_allclose(ops.convert_to_numpy(embedding(features)), features.mean((1, 2)), rtol=1e-5, atol=1e-6)
 
 
+def test_error_map_where_more_error_was_expected_is_lower(image):
+    noisy = np.clip(image + np.random.default_rng(0).normal(0, 0.1, image.shape), 0, 1).astype(np.float32)
+    expected = np.zeros((1, 64, 64, 1), np.float32)
+    expected[:, :, 32:] = 0.5
+    errors = map_of(image, noisy, expected)
+    assert errors[0, :, 40:].mean() < 0.3 * errors[0, :, :24].mean()
+
+
+def losses(function, *parts: np.ndarray) -> float:
+    return float(ops.convert_to_numpy(function(*(ops.convert_to_tensor(part) for part in parts))))
+
+
 def test_restoration_loss_when_the_restoration_gets_worse_rises(image):
     noise = np.random.default_rng(0).normal(0, 0.1, image.shape).astype(np.float32)
-    losses = [float(ops.convert_to_numpy(restoration_loss(image, image + part * noise))) for part in (0.0, 0.3, 1.0)]
-    assert losses[0] < 1e-6
-    assert losses[0] < losses[1] < losses[2]
+    found = [losses(restoration_loss, image, image + part * noise) for part in (0.0, 0.3, 1.0)]
+    assert found[0] < 1e-6
+    assert found[0] < found[1] < found[2]
+
+
+def test_damage_loss_counts_the_damaged_pixels_alone(image):
+    damaged = image.copy()
+    damaged[:, 20:30, 20:30] = 0
+    elsewhere = image.copy()
+    elsewhere[:, 40:60, 40:60] += 0.3
+    assert losses(damage_loss, damaged, image, image) < 1e-6
+    assert losses(damage_loss, damaged, image, elsewhere) < 1e-6
+    assert losses(damage_loss, damaged, image, damaged) > 0.05
+    assert losses(damage_loss, image, image, elsewhere) == 0
+
+
+def test_expectation_loss_is_least_where_the_expectation_holds(image):
+    worse = image * 0.9
+    error = ops.convert_to_numpy(pixel_error(ops.convert_to_tensor(image), ops.convert_to_tensor(worse)))
+    found = [losses(expectation_loss, image, worse, error * factor) for factor in (0.3, 1.0, 3.0)]
+    assert found[1] < min(found[0], found[2])
