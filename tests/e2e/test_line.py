@@ -131,7 +131,7 @@ def test_watch_when_enough_new_images_came_retrains_once_and_serving_follows(
     until(lambda: len(completed()) >= 2, 420, "watch starts a second training")
     first, second = completed()[:2]
     assert first["version_id"] != second["version_id"]
-    assert second["dag_run_id"].startswith("watch__")
+    assert second["dag_run_id"].startswith("watch_retrain__")
     with connect() as connection:
         waiting = select(func.count()).select_from(samples).where(samples.c.trained_version.is_(None))
         assert connection.execute(waiting).scalar() == 0
