@@ -87,6 +87,8 @@ def _airflow(stack: Stack) -> dict[str, str]:
             "workers": "1",
             "base_url": stack.url("airflow", "localhost"),
         },
+        # While everything starts on two cores, the API may take longer than the five seconds that a task waits for it.
+        "workers": {"execution_api_timeout": "30"},
         "logging": {"base_log_folder": str(stack.airflow / "logs")},
         "dag_processor": {"parsing_processes": "1", "min_file_process_interval": "30"},
         # A task whose process died is noticed within a minute and a half instead of five.
