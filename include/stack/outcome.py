@@ -121,8 +121,7 @@ def threshold_sentence(result: Mapping[str, Any], detail: Mapping[str, Any]) -> 
 
 def promotion_sentence(result: Mapping[str, Any]) -> str:
     """Say whether the version serves now, and why."""
-    state = "promoted to champion" if result["promoted"] else "registered as challenger, not promoted"
-    return f"version {result['version']} {state}: {result['why']}"
+    return f"version {result['version']} is {'champion' if result['promoted'] else 'challenger'}. {result['why']}"
 
 
 def _number(value: float) -> str:
