@@ -21,6 +21,6 @@ for project in sound_projects():
         registered = model_steps.register.override(outlets=[model_asset(project)])(run, package, evaluation)
         decision = model_steps.gate(run, registered)
         outcome = model_steps.complete(run, package, evaluation, registered, decision)
-        mail = report_steps.report(run, outcome, decision, None)
+        mail = report_steps.report(outcome, None)
 
         mail >> closing_steps.close(project.name)

@@ -30,7 +30,7 @@ for project in sound_projects():
         decision = model_steps.gate(run, registered)
         outcome = model_steps.complete(run, package, evaluation, registered, decision)
         drift = linked(report_steps.drift(project.name), drift="Drift report")
-        mail = report_steps.report(run, outcome, decision, drift)
+        mail = report_steps.report(outcome, drift)
         closed = closing_steps.close(project.name)
 
         taken_in >> dataset

@@ -74,7 +74,8 @@ def profile(run: Made, **context: Any) -> Made:
     from pipelines.profile import profile
 
     made = profile(run)
-    context["ti"].xcom_push(key="profile", value=made["url"])
+    # MLflow's page, where the report is too: people reach it for as long as the run is kept, unlike a signed S3 link.
+    context["ti"].xcom_push(key="profile", value=f"{run['mlflow_url']}/artifacts/profile/profile.html")
     return made
 
 

@@ -18,13 +18,15 @@ def drift(project: str, **context: Any) -> Made:
     return found
 
 
-# One success is enough: a failed drift report must not keep back the mail about the training.
+# One success is enough: a failed drift report must not keep back the mail about the training. So nothing but `complete`
+# and `drift` may be upstream: what the mail says of the other steps is fetched, not passed.
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
-def report(run: Made, outcome: Made, decision: Made, drift: Made) -> Made:
+def report(outcome: Made, drift: Made, **context: Any) -> Made:
     """Mail what was trained, its figures beside the champion's, and what was promoted."""
     from monitoring.mails import training_mail
     from notifier import send
 
+    run, decision = (context["ti"].xcom_pull(task_ids=name) for name in ("begin", "gate"))
     return send(training_mail(run, outcome, decision, drift))
 
 

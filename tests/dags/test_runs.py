@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from sqlalchemy import select, update
 
 from pipelines import registry_client, watch
-from pipelines.catalogue import transaction
-from pipelines.catalogue.schema import requests
+from pipelines.catalogue import connect, transaction
+from pipelines.catalogue.schema import requests, trainings
 from pipelines.errors import BadDataset
 from pipelines.settings import settings
 from tests.dags.conftest import Line, Run
@@ -73,7 +73,7 @@ def test_retrain_when_images_wait_runs_to_the_end(line: Line, first: Run) -> Non
     run = MlflowClient(settings().tracking_uri).get_run(first.made("begin")["mlflow_run_id"])
     assert run.info.status == "FINISHED"
     assert first.made("begin", "_link_mlflow").startswith("http://localhost:5000/#/experiments/")
-    assert first.made("profile", "_link_profile").startswith("http")
+    assert first.made("profile", "_link_profile").endswith("/artifacts/profile/profile.html")
     assert line.subjects() == [f"{line.project}: version {outcome['version']} trained, promoted"]
 
 
@@ -130,6 +130,29 @@ def test_evaluate_sets_the_threshold_anew_in_a_new_version(line: Line, first: Ru
     assert outcome["promoted"] is False
     assert line.request(asked)["state"] == "done"
     assert line.subjects() == [f"{line.project}: version {outcome['version']} evaluated, not promoted"]
+
+
+def test_evaluate_when_a_step_fails_fails_the_run_the_request_and_the_training(
+    line: Line, first: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise BadDataset("a sample is gone")
+
+    monkeypatch.setattr("pipelines.calibrate.calibrate", broken)
+    asked = line.ask("evaluate", {"force": True})
+    line.subjects()
+    run = line.run("evaluate", {"force": True, "request_ids": [asked]})
+    assert run.state == "failed"
+    stopped = {name: state for name, state in run.states.items() if name not in ("begin", "calibrate", "close")}
+    assert set(stopped.values()) == {"upstream_failed"}, "not even a mail about a training that was none"
+    row = line.request(asked)
+    assert (row["state"], row["result"]["why"]) == ("failed", "failed: calibrate")
+    with connect() as connection:
+        state = select(trainings.c.state).where(trainings.c.dag_run_id == run.run_id)
+        assert connection.execute(state).scalar_one() == "failed"
+    logged = MlflowClient(settings().tracking_uri).get_run(run.made("begin")["mlflow_run_id"])
+    assert logged.info.status == "FAILED"
+    assert line.subjects() == [f"{line.project}: calibrate failed in {line.project}_evaluate"]
 
 
 def test_evaluate_when_there_is_no_champion_is_skipped_and_says_so(line: Line) -> None:

@@ -137,6 +137,7 @@ def test_retrain_runs_the_steps_in_this_order(shipped: Any) -> None:
     assert after["begin"] >= {"profile", "pack"}
     assert after["profile"] == {"close"}, "the profile holds up nothing"
     assert after["close"] == set()
+    assert set(dag.get_task("report").upstream_task_ids) == {"complete", "drift"}, "no other success calls for a mail"
     assert set(after) == {*chain, "profile"}
 
 
