@@ -78,7 +78,7 @@ def test_line_when_images_are_dropped_trains_promotes_serves_and_mails(
 
     dags.unpause(airflow, PROJECT, ("retrain",))
     run_id = airflow.trigger(f"{PROJECT}_retrain", {})
-    tasks = ended(airflow, f"{PROJECT}_retrain", run_id, 420)
+    tasks = ended(airflow, f"{PROJECT}_retrain", run_id, 900)
 
     assert {state for name, state in tasks.items()} == {"success"}
     (training,) = completed()
@@ -102,7 +102,7 @@ def test_line_when_images_are_dropped_trains_promotes_serves_and_mails(
 
 def test_serving_when_killed_comes_back_with_the_champion_and_every_answered_prediction(stack: Stack) -> None:
     url = stack.url("serving")
-    until(lambda: status(url).get("version") == "1", 60, "serving takes version 1")
+    until(lambda: status(url).get("version") == "1", 120, "serving takes version 1")
     asked = [ask(url, number) for number in range(12)]
     assert {answer["model_version"] for answer in asked} == {"1"}
     assert all(answer["is_anomaly"] == (answer["reconstruction_error"] > answer["threshold"]) for answer in asked)
@@ -126,9 +126,9 @@ def test_watch_when_enough_new_images_came_retrains_once_and_serving_follows(
     drop(inbox, "good", range(200, 240))
     dags.unpause(airflow, PROJECT)
     ingested = airflow.trigger(f"{PROJECT}_ingest", {})
-    ended(airflow, f"{PROJECT}_ingest", ingested, 180)
+    ended(airflow, f"{PROJECT}_ingest", ingested, 300)
 
-    until(lambda: len(completed()) >= 2, 420, "watch starts a second training")
+    until(lambda: len(completed()) >= 2, 900, "watch starts a second training")
     first, second = completed()[:2]
     assert first["version_id"] != second["version_id"]
     assert second["dag_run_id"].startswith("watch_retrain__")
@@ -136,7 +136,7 @@ def test_watch_when_enough_new_images_came_retrains_once_and_serving_follows(
         waiting = select(func.count()).select_from(samples).where(samples.c.trained_version.is_(None))
         assert connection.execute(waiting).scalar() == 0
     champion = mlflow.MlflowClient().get_model_version_by_alias(PROJECT, "champion").version
-    until(lambda: status(stack.url("serving")).get("version") == champion, 60, "serving follows")
+    until(lambda: status(stack.url("serving")).get("version") == champion, 120, "serving follows")
 
     # The same images fire no third training: watch is waiting again, and counts from zero.
     runs = until(lambda: airflow.active_runs(f"{PROJECT}_watch"), 60, "watch runs again")
