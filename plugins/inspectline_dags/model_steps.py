@@ -22,7 +22,9 @@ Made = Any
 def _skip(context: Any, reason: str, link: str | None = None) -> AirflowSkipException:
     """Return what to raise to skip the rest of the run; the reason and its link stay readable in the UI."""
     context["ti"].xcom_push(key="skipped", value={"reason": reason, "link": link})
-    return AirflowSkipException(f"{reason}: {link}" if link else reason)
+    said = f"{reason}: {link}" if link else reason
+    log.warning("Skipped: %s", said)  # Airflow's own line about it is folded away
+    return AirflowSkipException(said)
 
 
 @task
