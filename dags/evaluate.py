@@ -15,12 +15,13 @@ from inspectline_dags.projects import sound_projects
 
 for project in sound_projects():
     with DAG(schedule=None, params=evaluate_form(), **declaration(project, "evaluate", __doc__)):
-        run = linked(model_steps.begin_evaluation(project.name), earlier="The same evaluation", mlflow="MLflow run")
-        package = model_steps.calibrate(run, run["model"])
-        evaluation = model_steps.evaluate(run, package)
-        registered = model_steps.register.override(outlets=[model_asset(project)])(run, package, evaluation)
-        decision = model_steps.gate(run, registered)
-        outcome = model_steps.complete(run, package, evaluation, registered, decision)
-        mail = report_steps.report(outcome, None)
+        begun = linked(model_steps.begin_evaluation(project.name), earlier="The same evaluation", mlflow="MLflow run")
+        calibrated = model_steps.calibrate()
+        evaluated = model_steps.evaluate()
+        registered = model_steps.register.override(outlets=[model_asset(project)])()
+        judged = model_steps.gate()
+        completed = model_steps.complete()
+        mailed = report_steps.report()
+        closed = closing_steps.close(project.name)
 
-        mail >> closing_steps.close(project.name)
+        begun >> calibrated >> evaluated >> registered >> judged >> completed >> mailed >> closed

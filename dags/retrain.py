@@ -18,21 +18,22 @@ from inspectline_dags.projects import nightly, sound_projects
 for project in sound_projects():
     with DAG(schedule=nightly(project), params=retrain_form(project), **declaration(project, "retrain", __doc__)):
         taken_in = ingest(project.name)
-        dataset = model_steps.freeze.override(outlets=[dataset_asset(project)])(project.name)
-        run = linked(model_steps.begin(project.name, dataset), earlier="The same training", mlflow="MLflow run")
-        profile = linked(model_steps.profile(run), profile="Profile")
-        pack = model_steps.pack(run)
-        trained = model_steps.train.override(execution_timeout=training_timeout(project))(run, pack)
-        model = model_steps.export(run, pack, trained)
-        package = model_steps.calibrate(run, model)
-        evaluation = model_steps.evaluate(run, package)
-        registered = model_steps.register.override(outlets=[model_asset(project)])(run, package, evaluation)
-        decision = model_steps.gate(run, registered)
-        outcome = model_steps.complete(run, package, evaluation, registered, decision)
-        drift = linked(report_steps.drift(project.name), drift="Drift report")
-        mail = report_steps.report(outcome, drift)
+        frozen = model_steps.freeze.override(outlets=[dataset_asset(project)])(project.name)
+        begun = linked(model_steps.begin(project.name), earlier="The same training", mlflow="MLflow run")
+        profiled = linked(model_steps.profile(), profile="Profile")
+        packed = model_steps.pack()
+        trained = model_steps.train.override(execution_timeout=training_timeout(project))()
+        exported = model_steps.export()
+        calibrated = model_steps.calibrate()
+        evaluated = model_steps.evaluate()
+        registered = model_steps.register.override(outlets=[model_asset(project)])()
+        judged = model_steps.gate()
+        completed = model_steps.complete()
+        watched = linked(report_steps.drift(project.name), drift="Drift report")
+        mailed = report_steps.report()
         closed = closing_steps.close(project.name)
 
-        taken_in >> dataset
-        outcome >> drift
-        [mail, profile] >> closed
+        taken_in >> frozen >> begun >> [profiled, packed]
+        packed >> trained >> exported >> calibrated >> evaluated >> registered >> judged >> completed >> watched
+        [completed, watched] >> mailed
+        [mailed, profiled] >> closed

@@ -1,6 +1,7 @@
 """The tasks from a dataset version to a judged model: the function behind each box of `retrain` and `evaluate`.
 
-Each imports what it runs only when it runs, so that parsing a DAG file stays light.
+Each fetches what earlier steps made (`made`), so that the arrows of a DAG show its order and nothing else, and imports
+what it runs only when it runs, so that parsing a DAG file stays light.
 """
 
 import logging
@@ -15,8 +16,10 @@ from pipelines.settings import settings
 log = logging.getLogger(__name__)
 GPU_POOL = "gpu"
 
-# What a step makes: where a DAG is put together, a reference to it; where a step runs, the small dict itself.
-Made = Any
+
+def made(context: Any, *task_ids: str) -> list[Any]:
+    """Return the results of earlier steps of this run, small dictionaries."""
+    return [context["ti"].xcom_pull(task_ids=task_id) for task_id in task_ids]
 
 
 def _skip(context: Any, reason: str, link: str | None = None) -> AirflowSkipException:
@@ -28,7 +31,7 @@ def _skip(context: Any, reason: str, link: str | None = None) -> AirflowSkipExce
 
 
 @task
-def freeze(project: str, **context: Any) -> Made:
+def freeze(project: str, **context: Any) -> Any:
     """Write the dataset version: every labelled, undisputed sample, its subset and its annotations."""
     from pipelines.datasets import freeze
 
@@ -41,17 +44,18 @@ def freeze(project: str, **context: Any) -> Made:
 
 
 @task
-def begin(project: str, dataset: Made, **context: Any) -> Made:
+def begin(project: str, **context: Any) -> Any:
     """Enter the training in the catalogue and in MLflow; skip the run if the same was trained before."""
     from pipelines.trainings import begin
     from pipelines.watch import PARAMETERS
 
+    (dataset,) = made(context, "freeze")
     asked = {name: context["params"].get(name) for name in PARAMETERS["retrain"]}
     return _begun(begin(project, dataset, asked, bool(asked["force"]), context["run_id"]), context)
 
 
-@task(task_id="begin", multiple_outputs=True)
-def begin_evaluation(project: str, **context: Any) -> Made:
+@task(task_id="begin")
+def begin_evaluation(project: str, **context: Any) -> Any:
     """Enter the evaluation of the champion in the catalogue and in MLflow; skip the run if there is nothing to do."""
     from pipelines.trainings import begin_evaluation
     from pipelines.watch import PARAMETERS
@@ -71,85 +75,85 @@ def _begun(run: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 @task
-def profile(run: Made, **context: Any) -> Made:
+def profile(**context: Any) -> Any:
     """Profile the dataset version's descriptors (fg-data-profiling); holds up nothing, stops nothing."""
     from pipelines.profile import profile
 
-    made = profile(run)
+    (run,) = made(context, "begin")
+    profiled = profile(run)
     # MLflow's page, where the report is too: people reach it for as long as the run is kept, unlike a signed S3 link.
     context["ti"].xcom_push(key="profile", value=f"{run['mlflow_url']}/artifacts/profile/profile.html")
-    return made
+    return profiled
 
 
 @task
-def pack(run: Made) -> Made:
+def pack(**context: Any) -> Any:
     """Decode and resize the dataset version once, into memory-mapped arrays kept in S3."""
     from pipelines.pack import build
 
-    return build(run)
+    return build(*made(context, "begin"))
 
 
 @task(pool=GPU_POOL, queue=settings().training_queue)
-def train(run: Made, pack: Made) -> Made:
+def train(**context: Any) -> Any:
     """Train the network in a subprocess; a killed one goes on from its last checkpoint."""
     from pipelines.subprocess import run_module
 
+    run, pack = made(context, "begin", "pack")
     return run_module("pipelines.train", {"run": run, "pack": pack}, log.info)
 
 
 @task
-def export(run: Made, pack: Made, trained: Made) -> Made:
+def export(**context: Any) -> Any:
     """Export the network to ONNX and compare both on the validation set; a difference stops the run."""
     from pipelines.subprocess import run_module
 
+    run, pack, trained = made(context, "begin", "pack", "train")
     return run_module("pipelines.export", {"run": run, "pack": pack, "trained": trained}, log.info)
 
 
 @task
-def calibrate(run: Made, model: Made) -> Made:
+def calibrate(**context: Any) -> Any:
     """Set the threshold from the validation set, as the project's policy says."""
     from pipelines.calibrate import calibrate
 
-    return calibrate(run, model)
+    (run,) = made(context, "begin")
+    # An evaluation judges the champion that it began with; a training what it exported.
+    return calibrate(run, run["model"] if "model" in run else made(context, "export")[0])
 
 
 @task
-def evaluate(run: Made, package: Made) -> Made:
+def evaluate(**context: Any) -> Any:
     """Score the test subsets; log figures with confidence intervals, and pictures, to MLflow."""
     from pipelines.evaluate import evaluate
 
-    return evaluate(run, package)
+    return evaluate(*made(context, "begin", "calibrate"))
 
 
 @task
-def register(run: Made, package: Made, evaluation: Made) -> Made:
+def register(**context: Any) -> Any:
     """Register the package in MLflow, once for a training, as the challenger."""
     from pipelines.registry import register
 
-    return register(run, package, evaluation)
+    return register(*made(context, "begin", "calibrate", "evaluate"))
 
 
 @task
-def gate(run: Made, registered: Made) -> Made:
+def gate(**context: Any) -> Any:
     """Compare the challenger with the champion on the same test samples; promote it if it holds up."""
     from pipelines.gate import decide
 
-    decision = decide(run, registered)
+    decision = decide(*made(context, "begin", "register"))
     log.info("%s: %s", "promoted" if decision["promoted"] else "not promoted", decision["why"])
     return decision
 
 
 @task
-def complete(
-    run: Made,
-    package: Made,
-    evaluation: Made,
-    registered: Made,
-    decision: Made,
-) -> Made:
+def complete(**context: Any) -> Any:
     """Enter in the catalogue what came of the run; from now on its images are not new any more."""
     from pipelines.trainings import complete
 
+    run, package, evaluation, registered, decision = made(context, "begin", "calibrate", "evaluate", "register", "gate")
     outcome = {
         "metrics": evaluation["metrics"],
         "threshold": package["threshold"],

@@ -5,11 +5,11 @@ from typing import Any
 from airflow.sdk import TriggerRule, task
 
 from inspectline_dags.defaults import run_name
-from inspectline_dags.model_steps import Made
+from inspectline_dags.model_steps import made
 
 
 @task
-def drift(project: str, **context: Any) -> Made:
+def drift(project: str, **context: Any) -> Any:
     """Compare what serving saw lately with the champion's reference (Evidently), and keep the report."""
     from monitoring.drift import detect
 
@@ -18,23 +18,22 @@ def drift(project: str, **context: Any) -> Made:
     return found
 
 
-# One success is enough: a failed drift report must not keep back the mail about the training. So nothing but `complete`
-# and `drift` may be upstream: what the mail says of the other steps is fetched, not passed.
+# Follows `complete` and `drift`: one success is enough, for a failed drift report must not keep the mail back.
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
-def report(outcome: Made, drift: Made, **context: Any) -> Made:
+def report(**context: Any) -> Any:
     """Mail what was trained, its figures beside the champion's, and what was promoted."""
     from monitoring.mails import training_mail
     from notifier import send
 
-    run, decision = (context["ti"].xcom_pull(task_ids=name) for name in ("begin", "gate"))
-    return send(training_mail(run, outcome, decision, drift))
+    return send(training_mail(*made(context, "begin", "complete", "gate", "drift")))
 
 
 @task
-def mail_drift(found: Made) -> Made:
+def mail_drift(**context: Any) -> Any:
     """Mail a change of the drift state, and once a week what the week brought."""
     from notifier import send
 
+    (found,) = made(context, "drift")
     return send(found["mail"])
 
 

@@ -81,6 +81,7 @@ def test_retrain_when_images_wait_runs_to_the_end(line: Line, first: Run) -> Non
 
 def test_retrain_when_the_same_was_trained_is_skipped_with_a_link(line: Line, first: Run) -> None:
     asked = line.ask("retrain")
+    line.subjects()
     again = line.run("retrain", {"request_ids": [asked]})
     assert again.state == "success"
     after = [name for name in again.states if name not in ("freeze", "close") and not name.startswith("ingest.")]
@@ -101,6 +102,7 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
     def broken(*_: Any) -> None:
         raise BadDataset("a report could not be made")
 
+    line.subjects()
     monkeypatch.setattr("pipelines.profile.profile", broken)
     monkeypatch.setattr("monitoring.drift.detect", broken)
     asked = line.ask("retrain")
@@ -125,6 +127,7 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
 
 def test_evaluate_sets_the_threshold_anew_in_a_new_version(line: Line, first: Run) -> None:
     asked = line.ask("evaluate", {"promote": False})
+    line.subjects()
     run = line.run("evaluate", {"promote": False, "request_ids": [asked]})
     assert (run.state, set(run.states.values())) == ("success", {"success"})
     outcome = run.made("complete")

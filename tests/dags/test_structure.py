@@ -132,13 +132,10 @@ def test_retrain_runs_the_steps_in_this_order(shipped: Any) -> None:
     after = {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
     chain = ["ingest.list_inbox", "ingest.ingest_batch", "ingest.report", "freeze", "begin", "pack", "train", "export"]
     chain += ["calibrate", "evaluate", "register", "gate", "complete", "drift", "report", "close"]
-    for first, second in pairwise(chain):
-        assert second in after[first], f"{first} → {second}"
-    assert after["begin"] >= {"profile", "pack"}
-    assert after["profile"] == {"close"}, "the profile holds up nothing"
-    assert after["close"] == set()
-    assert set(dag.get_task("report").upstream_task_ids) == {"complete", "drift"}, "no other success calls for a mail"
-    assert set(after) == {*chain, "profile"}
+    arrows = {first: {second} for first, second in pairwise(chain)} | {"close": set(), "profile": {"close"}}
+    arrows["begin"] = {"profile", "pack"}  # the profile holds up nothing
+    arrows["complete"] = {"drift", "report"}  # a failed drift report does not keep the mail back
+    assert after == arrows
 
 
 def test_train_alone_waits_for_the_gpu(shipped: Any) -> None:
