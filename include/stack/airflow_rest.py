@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
@@ -27,8 +28,11 @@ class Airflow:
         """Return a client for a stack's Airflow."""
         return cls(stack.url("airflow"), environ["AIRFLOW_ADMIN_PASSWORD"])
 
-    def call(self, method: str, path: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
+    def call(self, method: str, path: str, *, missing_ok: bool = False, again: bool = False, **arguments: Any) -> Any:
         """Call `/api/v2<path>` and return the answer's JSON; None for an answer 404 if `missing_ok`.
+
+        A POST whose answer is lost is sent once more only if `again` says that this does no harm: what it makes has a
+        name, and an answer 409 then says that it is there.
 
         Raises:
             StackError: Airflow refuses, or does not answer for about a minute.
@@ -41,7 +45,7 @@ class Airflow:
                 answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=_SECONDS, **arguments)
             except requests.RequestException as error:
                 problem = f"does not answer ({type(error).__name__})"
-                if method == "POST" and not isinstance(error, requests.ConnectionError):
+                if method == "POST" and not again and not isinstance(error, requests.ConnectionError):
                     break  # it may have been done
                 time.sleep(2**attempt)
                 continue
@@ -50,6 +54,8 @@ class Airflow:
                 problem = "refuses the admin's password"
                 continue
             if answer.status_code == 404 and missing_ok:
+                return None
+            if answer.status_code == 409 and again and attempt:
                 return None
             if answer.status_code >= 500:
                 problem = f"answers {answer.status_code}"
@@ -73,7 +79,7 @@ class Airflow:
         """Make a pool, unless there is one: somebody may have changed its slots on purpose."""
         if self.call("GET", f"/pools/{name}", missing_ok=True) is None:
             body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
-            self.call("POST", "/pools", json=body)
+            self.call("POST", "/pools", json=body, again=True)
 
     def dag(self, dag_id: str) -> dict[str, Any] | None:
         """Return a DAG's details, or None if there is none (yet)."""
@@ -98,9 +104,11 @@ class Airflow:
         self.call("PUT", f"/parseDagFile/{file_token}")
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
-        """Start a run and return its id."""
-        run = self.call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
-        return str(run["dag_run_id"])
+        """Start a run and return its id, which is ours: asked for again after a lost answer, it starts none twice."""
+        run_id = f"manual__{datetime.now(UTC).isoformat()}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
+        self.call("POST", f"/dags/{dag_id}/dagRuns", json=body, again=True)
+        return run_id
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Return a run: its `state`, `queued_at`, `start_date`, `end_date`…"""

@@ -54,7 +54,7 @@ def programs(stack: Stack) -> list[Program]:
         Program("api-server", (*airflow, "api-server"), order=30, listener="airflow", patience=15),
         Program("dag-processor", (*airflow, "dag-processor"), order=40),
         # Task logs are read from the folder itself: nothing more has to listen.
-        Program("triggerer", (*airflow, "triggerer", "--skip-serve-logs"), order=40),
+        Program("triggerer", (*airflow, "triggerer", "--skip-serve-logs"), order=40, patience=20),
         Program("scheduler", (*airflow, "scheduler", "--skip-serve-logs"), order=50, after="airflow", patience=25),
     ]
     if find_spec("serving.app") is not None:

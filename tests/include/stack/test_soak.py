@@ -120,10 +120,10 @@ def test_program_when_killed_comes_back_while_the_others_go_on_and_nothing_is_lo
 
 
 def test_supervisor_when_killed_is_started_again_by_the_guard_with_all_it_watches(stack):
-    (supervisor,) = [each.pid for each in processes.find(stack.home, supervision.SUPERVISOR)]
+    (supervisor,) = processes.find(stack.home, supervision.SUPERVISOR)
 
-    os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{supervisor}").exists() and supervision.running(stack), 60, "another supervisor")
+    os.kill(supervisor.pid, signal.SIGKILL)
+    until(lambda: supervisor not in processes.find(stack.home) and supervision.running(stack), 60, "another supervisor")
     until(lambda: healthy(stack), 300, "a healthy stack")
 
     check_traces(stack)
