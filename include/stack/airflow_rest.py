@@ -13,6 +13,7 @@ from include.stack.layout import Stack
 
 _SECONDS = 30.0
 _TRIES = 6
+_PAUSE = 1.0  # seconds, doubled each time
 
 
 class Airflow:
@@ -47,7 +48,7 @@ class Airflow:
                 problem = f"does not answer ({type(error).__name__})"
                 if method == "POST" and not again and not isinstance(error, requests.ConnectionError):
                     break  # it may have been done
-                time.sleep(2**attempt)
+                time.sleep(_PAUSE * 2**attempt)
                 continue
             if answer.status_code == 401:
                 self._session.headers.pop("Authorization", None)
@@ -59,7 +60,7 @@ class Airflow:
                 return None
             if answer.status_code >= 500:
                 problem = f"answers {answer.status_code}"
-                time.sleep(2**attempt)
+                time.sleep(_PAUSE * 2**attempt)
                 continue
             if not answer.ok:
                 raise StackError(f"Airflow refuses {method} {path}: {_detail(answer)}")
