@@ -47,11 +47,13 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
     if not len(training):
         raise TrainingFailed(f"{run['project']}: dataset version {run['version_id']} has no good training images")
     checkpoint = Checkpoint.of(bucket, run)
-    state = checkpoint.load()
+    state, waiting = checkpoint.load() or (None, {})
     say(f"{len(training)} training and {len(validation)} validation images, {settings.input_size} pixels a side")
     if state:
         say(f"going on from the checkpoint at step {state.step}, {state.elapsed:.0f} s used")
     log = open_log(run)
+    if log:
+        log.take_up(waiting)
 
     def on_progress(progress: Progress) -> None:
         say(str(progress))
@@ -65,7 +67,7 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
         weights=None if state else starting_weights(run),
         state=state,
         on_progress=on_progress,
-        on_checkpoint=lambda standing: keep(checkpoint, standing),
+        on_checkpoint=lambda standing: keep(checkpoint, standing, log),
         checkpoint_seconds=float(run.get("checkpoint_seconds", CHECKPOINT_SECONDS)),
     )
     with tempfile.TemporaryDirectory(prefix="train-") as folder:
@@ -136,10 +138,10 @@ def starting_weights(run: dict[str, Any]) -> list[np.ndarray] | None:
         return list(load_network(path).get_weights())
 
 
-def keep(checkpoint: Checkpoint, state: TrainingState) -> None:
+def keep(checkpoint: Checkpoint, state: TrainingState, log: TrainingLog | None) -> None:
     """Save a checkpoint; if S3 is away, training goes on and the next one is tried."""
     try:
-        checkpoint.save(state)
+        checkpoint.save(state, log.waiting() if log else None)
     except StorageError as error:
         say(f"no checkpoint at step {state.step}: {error}")
 

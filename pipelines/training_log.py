@@ -40,6 +40,14 @@ class TrainingLog:
         self._logged: int | None = None
         self._next = 0.0
 
+    def waiting(self) -> dict[int, dict[str, float]]:
+        """Return the epochs that may not be in MLflow yet: what a checkpoint must keep with the weights."""
+        return dict(self._waiting)
+
+    def take_up(self, waiting: dict[int, dict[str, float]]) -> None:
+        """Let epochs of an interrupted training wait again, to be logged with the next one."""
+        self._waiting |= waiting
+
     def epoch(self, number: int, values: dict[str, float]) -> None:
         """Log the values of an epoch (from 1) under `training/<name>`, now or a little later."""
         self._waiting[number] = values

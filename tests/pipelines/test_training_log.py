@@ -112,6 +112,18 @@ def test_log_when_training_is_taken_up_again_has_each_epoch_once(mlflow_run):
     assert steps(mlflow_run) == [1, 2, 3, 4]
 
 
+def test_log_when_killed_before_it_logged_goes_on_from_what_the_checkpoint_kept(mlflow_run):
+    killed, _ = open_log(mlflow_run)
+    for number in (1, 2, 3):
+        killed.epoch(number, {"loss": 1 / number})
+    assert steps(mlflow_run) == [1]  # the others wait for the next round of requests
+    second, _ = open_log(mlflow_run)
+    second.take_up(killed.waiting())
+    second.epoch(4, {"loss": 0.25})
+    second.close()
+    assert steps(mlflow_run) == [1, 2, 3, 4]
+
+
 def test_log_when_mlflow_is_away_waits_with_the_curves_and_loses_none(mlflow_run, door):
     log, lines = open_log(mlflow_run)
     log.epoch(1, {"loss": 3.0, "learning_rate": 0.1})
