@@ -41,7 +41,7 @@ def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from pipelines.models.inspection import inspection_model, load_network
-    from pipelines.train import say, select
+    from pipelines.train import model_settings, say, select
 
     bucket, key = split_uri(trained["weights_uri"])
     storage = Storage(bucket)
@@ -51,7 +51,8 @@ def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -
         images = select(pack, "training")
     rows = np.unique(np.linspace(0, len(images) - 1, min(COMPARED, len(images))).round().astype(int))
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
-        model = inspection_model(load_network(storage.download(key, Path(folder) / WEIGHTS)))
+        settings = model_settings(run)
+        model = inspection_model(load_network(storage.download(key, Path(folder) / WEIGHTS)), settings.score)
         path = write_graph(model, Path(folder) / GRAPH)
         difference, tolerance = compare(model, path, images[rows])
         say(f"exported graph and network differ by {difference:.2e} of score at most; allowed are {tolerance:.2e}")

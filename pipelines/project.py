@@ -34,11 +34,14 @@ class ImageRules(_Section):
 
 
 class ModelSettings(_Section):
-    """The network and its training; `input_size` is the side of its square input in pixels."""
+    """The network and its training; `input_size` is the side of its square input in pixels, `score` what the threshold
+    is set on: the reconstruction error alone, or fused with the second opinion on it.
+    """
 
     preset: Literal["small", "base", "large"] = "small"
     input_size: int = Field(default=128, ge=32, le=1024, multiple_of=32)
     resize: Literal["fit", "stretch"] = "fit"
+    score: Literal["fused", "reconstruction"] = "fused"
     epochs: int = Field(default=60, ge=1, le=10_000)
     batch_size: int = Field(default=16, ge=1, le=1024)
     time_budget_minutes: float = Field(default=10, gt=0, le=10_080)

@@ -96,7 +96,7 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
     """Return what the run's settings and the parameters of its trigger form ask of the training."""
     from pipelines.models.progress import FitSettings
 
-    model = ModelSettings(**run["settings"]["model"]) if "settings" in run else load_project(run["project"]).model
+    model = model_settings(run)
     params = run.get("params", {})
     settings = FitSettings(
         preset=model.preset,
@@ -109,6 +109,11 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
     if params.get("start_from") == "champion":
         return replace(settings, learning_rate=settings.learning_rate * FINE_TUNING)
     return settings
+
+
+def model_settings(run: dict[str, Any]) -> ModelSettings:
+    """Return the model settings that the run was begun with."""
+    return ModelSettings(**run["settings"]["model"]) if "settings" in run else load_project(run["project"]).model
 
 
 def select(pack: dict[str, Any], subset: str) -> Selection:
@@ -202,12 +207,13 @@ def picture(fitted: Fitted, images: Selection, settings: FitSettings, folder: Pa
     from pipelines.models.batches import validation_batches
     from pipelines.models.pictures import reconstruction_sheet
     from pipelines.models.progress import as_array
-    from pipelines.models.scoring import error_map
+    from pipelines.models.resample import doubled
+    from pipelines.models.scoring import relative_error
 
     count = min(SHOWN, len(images))
     ((damaged, clean),) = validation_batches(images, count, settings.seed, most=count)
-    restored, expected, _ = fitted.network(damaged, training=False)
-    errors = as_array(error_map(damaged, restored, expected))
+    restored, expected, *_ = fitted.network(damaged, training=False)
+    errors = as_array(doubled(relative_error(damaged, restored, expected)))[..., 0]
     path = folder / "reconstructions.png"
     reconstruction_sheet(clean, damaged, as_array(restored), errors).save(path)
     return path

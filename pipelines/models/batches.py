@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.models.synthetic import Floats, add_defects, augment
+from pipelines.models.masks import Floats
+from pipelines.models.synthetic import Painter, augment, is_aligned
 
 Batch = tuple[Floats, Floats]
 
@@ -46,6 +47,8 @@ class BatchStream:
         self._batch_size = batch_size
         self._seed = seed
         self._order = lru_cache(maxsize=2)(self._shuffled)
+        self._painter = Painter(_side(images), seed)
+        self._turns = not is_aligned(images)
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step (from 0)."""
@@ -53,7 +56,9 @@ class BatchStream:
         rounds, positions = np.divmod(places, len(self._images))
         rows = [self._order(int(turn))[position] for turn, position in zip(rounds, positions, strict=True)]
         # A memory map wants its rows in order; the order within a batch does not matter.
-        return damaged_batch(self._images[np.sort(rows)], np.random.default_rng([self._seed, 1, step]))
+        generator = np.random.default_rng([self._seed, 1, step])
+        clean = augment(self._images[np.sort(rows)], generator, self._turns)
+        return self._painter.add_defects(clean, generator), clean
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:
         """Yield the batches from `step` on without end, the next one made while this one is used."""
@@ -68,13 +73,6 @@ class BatchStream:
         return np.random.default_rng([self._seed, 0, turn]).permutation(len(self._images))
 
 
-def damaged_batch(images: NDArray[np.uint8], generator: np.random.Generator) -> Batch:
-    """Return images [n, S, S, 3] with synthetic defects, and without, as float32 in 0 to 1."""
-    clean = augment(images, generator)
-    damaged, _ = add_defects(clean, generator)
-    return damaged, clean
-
-
 def validation_batches(images: Images, batch_size: int, seed: int, most: int = 64) -> list[Batch]:
     """Return fixed batches to follow the loss on: at most `most` images spread over `images`, always whole
     batches.
@@ -87,7 +85,14 @@ def validation_batches(images: Images, batch_size: int, seed: int, most: int = 6
     rows = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int))
     count = -(-len(rows) // batch_size)
     rows = np.resize(rows, count * batch_size)
-    return [
-        damaged_batch(images[rows[k * batch_size : (k + 1) * batch_size]], np.random.default_rng([seed, 2, k]))
-        for k in range(count)
-    ]
+    painter, batches = Painter(_side(images), seed), []
+    for number, part in enumerate(rows.reshape(count, batch_size)):
+        generator = np.random.default_rng([seed, 2, number])
+        clean = augment(images[part], generator)
+        batches.append((painter.add_defects(clean, generator), clean))
+    return batches
+
+
+def _side(images: Images) -> int:
+    pixels = images.images if isinstance(images, Selection) else images
+    return int(pixels.shape[1])

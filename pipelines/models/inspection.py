@@ -9,19 +9,24 @@ from keras import ops
 
 from pipelines.errors import BadPackage
 from pipelines.graph import first_line
-from pipelines.models.scoring import anomaly_score, embedding, error_map
+from pipelines.models.scoring import embedding, fused_score, reconstruction_score, relative_error, weighted_error
 
 
-def inspection_model(network: keras.Model) -> keras.Model:
+def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
     """Return `network` with normalising before it and scoring behind it.
 
-    `image` uint8 [N, S, S, 3] -> {`score` [N], `error_map` [N, S, S], `embedding` [N, d]}, all float32.
+    `image` uint8 [N, S, S, 3] -> {`score` [N], `error_map` [N, S/2, S/2], `embedding` [N, d]}, all float32. `score` is
+    `fused` or `reconstruction`; the map is the relative error, for the fused score weighted by the second opinion.
     """
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     scaled = ops.divide(ops.cast(image, "float32"), 255.0)
-    restored, expected, features = network(scaled, training=False)
-    error = error_map(scaled, restored, expected)
-    outputs = {"score": anomaly_score(error), "error_map": error, "embedding": embedding(features)}
+    restored, expected, defect, _, features, found = network(scaled, training=False)
+    error = relative_error(scaled, restored, expected)
+    if score == "fused":
+        value, shown = fused_score(found), weighted_error(error, defect)
+    else:
+        value, shown = reconstruction_score(error), error
+    outputs = {"score": value, "error_map": ops.squeeze(shown, -1), "embedding": embedding(features)}
     return keras.Model(image, outputs, name="inspection")
 
 

@@ -1,52 +1,90 @@
-"""The restoration autoencoder: a small U-Net that draws the clean RGB image from the fine structure of the grey
-one.
+"""The restoration autoencoder: a U-Net that draws the clean RGB image from the fine structure of the grey one, and
+beside it a smaller one that gives a second opinion.
 
-It says, too, how far off it expects to be at each pixel. Its input is reduced, inside the network, to the grey
-image minus a blurred copy, so that it has to supply colour and shading from what it learnt of normal images
-(Liu et al., "Simple and effective frequency-aware image restoration for industrial visual anomaly detection",
-2024); trained to remove synthetic defects, it cannot pass a real one through. Only standard Keras layers and
-operations, so that a saved network loads in safe mode.
+The restorer also says how far off it expects to be. Its input is reduced, inside the network, to the grey image minus
+a blurred copy, so that it has to supply colour and shading from what it learnt of normal images (Liu et al., "Simple
+and effective frequency-aware image restoration for industrial visual anomaly detection", 2024); trained to remove
+synthetic defects, it is bad at passing a real one through. The second network sees the image, its restoration and
+their difference, and marks what it takes for a defect (Zavrtanik et al., "DRAEM", ICCV 2021). Only standard Keras
+layers and operations, so that a saved network loads in safe mode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers, ops
 
+from pipelines.models.resample import halved
+from pipelines.models.scoring import EVIDENCE, evidence, gradient_error
+
 CHANNELS = {
-    "small": (32, 64, 96, 64),
-    "base": (48, 96, 128, 192, 64),
-    "large": (64, 96, 128, 192, 64),
+    "small": (64, 96, 128),
+    "base": (96, 128, 160, 192),
+    "large": (128, 160, 192, 256),
 }
+SECOND_CHANNELS = {
+    "small": (32, 48, 64),
+    "base": (48, 64, 96, 96),
+    "large": (64, 96, 96, 128),
+}
+# Both networks work on fields of 4 x 4 pixels: a U-Net's levels of full size take most of its time, and little of its
+# weights.
+FIELD = 4
 BLUR = 9
+# The share of defective pixels, as the logit the second opinion begins with.
+RARE = -4.0
 
 
-def build_network(preset: str, input_size: int, dtype: str = "float32") -> keras.Model:
-    """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> [restored, expected, features].
-
-    `restored` [N, S, S, 3] is in 0 to 1; `expected` [N, S, S, 1] is the error that the network expects of its
-    restoration, at least 0; `features` [N, h, w, 64] are its bottleneck. `dtype` is a Keras dtype policy;
-    weights and outputs are float32.
+def build_network(
+    preset: str,
+    input_size: int,
+    dtype: str = "float32",
+    usual: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> keras.Model:
+    """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> `restored` [N, S, S, 3] in 0 to 1, `expected`
+    [N, S/2, S/2, 1] (the error it expects of its restoration, at least 0), `defect` [N, S/2, S/2, 1] and `anomalous`
+    [N, 1] (logits that a pixel belongs to a defect, that there is any), `features` [N, h, w, d] (the bottleneck) and
+    `evidence` [N, 6] (`scoring.evidence` in standard deviations from what is `usual`: its means and standard deviations
+    over good images, 0 and 1 unless told). `dtype` is a Keras dtype policy; weights and outputs are float32.
     """
-    channels = CHANNELS[preset]
     image = keras.Input((input_size, input_size, 3), name="image")
-    x = fold(high_pass(image), 2)
-    skips = []
-    for level, width in enumerate(channels):
-        if level:
-            x = layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False, dtype=dtype, name=f"down{level}")(x)
-            x = _norm(x, dtype, f"down{level}_norm")
-        x = _block(x, width, dtype, f"encode{level}")
-        skips.append(x)
-    features = layers.Activation("linear", dtype="float32", name="features")(x)
-    for level in reversed(range(len(channels) - 1)):
-        x = layers.UpSampling2D(2, interpolation="nearest", dtype=dtype, name=f"up{level}")(x)
-        x = layers.Concatenate(dtype=dtype, name=f"join{level}")([x, skips[level]])
-        x = _block(x, channels[level], dtype, f"decode{level}")
+    structure = high_pass(image)
+    widths = CHANNELS[preset]
+    folded = _block(structure, widths[0], dtype, "fold", size=10, strides=FIELD)
+    drawn, features = _u_net(folded, widths, dtype, "")
     # Drawn in float32: bfloat16 would leave steps of half a percent in what is compared.
-    drawn = layers.Conv2D(12, 3, padding="same", dtype="float32", activation="sigmoid", name="draw")(x)
-    expected = layers.Conv2D(4, 3, padding="same", dtype="float32", activation="softplus", name="expect")(x)
-    outputs = [unfold(drawn, 2), unfold(expected, 2), features]
+    restored = _unfolded(drawn, 3, FIELD, "sigmoid", "draw")
+    expected = _unfolded(drawn, 1, FIELD // 2, "softplus", "expect")
+
+    # What the second opinion learns must not change the restoration it judges.
+    fixed, foretold = ops.stop_gradient(restored), ops.stop_gradient(expected)
+    errors = gradient_error(image, fixed)
+    widths = SECOND_CHANNELS[preset]
+    whole = ops.concatenate([image - 0.5, (image - fixed) * 4.0, structure, errors[0]], axis=-1)
+    seen = [
+        layers.Conv2D(widths[0], 8, strides=FIELD, padding="same", use_bias=False, dtype=dtype, name="second_fold")(
+            whole
+        ),
+        ops.concatenate([halved(errors[1]), errors[2], halved(foretold)], axis=-1),
+        ops.stop_gradient(drawn),
+    ]
+    x = _block(layers.Concatenate(dtype=dtype, name="seen")(seen), widths[0], dtype, "second_encode0")
+    marked, opinion = _u_net(x, widths, dtype, "second_")
+    defect = _unfolded(marked, 1, FIELD // 2, "linear", "mark", bias=RARE)
+    pooled = [ops.max(opinion, axis=(1, 2)), ops.mean(opinion, axis=(1, 2))]
+    anomalous = layers.Dense(1, dtype="float32", name="judge")(ops.cast(ops.concatenate(pooled, axis=-1), "float32"))
+
+    features = layers.Activation("linear", dtype="float32", name="features")(features)
+    means, spreads = usual or ([0.0] * EVIDENCE, [1.0] * EVIDENCE)
+    found = layers.Rescaling(
+        [1 / spread for spread in spreads],
+        [-mean / spread for mean, spread in zip(means, spreads, strict=True)],
+        dtype="float32",
+        name="evidence",
+    )(evidence(image, restored, expected, defect))
+    outputs = [restored, expected, defect, anomalous, features, found]
     return keras.Model(image, outputs, name=f"restoration_{preset}")
 
 
@@ -57,29 +95,46 @@ def high_pass(image: keras.KerasTensor) -> keras.KerasTensor:
     return ops.multiply(ops.subtract(grey, blurred), 4.0)
 
 
-def fold(x: keras.KerasTensor, side: int) -> keras.KerasTensor:
-    """Fold each `side` x `side` field of pixels into channels: [N, H, W, C] -> [N, H/side, W/side, side * side
-    * C].
+def _unfolded(
+    x: keras.KerasTensor, channels: int, factor: int, activation: str, name: str, bias: float = 0.0
+) -> keras.KerasTensor:
+    """Return [N, H, W, C] drawn larger by `factor`, in float32."""
+    return layers.Conv2DTranspose(
+        channels,
+        2 * factor,
+        strides=factor,
+        padding="same",
+        dtype="float32",
+        activation=activation,
+        bias_initializer=keras.initializers.Constant(bias),
+        name=name,
+    )(x)
+
+
+def _u_net(
+    x: keras.KerasTensor, channels: Sequence[int], dtype: str, name: str
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return what a U-Net makes of `x`, at its size, and its bottleneck.
+
+    Skips are added and not concatenated, which at the same width takes less than half the arithmetic.
     """
-    _, height, width, channels = x.shape
-    x = ops.reshape(x, (-1, height // side, side, width // side, side, channels))
-    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, height // side, width // side, side * side * channels))
+    skips = [x]
+    for level, width in enumerate(channels[1:], start=1):
+        x = _block(x, width, dtype, f"{name}down{level}", strides=2)
+        x = _block(x, width, dtype, f"{name}encode{level}")
+        skips.append(x)
+    bottleneck = x
+    for level in reversed(range(len(channels) - 1)):
+        x = _block(x, channels[level], dtype, f"{name}narrow{level}", size=1)
+        x = layers.UpSampling2D(2, interpolation="nearest", dtype=dtype, name=f"{name}up{level}")(x)
+        x = layers.Add(dtype=dtype, name=f"{name}join{level}")([x, skips[level]])
+        x = _block(x, channels[level], dtype, f"{name}decode{level}")
+    return x, bottleneck
 
 
-def unfold(x: keras.KerasTensor, side: int) -> keras.KerasTensor:
-    """Undo `fold`: [N, H, W, side * side * C] -> [N, H * side, W * side, C]."""
-    _, height, width, channels = x.shape
-    x = ops.reshape(x, (-1, height, width, side, side, channels // (side * side)))
-    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, height * side, width * side, channels // (side * side)))
-
-
-def _block(x: keras.KerasTensor, width: int, dtype: str, name: str) -> keras.KerasTensor:
-    x = layers.Conv2D(width, 3, padding="same", use_bias=False, dtype=dtype, name=name)(x)
-    return _norm(x, dtype, f"{name}_norm")
-
-
-def _norm(x: keras.KerasTensor, dtype: str, name: str) -> keras.KerasTensor:
-    x = layers.BatchNormalization(momentum=0.95, dtype=dtype, name=name)(x)
+def _block(
+    x: keras.KerasTensor, width: int, dtype: str, name: str, size: int = 3, strides: int = 1
+) -> keras.KerasTensor:
+    x = layers.Conv2D(width, size, strides=strides, padding="same", use_bias=False, dtype=dtype, name=name)(x)
+    x = layers.BatchNormalization(momentum=0.95, dtype=dtype, name=f"{name}_norm")(x)
     return layers.Activation("relu", dtype=dtype, name=f"{name}_act")(x)

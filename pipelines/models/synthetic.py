@@ -1,139 +1,169 @@
-"""Synthetic defects, drawn on the fly on batches of clean images, for the network to remove. numpy only.
+"""Synthetic defects, drawn on the fly on batches of clean images, for the network to remove and to find. numpy and
+scipy only.
 
-A defect is a mask and a filling. Masks: patches of thresholded smooth noise (Zavrtanik et al., DRAEM, ICCV
-2021), thin curved scratches, soft blots. Fillings: a displaced part of another image of the batch (Schlüter et
-al., NSA, ECCV 2022) or of the same one, one colour, a shade, noise. Half of the images get one to three
-defects.
+A defect is a shape (`pipelines.models.masks`) and a filling: a part of another image of the set or of the same one
+(Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, or the
+surroundings drawn in, so that what was there is gone. Half of the images get one to three defects.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
-Floats = NDArray[np.float32]
+from pipelines.models.masks import Floats, MaskBank, smooth_noise, turned
 
-DEFECTIVE_SHARE = 0.6
+DEFECTIVE_SHARE = 0.5
+FAINTEST = 0.25
+TEXTURES = 64
+# Of the variance within an image, how much the mean image must keep for the set to count as aligned.
+ALIGNED = 0.1
+COMPARED = 200
 
 
-def augment(images: NDArray[np.uint8], generator: np.random.Generator) -> Floats:
-    """Return uint8 [N, S, S, 3] as float32 in 0 to 1, displaced by up to 4 % and with light varied by up to 10
-    %.
+class Painter:
+    """Paints defects on images of `size` pixels a side; what it paints follows from `seed` and the generator given."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._shapes = MaskBank(size, seed)
+        generator = np.random.default_rng([seed, 4])
+        self._textures = [_texture(size, generator) for _ in range(TEXTURES)]
+
+    def add_defects(self, images: Floats, generator: np.random.Generator) -> Floats:
+        """Return a copy of `images` [N, S, S, 3] (0 to 1) of which half have one to three defects."""
+        damaged = images.copy()
+        for index in np.flatnonzero(generator.random(len(images)) < DEFECTIVE_SHARE):
+            for _ in range(int(generator.choice([1, 1, 2, 3]))):
+                fill, wants_area = _FILLINGS[generator.integers(len(_FILLINGS))]
+                shape = self._shapes.shape(generator, wants_area)
+                filling = fill(_Canvas(images, damaged[index], shape, self._textures), generator)
+                cover = (shape * np.float32(_opacity(wants_area, generator)))[..., None]
+                damaged[index] += cover * (filling - damaged[index])
+        return np.clip(damaged, 0, 1, out=damaged)
+
+
+class _Canvas:
+    """What a filling may take from: all images, the one to be damaged, and the shape of the defect."""
+
+    def __init__(self, images: Floats, own: Floats, shape: Floats, textures: list[Floats]) -> None:
+        self.images, self.own, self.shape, self.textures = images, own, shape, textures
+        self.size = len(own)
+
+
+def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bool = False) -> Floats:
+    """Return uint8 [N, S, S, 3] as float32 in 0 to 1, displaced by up to 4 % and with light varied by up to 8 %.
+
+    `turns` also turns and mirrors them, for surfaces that have no upright.
     """
     n, size = images.shape[:2]
     reach = max(1, size // 24)
-    shifts = generator.integers(-reach, reach + 1, (n, 2))
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="symmetric")
-    moved = np.stack(
-        [
-            padded[index, reach + down : reach + down + size, reach + right : reach + right + size]
-            for index, (down, right) in enumerate(shifts)
-        ]
-    )
+    moved = np.empty((n, size, size, 3), np.float32)
+    for index, (down, right) in enumerate(generator.integers(0, 2 * reach + 1, (n, 2))):
+        view = padded[index, down : down + size, right : right + size]
+        moved[index] = turned(view, generator) if turns else view
     gain = generator.uniform(0.92, 1.08, (n, 1, 1, 1)).astype(np.float32)
     offset = generator.uniform(-0.03, 0.03, (n, 1, 1, 1)).astype(np.float32)
-    return np.clip(moved.astype(np.float32) / 255 * gain + offset, 0, 1)
+    return np.clip(moved / 255 * gain + offset, 0, 1)
 
 
-def add_defects(images: Floats, generator: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return copies of `images` [N, S, S, 3] (0 to 1) with defects, and which pixels they cover, bool [N, S,
-    S].
+def is_aligned(images: Any) -> bool:
+    """Return whether the images, uint8 [n, S, S, 3], show something in one place rather than a surface.
+
+    Compared is the variance over positions of the mean image with that of single images: n images of a texture keep
+    1/n of it, an object in a fixed place keeps most.
     """
-    damaged = images.copy()
-    n, size = images.shape[:2]
-    touched = np.zeros((n, size, size), bool)
-    for index in np.flatnonzero(generator.random(n) < DEFECTIVE_SHARE):
-        for _ in range(generator.integers(1, 4)):
-            mask = _MASKS[generator.integers(len(_MASKS))](size, generator)
-            filling = _FILLINGS[generator.integers(len(_FILLINGS))](images, damaged[index], generator)
-            cover = (mask * generator.uniform(0.3, 1.0)).astype(np.float32)[..., None]
-            damaged[index] += cover * (filling - damaged[index])
-            touched[index] |= mask > 0.1
-    return np.clip(damaged, 0, 1, out=damaged), touched
+    rows = np.unique(np.linspace(0, len(images) - 1, min(COMPARED, len(images))).round().astype(int))
+    chosen = images[rows]
+    side = chosen.shape[1] // 32
+    coarse = chosen.astype(np.float32).mean(axis=-1)[:, : 32 * side, : 32 * side]
+    coarse = coarse.reshape(len(rows), 32, side, 32, side).mean(axis=(2, 4))
+    within = coarse.var(axis=(1, 2)).mean()
+    return bool(coarse.mean(axis=0).var() > (ALIGNED + 1 / len(rows)) * within)
 
 
-def smooth_noise(size: int, cells: int, generator: np.random.Generator) -> Floats:
-    """Return noise [size, size] about -1 to 1 that varies over `cells` fields a side, by bilinear
-    interpolation.
-    """
-    grid = generator.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
-    at = np.linspace(0, cells, size, endpoint=False, dtype=np.float32)
-    low = at.astype(np.intp)
-    part = at - low
-    part = part * part * (3 - 2 * part)
-    rows = grid[low] * (1 - part)[:, None] + grid[low + 1] * part[:, None]
-    return rows[:, low] * (1 - part) + rows[:, low + 1] * part
+def _opacity(area: bool, generator: np.random.Generator) -> float:
+    """Return how far a filling covers what was there; a part of an image mostly covers it wholly."""
+    if area:
+        return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
+    return float(np.exp(generator.uniform(np.log(FAINTEST), 0)))
 
 
-def _patch(size: int, generator: np.random.Generator) -> Floats:
-    """A few irregular patches: smooth noise above a level, within a blot, so that most stay small."""
-    noise = smooth_noise(size, int(2 ** generator.integers(2, 6)), generator)
-    inside = _blot(size, generator, 0.08, 0.35) > 0.3
-    return np.clip((noise - generator.uniform(0.0, 0.3)) * 8, 0, 1) * inside
+def _of_another(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    other = turned(canvas.images[generator.integers(len(canvas.images))], generator)
+    return np.roll(other, generator.integers(canvas.size, size=2), (0, 1))
 
 
-def _blot(size: int, generator: np.random.Generator, least: float = 0.02, most: float = 0.2) -> Floats:
-    """A soft elliptic blot with radii of `least` to `most` of the side."""
-    centre = generator.uniform(0, size, 2)
-    radii = size * np.exp(generator.uniform(np.log(least), np.log(most), 2))
-    turn = generator.uniform(0, np.pi)
-    rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    down, right = rows - centre[0], columns - centre[1]
-    along = (down * np.cos(turn) + right * np.sin(turn)) / radii[0]
-    across = (right * np.cos(turn) - down * np.sin(turn)) / radii[1]
-    distance = along * along + across * across
-    return np.exp(-(distance ** generator.choice([1.0, 2.0, 4.0]))).astype(np.float32)
+def _displaced(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    reach = canvas.size // 4
+    return np.roll(turned(canvas.own, generator), generator.integers(-reach, reach + 1, 2), (0, 1))
 
 
-def _scratch(size: int, generator: np.random.Generator) -> Floats:
-    """A thin curve: a quadratic Bézier of one to three pixels' width, its course shaken by smooth noise."""
-    start = generator.uniform(0, size, 2)
-    length, turn = size * generator.uniform(0.1, 0.8), generator.uniform(0, 2 * np.pi)
-    end = start + length * np.array([np.sin(turn), np.cos(turn)])
-    bend = (start + end) / 2 + generator.normal(0, length * 0.2, 2)
-    steps = np.linspace(0, 1, int(3 * length) + 2)[:, None]
-    course = (1 - steps) ** 2 * start + 2 * steps * (1 - steps) * bend + steps**2 * end
-    shake = np.cumsum(generator.normal(0, generator.uniform(0, 0.35), course.shape), axis=0)
-    course = course + shake - shake.mean(axis=0)
-    canvas = np.zeros((size + 4, size + 4), np.float32)
-    for offset in range(int(generator.integers(1, 4))):
-        rows, columns = np.round(course + offset * np.array([np.cos(turn), -np.sin(turn)])).astype(np.intp).T + 2
-        kept = (rows >= 1) & (rows < size + 3) & (columns >= 1) & (columns < size + 3)
-        canvas[rows[kept], columns[kept]] = 1
-    soft = canvas[1:-1, 1:-1] * 0.6 + 0.1 * (
-        canvas[:-2, 1:-1] + canvas[2:, 1:-1] + canvas[1:-1, :-2] + canvas[1:-1, 2:]
-    )
-    return soft[1:-1, 1:-1]
+def _doubled(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    distance, turn = canvas.size * generator.uniform(0.03, 0.2), generator.uniform(0, 2 * np.pi)
+    return np.roll(canvas.own, (int(distance * np.sin(turn)), int(distance * np.cos(turn))), (0, 1))
 
 
-def _of_another(images: Floats, own: Floats, generator: np.random.Generator) -> Floats:
-    other = images[generator.integers(len(images))]
-    other = other[:: generator.choice([1, -1]), :: generator.choice([1, -1])]
-    return np.roll(other, generator.integers(len(own), size=2), (0, 1)) + np.float32(generator.normal(0, 0.1))
+def _erased(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    """What surrounds the shape, drawn into it: normalised convolution (Knutsson and Westin, CVPR 1993)."""
+    kept = (canvas.shape < 0.05).astype(np.float32)
+    sigma = canvas.size / 128 * generator.uniform(3, 9)
+    weight = gaussian_filter(kept, sigma)[..., None]
+    return gaussian_filter(canvas.own * kept[..., None], (sigma, sigma, 0)) / (weight + 1e-3)
 
 
-def _displaced(images: Floats, own: Floats, generator: np.random.Generator) -> Floats:
-    reach = len(own) // 4
-    return np.roll(own, generator.integers(-reach, reach + 1, 2), (0, 1))
+def _blurred(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    sigma = canvas.size / 128 * generator.uniform(1, 5)
+    return gaussian_filter(canvas.own, (sigma, sigma, 0))
 
 
-def _colour(images: Floats, own: Floats, generator: np.random.Generator) -> Floats:
-    if generator.random() < 0.5:
-        return np.broadcast_to(np.float32(generator.uniform(0, 1)), own.shape)
-    return np.broadcast_to(generator.uniform(0, 1, 3).astype(np.float32), own.shape)
+def _colour(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    """One colour, mostly not far from those of the image, plain or grained."""
+    if generator.random() < 0.6:
+        row, column = generator.integers(canvas.size, size=2)
+        colour = canvas.own[row, column] + generator.normal(0, 0.15, 3)
+    elif generator.random() < 0.5:
+        colour = generator.uniform(0, 1, 3)
+    else:
+        colour = np.full(3, generator.uniform(0, 1))
+    grain = canvas.textures[generator.integers(len(canvas.textures))] * np.float32(generator.choice([0, 0.03, 0.08]))
+    return colour.astype(np.float32) + grain[..., None]
 
 
-def _shade(images: Floats, own: Floats, generator: np.random.Generator) -> Floats:
-    return own * np.float32(1 + generator.choice([-1, 1]) * generator.uniform(0.25, 0.8))
+def _shade(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    factor = np.exp(generator.choice([-1, -1, 1]) * generator.uniform(0.1, 1.2))
+    tint = 1 + generator.normal(0, 0.08, 3) if generator.random() < 0.4 else np.ones(3)
+    return canvas.own * (factor * tint).astype(np.float32)
 
 
-def _noise(images: Floats, own: Floats, generator: np.random.Generator) -> Floats:
-    size = len(own)
-    fine = (
-        smooth_noise(size, int(2 ** generator.integers(3, 7)), generator) if size >= 64 else np.zeros_like(own[..., 0])
-    )
-    return own + (fine * np.float32(generator.uniform(0.15, 0.5)))[..., None]
+def _noise(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    grain = canvas.textures[generator.integers(len(canvas.textures))]
+    return canvas.own + (grain * np.float32(generator.uniform(0.05, 0.25)))[..., None]
 
 
-_MASKS = (_patch, _blot, _scratch, _scratch)
-_FILLINGS = (_of_another, _displaced, _colour, _shade, _shade, _noise)
+def _texture(size: int, generator: np.random.Generator) -> Floats:
+    """Return noise [size, size] of standard deviation 1, coarse or fine."""
+    cells = min(size // 2, int(2 ** generator.integers(3, 8)))
+    noise = smooth_noise(size, cells, generator) + smooth_noise(size, cells, generator)
+    return (noise / (noise.std() + 1e-6)).astype(np.float32)
+
+
+# Each with whether it wants a shape that has an inside: what is copied or erased does not show in a line.
+_FILLINGS = (
+    (_of_another, True),
+    (_of_another, True),
+    (_displaced, True),
+    (_doubled, True),
+    (_erased, True),
+    (_erased, True),
+    (_blurred, True),
+    (_colour, False),
+    (_colour, False),
+    (_shade, False),
+    (_shade, False),
+    (_shade, False),
+    (_noise, False),
+)

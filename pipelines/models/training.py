@@ -21,7 +21,7 @@ from pipelines.errors import TrainingFailed
 from pipelines.models.batches import Batch, BatchStream, Images, validation_batches
 from pipelines.models.loss import training_loss
 from pipelines.models.network import build_network
-from pipelines.models.precision import FLOAT32, faster_precision
+from pipelines.models.precision import faster_precision
 from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, TrainingState, as_array
 
 # A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
@@ -31,6 +31,11 @@ VALIDATE_SECONDS = 4.0
 REPORT_SECONDS = 10.0
 CHECKPOINT_SECONDS = 20.0
 CLOCK_GRACE = 0.1
+# Of the weights that are taken in the end: an average over about the last fifty steps.
+AVERAGING = 0.98
+# How many training images tell what evidence is usual, and the least spread (a share of the mean) that counts.
+LOOKED_AT = 256
+LEAST_SPREAD = 0.02
 
 
 class Restoration(keras.Model):
@@ -41,8 +46,8 @@ class Restoration(keras.Model):
         self.network = network
 
     def call(self, image: Any, training: bool = False) -> Any:
-        """Return the restored image and the error expected of it."""
-        return tuple(self.network(image, training=training)[:2])
+        """Return what the loss judges: the restored image, the error expected of it, and the second opinion."""
+        return tuple(self.network(image, training=training)[:4])
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -62,7 +67,7 @@ def fit(
     on_checkpoint: Callable[[TrainingState], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Fitted:
-    """Train on good `images` [n, S, S, 3] uint8 and return the network in float32.
+    """Train on good `images` [n, S, S, 3] uint8 and return the network with its averaged weights, in float32.
 
     `validation` images are only looked at, for the curve. `weights` start a fine-tuning; `state` takes an
     interrupted training up again, its used time counted. `on_progress` is called at the end of each epoch and
@@ -102,7 +107,7 @@ def fit(
         report()
     if on_checkpoint:
         on_checkpoint(training.state())
-    return training.fitted()
+    return training.fitted(images)
 
 
 class _Training:
@@ -123,7 +128,9 @@ class _Training:
         if weights is not None:
             set_weights(self.network, weights)
         self.model = Restoration(self.network)
-        self.optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=1e-4, clipnorm=1.0)
+        self.optimizer = keras.optimizers.AdamW(
+            settings.learning_rate, weight_decay=1e-4, clipnorm=1.0, use_ema=True, ema_momentum=AVERAGING
+        )
         self.model.compile(optimizer=self.optimizer)
         self.optimizer.build(self.network.trainable_variables)
         self.variables = [*self.network.variables, *self.optimizer.variables]
@@ -183,10 +190,11 @@ class _Training:
         arrays = [as_array(variable) for variable in self.variables]
         return TrainingState(self.step, self.elapsed(), self.precision, self.loss.total, self.loss.count, arrays)
 
-    def fitted(self) -> Fitted:
-        """Return what came of the training."""
+    def fitted(self, images: Images) -> Fitted:
+        """Return what came of the training: the averaged weights, and what they find in its images."""
+        self.optimizer.finalize_variable_values(self.network.trainable_variables)
         return Fitted(
-            network=in_float32(self.network, self.settings.preset, self.settings.input_size),
+            network=completed(self.network, self.settings, images),
             epochs=self.step // self.steps_per_epoch,
             steps=self.step,
             seconds=self.elapsed(),
@@ -218,11 +226,24 @@ def set_weights(network: keras.Model, weights: list[NDArray[Any]]) -> None:
     network.set_weights(weights)
 
 
-def in_float32(network: keras.Model, preset: str, input_size: int) -> keras.Model:
-    """Return the same network computing in float32 throughout."""
-    rebuilt = build_network(preset, input_size, FLOAT32)
-    rebuilt.set_weights([np.asarray(weight, np.float32) for weight in network.get_weights()])
-    return rebuilt
+def completed(network: keras.Model, settings: FitSettings, images: Images) -> keras.Model:
+    """Return the network in float32 throughout, with the evidence that is usual in good `images` as its unit."""
+    weights = [np.asarray(weight, np.float32) for weight in network.get_weights()]
+    plain = build_network(settings.preset, settings.input_size)
+    plain.set_weights(weights)
+    rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(int))
+    # Always whole batches: one of another size would make the network compile again.
+    padded = np.resize(rows, -(-len(rows) // settings.batch_size) * settings.batch_size)
+    found = [
+        plain.predict_on_batch(images[part].astype(np.float32) / 255)[-1]
+        for part in padded.reshape(-1, settings.batch_size)
+    ]
+    evidence = np.concatenate(found)[: len(rows)].astype(np.float64)
+    means = evidence.mean(axis=0)
+    spread = np.maximum(evidence.std(axis=0), LEAST_SPREAD * np.abs(means) + 1e-6)
+    whole = build_network(settings.preset, settings.input_size, usual=(means.tolist(), spread.tolist()))
+    whole.set_weights(weights)
+    return whole
 
 
 def _loss(logs: Any) -> float:

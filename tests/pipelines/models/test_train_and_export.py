@@ -65,7 +65,7 @@ def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, b
     graph = ScoringGraph(path, 32, "fit", threads=1)
     together = score(graph, images, batch_size=4)
     assert [one.score for one in together] == pytest.approx([score(graph, [image])[0].score for image in images])
-    assert {one.error_map.shape for one in together} == {(32, 32)}
+    assert {one.error_map.shape for one in together} == {(16, 16)}
 
     # Fine-tuning takes the weights up: it begins far below where training from scratch began.
     follower = run | {
@@ -77,7 +77,7 @@ def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, b
     tuned: list[str] = []
     run_module("pipelines.train", {"run": follower, "pack": pack}, tuned.append)
     assert any("starting from the champion's weights" in line for line in tuned)
-    assert first_loss(tuned) < 0.7 * first_loss(lines)
+    assert first_loss(tuned) < 0.85 * first_loss(lines)
 
 
 def first_loss(lines: list[str]) -> float:

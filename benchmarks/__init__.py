@@ -1,0 +1,1 @@
+"""Programs that measure, on real images and real clocks, what the README promises."""

@@ -1,0 +1,169 @@
+"""How well defects are found on real images: `python -m benchmarks.accuracy FOLDER… --minutes 10 --seeds 3`.
+
+Trains on `train/good` of each set alone, sets the threshold on a quarter of it that is held back, and judges once on
+`test/`. Beside it, in the same run, the baselines. What was measured once, by the same code on the same files, is read
+from `var/benchmarks/`, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.baselines import BASELINES
+from benchmarks.folders import read_set
+from benchmarks.measure import OURS
+from pipelines.errors import InspectlineError
+from pipelines.settings import REPOSITORY
+from pipelines.subprocess import run_module
+
+CACHE = REPOSITORY / "var" / "benchmarks"
+# What a figure depends on; a change of any of these files measures anew.
+OUR_CODE = ("pipelines/models/*.py", "pipelines/prepare.py", "pipelines/score.py", "pipelines/export.py")
+BASELINE_CODE = ("benchmarks/baselines.py", "pipelines/prepare.py")
+# Neither the seed nor the time changes what these find.
+TIMELESS = ("brightness", "PCA")
+
+COLUMNS: list[tuple[str, Callable[[dict[str, Any]], float | None]]] = [
+    ("AUROC", lambda one: one["auroc"]["value"]),
+    ("AP", lambda one: one["average_precision"]["value"]),
+    ("F1", lambda one: one["f1"]["value"]),
+    ("recall", lambda one: one["recall"]["value"]),
+    ("promised", lambda one: one["promised_fpr"]),
+    ("FPR", lambda one: one["fpr"]["value"]),
+    ("pixel AUROC", lambda one: one["pixel_auroc"] and one["pixel_auroc"]["value"]),
+    ("AUPRO", lambda one: one["aupro"] and one["aupro"]["value"]),
+    ("images/s", lambda one: one.get("images_per_second")),
+    ("ms/image", lambda one: one.get("milliseconds_an_image")),
+]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what the arguments ask for, print the table, and return the exit status."""
+    asked = _parser().parse_args(arguments)
+    results: list[dict[str, Any]] = []
+    try:
+        for folder in asked.folders:
+            results += _measure_set(folder, asked)
+    except InspectlineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print()
+    print(table(results))
+    if asked.json:
+        asked.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return 0
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return results as a Markdown table: every seed, then mean and spread (standard deviation) over the seeds."""
+    names = ["set", "method", "seed", *(name for name, _ in COLUMNS), "95 % interval of AUROC", "promise"]
+    lines = [_row(names), _row(["---"] * len(names))]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in results:
+        groups.setdefault((one["set"], one["method"]), []).append(one)
+    for (name, method), group in groups.items():
+        for one in group:
+            low, high = one["auroc"]["low"], one["auroc"]["high"]
+            kept = "kept" if one["promise_kept"] else "broken"
+            cells = [_number(column(one)) for _, column in COLUMNS]
+            lines.append(_row([name, method, str(one["seed"]), *cells, f"{low:.3f}–{high:.3f}", kept]))
+        if len(group) > 1:
+            cells = [_mean([column(one) for one in group]) for _, column in COLUMNS]
+            kept = f"{sum(one['promise_kept'] for one in group)} of {len(group)}"
+            lines.append(_row([f"**{name}**", method, "mean", *cells, "", kept]))
+        for kind in sorted(group[0]["auroc_by_type"]) if len(group[0]["auroc_by_type"]) > 1 else []:
+            cells = [_mean([one["auroc_by_type"][kind]["value"] for one in group])] + [""] * (len(COLUMNS) - 1)
+            lines.append(_row([f"{name}, {kind}", method, "mean", *cells, "", ""]))
+    return "\n".join(lines)
+
+
+def _measure_set(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    images = read_set(folder, asked.types)
+    results = []
+    for method in [OURS, *([] if asked.no_baselines else BASELINES)]:
+        for seed in range(asked.seeds):
+            job = {
+                "folder": str(folder.resolve()),
+                "types": asked.types,
+                "method": method,
+                "preset": asked.preset,
+                "seed": asked.first_seed + seed,
+                "minutes": asked.minutes,
+                "rate": asked.rate,
+            }
+            results.append({"set": images.name, **job, **_measured(job, images.digest())})
+            if method in TIMELESS:
+                break
+    return results
+
+
+def _measured(job: dict[str, Any], files: str) -> dict[str, Any]:
+    """Return the figures of a job, from the cache where it was done before."""
+    code = OUR_CODE if job["method"] == OURS else BASELINE_CODE
+    told = {name: value for name, value in job.items() if name != "folder"}
+    if job["method"] in TIMELESS:
+        told |= {"minutes": 0}
+    key = hashlib.sha256(json.dumps([told, files, _digest(code)], sort_keys=True).encode()).hexdigest()[:24]
+    path = CACHE / f"{key}.json"
+    title = f"{Path(job['folder']).name}, {job['method']}, seed {job['seed']}"
+    if path.is_file():
+        print(f"{title}: measured before", flush=True)
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    print(f"{title}: {job['minutes']:g} min", flush=True)
+    result = run_module("benchmarks.measure", {"job": job}, lambda line: print(f"    {line}", flush=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    partial.replace(path)
+    print(f"    AUROC {result['auroc']['value']:.3f}", flush=True)
+    return result
+
+
+def _digest(patterns: tuple[str, ...]) -> str:
+    """Return a name of the content of source files."""
+    found = hashlib.sha256()
+    for pattern in patterns:
+        for path in sorted(REPOSITORY.glob(pattern)):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 1.5 else f"{value:.1f}"
+
+
+def _mean(values: list[float | None]) -> str:
+    found = [value for value in values if value is not None]
+    return f"{_number(float(np.mean(found)))} ± {_number(float(np.std(found)))}" if found else "–"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="sets in the layout of MVTec AD")
+    parser.add_argument("--minutes", type=float, default=10, help="time of each training (10)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many trainings of each (3)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of the seeds (0)")
+    parser.add_argument("--preset", choices=["small", "base", "large"], default="small")
+    parser.add_argument("--rate", type=float, default=0.01, help="the false-positive rate to promise (0.01)")
+    parser.add_argument("--types", nargs="+", help="judge these defect types only")
+    parser.add_argument("--no-baselines", action="store_true", help="leave the baselines out")
+    parser.add_argument("--json", type=Path, help="write all figures, scores included, to this file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

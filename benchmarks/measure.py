@@ -1,0 +1,149 @@
+"""`python -m benchmarks.measure <job.json> <result.json>`: one training on one set, judged once on its test images.
+
+A process of its own, started by `benchmarks.accuracy`, so that no training inherits memory or threads of another.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.baselines import BASELINES
+from benchmarks.folders import ImageSet, read_mask, read_pixels, read_set
+from pipelines import metrics
+from pipelines.intervals import clopper_pearson
+from pipelines.metrics import Confusion
+from pipelines.pixel_metrics import PixelCounts, pixel_figures
+from pipelines.prepare import prepare, restore_map
+from pipelines.project import ModelSettings
+from pipelines.subprocess import main
+from pipelines.threshold import conformal
+
+OURS = "Inspectline"
+CHUNK = 32
+
+# From files to their scores, and to their error maps at the images' own size (None without maps).
+Detector = Callable[[list[Path]], Iterator[tuple[float, NDArray[np.float32] | None]]]
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """Train `method` on a set by one seed and judge it.
+
+    `job` has `folder`, `types` (or None), `method`, `preset`, `seed`, `minutes` or `steps`, and `rate`, the promised
+    false-positive rate. Returns the figures as plain JSON, each test image's score among them. Raises BadSet, BadImage.
+    """
+    images = read_set(Path(job["folder"]), job["types"])
+    fitted, held_back = images.split(job["seed"])
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        trainer = _ours if job["method"] == OURS else _baseline
+        detector, told = trainer(job, fitted, Path(folder))
+        validation = [value for value, _ in detector(held_back)]
+        return {**told, "fitted_images": len(fitted), **judge(images, detector, validation, job["rate"])}
+
+
+def judge(images: ImageSet, detector: Detector, validation: list[float], rate: float) -> dict[str, Any]:
+    """Set the threshold on the validation scores and return every figure of the test images, for all defects and by
+    type.
+    """
+    threshold = conformal(validation, rate)
+    scores, pixels = np.empty(len(images.test)), PixelCounts()
+    for place, (score, error_map) in enumerate(detector([one.file for one in images.test])):
+        scores[place] = score
+        if error_map is not None:
+            mask = read_mask(images.test[place], *error_map.shape)
+            if mask is not None:
+                pixels.add(error_map, mask)
+    types = np.array([one.type for one in images.test])
+    good = scores[types == "good"]
+    verdicts = Confusion.at(threshold.value, good, scores[types != "good"])
+    alarms = clopper_pearson(verdicts.false_positive, verdicts.good)
+    located = pixel_figures(pixels) if pixels.usable else None
+    return {
+        "auroc": metrics.auroc(good, scores[types != "good"]).to_json(),
+        "average_precision": metrics.average_precision(good, scores[types != "good"]).to_json(),
+        "auroc_by_type": {
+            one: metrics.auroc(good, scores[types == one]).to_json() for one in sorted(set(types) - {"good"})
+        },
+        "threshold": threshold.value,
+        "f1": metrics.f1(verdicts).to_json(),
+        "recall": metrics.recall(verdicts).to_json(),
+        "promised_fpr": threshold.promised,
+        "fpr": alarms.to_json(),
+        # Both sides are uncertain: the rate that n validation scores realise, and the rate that m test images show.
+        "promise_kept": bool(alarms.low <= threshold.realised.high and alarms.high >= threshold.realised.low),
+        "pixel_auroc": located.pixel_auroc.to_json() if located else None,
+        "aupro": located.aupro.to_json() if located else None,
+        "validation_images": len(validation),
+        "scores": {"type": types.tolist(), "score": scores.tolist()},
+    }
+
+
+def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
+    from pipelines.export import write_graph
+    from pipelines.graph import ScoringGraph
+    from pipelines.models.inspection import inspection_model
+    from pipelines.models.progress import FitSettings
+    from pipelines.models.training import fit
+    from pipelines.score import score
+
+    model = ModelSettings(preset=job["preset"])
+    pixels = np.stack([prepare(read_pixels(file), model.input_size, model.resize) for file in files])
+    limit = {"epochs": 1_000_000, "seconds": 60 * job["minutes"]}
+    settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=job["seed"], **limit)
+    fitted = fit(pixels, settings, on_progress=lambda progress: print(progress, flush=True))
+    path = write_graph(inspection_model(fitted.network), folder / "model.onnx")
+    graph = ScoringGraph(path, model.input_size, model.resize, threads=2)
+
+    def detect(wanted: list[Path]) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
+        for start in range(0, len(wanted), CHUNK):
+            chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
+            for image, one in zip(chunk, score(graph, chunk), strict=True):
+                yield one.score, restore_map(one.error_map, image.shape[0], image.shape[1], model.resize)
+
+    def milliseconds() -> float:
+        first = read_pixels(files[0])
+        times = []
+        for _ in range(60):
+            start = time.perf_counter()
+            score(graph, [first])
+            times.append(time.perf_counter() - start)
+        return 1000 * float(np.median(times[10:]))
+
+    return detect, {
+        "steps": fitted.steps,
+        "seconds": fitted.seconds,
+        "images_per_second": fitted.images_per_second,
+        "precision": fitted.precision,
+        "milliseconds_an_image": milliseconds(),
+    }
+
+
+def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
+    model = ModelSettings(preset=job["preset"])
+
+    def prepared(wanted: list[Path]) -> NDArray[np.uint8]:
+        return np.stack([prepare(read_pixels(file), model.input_size, model.resize) for file in wanted])
+
+    baseline = BASELINES[job["method"]]()
+    baseline.fit(prepared(files), 60 * job["minutes"], job["seed"])
+
+    def detect(wanted: list[Path]) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
+        for start in range(0, len(wanted), CHUNK):
+            chunk = wanted[start : start + CHUNK]
+            scores, maps = baseline.judge(prepared(chunk))
+            for place, file in enumerate(chunk):
+                height, width, _ = read_pixels(file).shape
+                error_map = None if maps is None else restore_map(maps[place], height, width, model.resize)
+                yield float(scores[place]), error_map
+
+    return detect, {}
+
+
+if __name__ == "__main__":
+    main(measure)
