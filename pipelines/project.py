@@ -42,7 +42,7 @@ class ModelSettings(_Section):
     input_size: int = Field(default=128, ge=32, le=1024, multiple_of=32)
     resize: Literal["fit", "stretch"] = "fit"
     score: Literal["fused", "reconstruction"] = "fused"
-    epochs: int = Field(default=60, ge=1, le=10_000)
+    epochs: int = Field(default=1000, ge=1, le=10_000)
     batch_size: int = Field(default=16, ge=1, le=1024)
     time_budget_minutes: float = Field(default=10, gt=0, le=10_080)
     seed: int = Field(default=0, ge=0, lt=2**31)

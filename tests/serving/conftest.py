@@ -143,7 +143,7 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """Return what /status says."""
-        answer: dict[str, Any] = self.session.get(f"{self.address}/status", timeout=10).json()
+        answer: dict[str, Any] = self.session.get(f"{self.address}/status", timeout=30).json()
         return answer
 
     def until_version(self, version: str, seconds: float = 20) -> "Server":
