@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from pipelines.intervals import CONFIDENCE, Estimate, clopper_pearson, normal_quantile, wilson
 
 DRAWS = 20_000
+# Below it, a count is too far from normal for an interval on the logit scale.
+LEAST_SPREAD = 5
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ def average_precision(good: ArrayLike, anomalies: ArrayLike) -> Estimate:
     """Return average precision, the sum over thresholds of (recall gained) x precision, without interpolation.
 
     Depends on the share of anomalies among the test images. The interval is Boyd, Eng and Page's logit interval ("Area
-    under the precision-recall curve", ECML 2013), which takes the number of anomalies for the number of trials; at
-    exactly 1 it is Wilson's interval of as many. Raises ValueError if either is empty.
+    under the precision-recall curve", ECML 2013), which takes the number of anomalies n for the number of trials;
+    where n AP (1 - AP) is below 5, and that interval would span nearly everything, it is Wilson's interval of as many.
+    Raises ValueError if either is empty.
     """
     good, anomalies = _sides(good, anomalies)
     scores = np.concatenate([good, anomalies])
@@ -94,9 +97,10 @@ def average_precision(good: ArrayLike, anomalies: ArrayLike) -> Estimate:
     found = np.cumsum(is_anomaly)[last_of_ties]
     precision, gained = found / (last_of_ties + 1), np.diff(found, prepend=0) / len(anomalies)
     area = min(1.0, float(np.sum(gained * precision)))
-    if area >= 1:
-        return wilson(len(anomalies), len(anomalies))
-    half = normal_quantile(0.5 + CONFIDENCE / 2) / math.sqrt(len(anomalies) * area * (1 - area))
+    spread = len(anomalies) * area * (1 - area)
+    if spread < LEAST_SPREAD:
+        return wilson(area * len(anomalies), len(anomalies))
+    half = normal_quantile(0.5 + CONFIDENCE / 2) / math.sqrt(spread)
     logit = math.log(area / (1 - area))
     return Estimate(area, _expit(logit - half), _expit(logit + half))
 

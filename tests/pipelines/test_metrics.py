@@ -79,6 +79,13 @@ def test_average_precision_when_perfect_has_an_interval_of_some_width():
     assert 0.7 < found.low < 0.95
 
 
+def test_average_precision_when_nearly_perfect_has_no_absurd_interval():
+    good, anomalies = [0.0] * 15 + [1.5], [1.0] + [2.0] * 47
+    found = metrics.average_precision(good, anomalies)
+    assert 0.999 < found.value < 1
+    assert 0.9 < found.low < found.value <= found.high
+
+
 @pytest.mark.parametrize("figure", [metrics.auroc, metrics.average_precision])
 @pytest.mark.parametrize("sides", [([], [1.0]), ([1.0], [])])
 def test_curves_without_one_side_refuse(figure, sides):
