@@ -26,8 +26,14 @@ from pipelines.subprocess import run_module
 
 CACHE = REPOSITORY / "var" / "benchmarks"
 # What a figure depends on; a change of any of these files measures anew.
-OUR_CODE = ("pipelines/models/*.py", "pipelines/prepare.py", "pipelines/score.py", "pipelines/export.py")
-BASELINE_CODE = ("benchmarks/baselines.py", "pipelines/prepare.py")
+JUDGING_CODE = (
+    "benchmarks/measure.py",
+    "benchmarks/folders.py",
+    *(f"pipelines/{name}.py" for name in ("images", "prepare", "project", "threshold", "intervals", "metrics")),
+    "pipelines/pixel_metrics.py",
+)
+OUR_CODE = (*JUDGING_CODE, "pipelines/models/*.py", "pipelines/score.py", "pipelines/export.py")
+BASELINE_CODE = (*JUDGING_CODE, "benchmarks/baselines.py")
 # Neither the seed nor the time changes what these find.
 TIMELESS = ("brightness", "PCA")
 
@@ -87,6 +93,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def _measure_set(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     images = read_set(folder, asked.types)
+    files = images.digest()
     results = []
     for method in [OURS, *([] if asked.no_baselines else BASELINES)]:
         for seed in range(asked.seeds):
@@ -99,7 +106,7 @@ def _measure_set(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]
                 "minutes": asked.minutes,
                 "rate": asked.rate,
             }
-            results.append({"set": images.name, **job, **_measured(job, images.digest())})
+            results.append({"set": images.name, **job, **_measured(job, files)})
             if method in TIMELESS:
                 break
     return results

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     from pipelines.score import score
 
     model = ModelSettings(preset=job["preset"])
-    pixels = np.stack([prepare(read_pixels(file), model.input_size, model.resize) for file in files])
+    pixels = _prepared(map(read_pixels, files), model)
     limit = {"epochs": 1_000_000, "seconds": 60 * job["minutes"]}
     settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=job["seed"], **limit)
     fitted = fit(pixels, settings, on_progress=lambda progress: print(progress, flush=True))
@@ -127,22 +127,23 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
 def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
     model = ModelSettings(preset=job["preset"])
 
-    def prepared(wanted: list[Path]) -> NDArray[np.uint8]:
-        return np.stack([prepare(read_pixels(file), model.input_size, model.resize) for file in wanted])
-
     baseline = BASELINES[job["method"]]()
-    baseline.fit(prepared(files), 60 * job["minutes"], job["seed"])
+    baseline.fit(_prepared(map(read_pixels, files), model), 60 * job["minutes"], job["seed"])
 
     def detect(wanted: list[Path]) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
         for start in range(0, len(wanted), CHUNK):
-            chunk = wanted[start : start + CHUNK]
-            scores, maps = baseline.judge(prepared(chunk))
-            for place, file in enumerate(chunk):
-                height, width, _ = read_pixels(file).shape
+            chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
+            scores, maps = baseline.judge(_prepared(chunk, model))
+            for place, image in enumerate(chunk):
+                height, width, _ = image.shape
                 error_map = None if maps is None else restore_map(maps[place], height, width, model.resize)
                 yield float(scores[place]), error_map
 
     return detect, {}
+
+
+def _prepared(images: Iterable[NDArray[np.uint8]], model: ModelSettings) -> NDArray[np.uint8]:
+    return np.stack([prepare(image, model.input_size, model.resize) for image in images])
 
 
 if __name__ == "__main__":

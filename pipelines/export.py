@@ -20,7 +20,7 @@ from pipelines.checkpoints import Checkpoint
 from pipelines.errors import ExportMismatch
 from pipelines.graph import ScoringGraph
 from pipelines.package import GRAPH, WEIGHTS, file_digest
-from pipelines.project import load_project
+from pipelines.project import load_project, model_settings
 from pipelines.score import score
 from pipelines.storage import Storage, split_uri
 from pipelines.subprocess import main
@@ -41,7 +41,8 @@ def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from pipelines.models.inspection import inspection_model, load_network
-    from pipelines.train import model_settings, say, select
+    from pipelines.models.rows import spread
+    from pipelines.train import say, select
 
     bucket, key = split_uri(trained["weights_uri"])
     storage = Storage(bucket)
@@ -49,10 +50,9 @@ def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -
     images = select(pack, "validation")
     if not len(images):
         images = select(pack, "training")
-    rows = np.unique(np.linspace(0, len(images) - 1, min(COMPARED, len(images))).round().astype(int))
+    rows = spread(len(images), COMPARED)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
-        settings = model_settings(run)
-        model = inspection_model(load_network(storage.download(key, Path(folder) / WEIGHTS)), settings.score)
+        model = inspection_model(load_network(storage.download(key, Path(folder) / WEIGHTS)), model_settings(run).score)
         path = write_graph(model, Path(folder) / GRAPH)
         difference, tolerance = compare(model, path, images[rows])
         say(f"exported graph and network differ by {difference:.2e} of score at most; allowed are {tolerance:.2e}")

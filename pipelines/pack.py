@@ -25,7 +25,7 @@ from pipelines.datasets import read_manifest
 from pipelines.errors import BadDataset, BadImage, NotFound
 from pipelines.images import open_image
 from pipelines.prepare import Resize, prepare
-from pipelines.project import load_project
+from pipelines.project import load_project, model_settings
 from pipelines.settings import settings
 from pipelines.storage import Storage, split_uri
 
@@ -57,8 +57,8 @@ def build(run: dict[str, Any]) -> dict[str, Any]:
         StorageError: S3 did not do what was asked; trying again is safe.
     """
     project = load_project(run["project"])
-    model = (run.get("settings") or {}).get("model") or project.model.model_dump()
-    size, resize = int(model["input_size"]), model["resize"]
+    model = model_settings(run)
+    size, resize = model.input_size, model.resize
     storage = Storage(project.bucket)
     folder = f"{project.name}/{run['version_id']}/pack/{size}-{resize}-{PREPARATION}"
     try:

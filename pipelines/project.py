@@ -6,7 +6,7 @@ A mistake names the file, the key, the value and what is allowed, and concerns t
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -254,3 +254,12 @@ def load_project(name: str) -> Project:
         known = ", ".join(sorted(files)) or "none"
         raise SettingsError(f"no project {name!r}: the project files declare {known}")
     return read_project(files[name])
+
+
+def model_settings(run: dict[str, Any]) -> ModelSettings:
+    """Return the model settings that a run was begun with, or those of its project's file if it names none.
+
+    Raises SettingsError as `load_project` does.
+    """
+    told = (run.get("settings") or {}).get("model")
+    return ModelSettings(**told) if told else load_project(run["project"]).model

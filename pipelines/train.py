@@ -18,7 +18,7 @@ from pipelines.checkpoints import Checkpoint
 from pipelines.errors import StorageError, TrainingFailed
 from pipelines.package import WEIGHTS
 from pipelines.package_store import package_uri
-from pipelines.project import ModelSettings, load_project
+from pipelines.project import load_project, model_settings
 from pipelines.storage import Storage, split_uri
 from pipelines.subprocess import main
 
@@ -109,11 +109,6 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
     if params.get("start_from") == "champion":
         return replace(settings, learning_rate=settings.learning_rate * FINE_TUNING)
     return settings
-
-
-def model_settings(run: dict[str, Any]) -> ModelSettings:
-    """Return the model settings that the run was begun with."""
-    return ModelSettings(**run["settings"]["model"]) if "settings" in run else load_project(run["project"]).model
 
 
 def select(pack: dict[str, Any], subset: str) -> Selection:
@@ -208,12 +203,11 @@ def picture(fitted: Fitted, images: Selection, settings: FitSettings, folder: Pa
     from pipelines.models.pictures import reconstruction_sheet
     from pipelines.models.progress import as_array
     from pipelines.models.resample import doubled
-    from pipelines.models.scoring import relative_error
 
     count = min(SHOWN, len(images))
     ((damaged, clean),) = validation_batches(images, count, settings.seed, most=count)
-    restored, expected, *_ = fitted.network(damaged, training=False)
-    errors = as_array(doubled(relative_error(damaged, restored, expected)))[..., 0]
+    restored, *_, error, _ = fitted.network(damaged, training=False)
+    errors = as_array(doubled(error))[..., 0]
     path = folder / "reconstructions.png"
     reconstruction_sheet(clean, damaged, as_array(restored), errors).save(path)
     return path

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.models.masks import Floats
+from pipelines.models.rows import spread, whole_batches
 from pipelines.models.synthetic import Painter, augment, is_aligned
 
 Batch = tuple[Floats, Floats]
@@ -77,16 +78,12 @@ def validation_batches(images: Images, batch_size: int, seed: int, most: int = 6
     """Return fixed batches to follow the loss on: at most `most` images spread over `images`, always whole
     batches.
 
-    A small set is repeated to fill its last batch: a batch of another size would make the network compile
-    again.
+    A small set is repeated to fill its last batch.
     """
     if len(images) == 0:
         return []
-    rows = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int))
-    count = -(-len(rows) // batch_size)
-    rows = np.resize(rows, count * batch_size)
     painter, batches = Painter(_side(images), seed), []
-    for number, part in enumerate(rows.reshape(count, batch_size)):
+    for number, part in enumerate(whole_batches(spread(len(images), most), batch_size)):
         generator = np.random.default_rng([seed, 2, number])
         clean = augment(images[part], generator)
         batches.append((painter.add_defects(clean, generator), clean))

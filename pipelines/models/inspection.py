@@ -9,7 +9,7 @@ from keras import ops
 
 from pipelines.errors import BadPackage
 from pipelines.graph import first_line
-from pipelines.models.scoring import embedding, fused_score, reconstruction_score, relative_error, weighted_error
+from pipelines.models.scoring import embedding, fused_score, reconstruction_score, weighted_error
 
 
 def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
@@ -20,8 +20,7 @@ def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
     """
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     scaled = ops.divide(ops.cast(image, "float32"), 255.0)
-    restored, expected, defect, _, features, found = network(scaled, training=False)
-    error = relative_error(scaled, restored, expected)
+    _, _, defect, _, features, error, found = network(scaled, training=False)
     if score == "fused":
         value, shown = fused_score(found), weighted_error(error, defect)
     else:

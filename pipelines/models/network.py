@@ -17,7 +17,7 @@ import keras
 from keras import layers, ops
 
 from pipelines.models.resample import halved
-from pipelines.models.scoring import EVIDENCE, evidence, gradient_error
+from pipelines.models.scoring import EVIDENCE, evidence, gradient_error, relative_error
 
 CHANNELS = {
     "small": (64, 96, 128),
@@ -45,9 +45,10 @@ def build_network(
 ) -> keras.Model:
     """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> `restored` [N, S, S, 3] in 0 to 1, `expected`
     [N, S/2, S/2, 1] (the error it expects of its restoration, at least 0), `defect` [N, S/2, S/2, 1] and `anomalous`
-    [N, 1] (logits that a pixel belongs to a defect, that there is any), `features` [N, h, w, d] (the bottleneck) and
-    `evidence` [N, 6] (`scoring.evidence` in standard deviations from what is `usual`: its means and standard deviations
-    over good images, 0 and 1 unless told). `dtype` is a Keras dtype policy; weights and outputs are float32.
+    [N, 1] (logits that a pixel belongs to a defect, that there is any), `features` [N, h, w, d] (the bottleneck),
+    `error` [N, S/2, S/2, 1] (`scoring.relative_error`) and `evidence` [N, 6] (`scoring.evidence` in standard deviations
+    from what is `usual`: its means and standard deviations over good images, 0 and 1 unless told). `dtype` is a Keras
+    dtype policy; weights and outputs are float32.
     """
     image = keras.Input((input_size, input_size, 3), name="image")
     structure = high_pass(image)
@@ -77,14 +78,15 @@ def build_network(
     anomalous = layers.Dense(1, dtype="float32", name="judge")(ops.cast(ops.concatenate(pooled, axis=-1), "float32"))
 
     features = layers.Activation("linear", dtype="float32", name="features")(features)
+    error = relative_error(image, restored, expected)
     means, spreads = usual or ([0.0] * EVIDENCE, [1.0] * EVIDENCE)
     found = layers.Rescaling(
         [1 / spread for spread in spreads],
         [-mean / spread for mean, spread in zip(means, spreads, strict=True)],
         dtype="float32",
         name="evidence",
-    )(evidence(image, restored, expected, defect))
-    outputs = [restored, expected, defect, anomalous, features, found]
+    )(evidence(error, defect))
+    outputs = [restored, expected, defect, anomalous, features, error, found]
     return keras.Model(image, outputs, name=f"restoration_{preset}")
 
 

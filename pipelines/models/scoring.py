@@ -88,12 +88,12 @@ def relative_error(image: Tensor, restored: Tensor, expected: Tensor) -> Tensor:
     return ops.pad(relative, ((0, 0), (EDGE, EDGE), (EDGE, EDGE), (0, 0)), mode="symmetric")
 
 
-def evidence(image: Tensor, restored: Tensor, expected: Tensor, defect: Tensor) -> Tensor:
+def evidence(error: Tensor, defect: Tensor) -> Tensor:
     """Return [N, 6]: largest value, mean of the highest twentieth, and mean, of the relative error and of the smoothed
-    logits `defect` [N, H/2, W/2, 1].
+    logits `defect`, both [N, H, W, 1].
     """
     found = []
-    for values in (relative_error(image, restored, expected), smooth(defect)):
+    for values in (error, smooth(defect)):
         flat = ops.reshape(values, (-1, values.shape[1] * values.shape[2]))
         highest = ops.top_k(flat, max(1, round(HIGHEST * flat.shape[1])))[0]
         found += [highest[:, 0], ops.mean(highest, axis=1), ops.mean(flat, axis=1)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from pipelines.models.masks import Floats, MaskBank, smooth_noise, turned
+from pipelines.models.rows import spread
 
 DEFECTIVE_SHARE = 0.5
 FAINTEST = 0.25
@@ -76,13 +77,12 @@ def is_aligned(images: Any) -> bool:
     Compared is the variance over positions of the mean image with that of single images: n images of a texture keep
     1/n of it, an object in a fixed place keeps most.
     """
-    rows = np.unique(np.linspace(0, len(images) - 1, min(COMPARED, len(images))).round().astype(int))
-    chosen = images[rows]
+    chosen = images[spread(len(images), COMPARED)]
     side = chosen.shape[1] // 32
     coarse = chosen.astype(np.float32).mean(axis=-1)[:, : 32 * side, : 32 * side]
-    coarse = coarse.reshape(len(rows), 32, side, 32, side).mean(axis=(2, 4))
+    coarse = coarse.reshape(len(chosen), 32, side, 32, side).mean(axis=(2, 4))
     within = coarse.var(axis=(1, 2)).mean()
-    return bool(coarse.mean(axis=0).var() > (ALIGNED + 1 / len(rows)) * within)
+    return bool(coarse.mean(axis=0).var() > (ALIGNED + 1 / len(chosen)) * within)
 
 
 def _opacity(area: bool, generator: np.random.Generator) -> float:

@@ -23,6 +23,7 @@ from pipelines.models.loss import training_loss
 from pipelines.models.network import build_network
 from pipelines.models.precision import faster_precision
 from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, TrainingState, as_array
+from pipelines.models.rows import spread, whole_batches
 
 # A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
 LEAST_STEPS = 20
@@ -231,17 +232,15 @@ def completed(network: keras.Model, settings: FitSettings, images: Images) -> ke
     weights = [np.asarray(weight, np.float32) for weight in network.get_weights()]
     plain = build_network(settings.preset, settings.input_size)
     plain.set_weights(weights)
-    rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(int))
-    # Always whole batches: one of another size would make the network compile again.
-    padded = np.resize(rows, -(-len(rows) // settings.batch_size) * settings.batch_size)
+    rows = spread(len(images), LOOKED_AT)
     found = [
         plain.predict_on_batch(images[part].astype(np.float32) / 255)[-1]
-        for part in padded.reshape(-1, settings.batch_size)
+        for part in whole_batches(rows, settings.batch_size)
     ]
     evidence = np.concatenate(found)[: len(rows)].astype(np.float64)
     means = evidence.mean(axis=0)
-    spread = np.maximum(evidence.std(axis=0), LEAST_SPREAD * np.abs(means) + 1e-6)
-    whole = build_network(settings.preset, settings.input_size, usual=(means.tolist(), spread.tolist()))
+    deviations = np.maximum(evidence.std(axis=0), LEAST_SPREAD * np.abs(means) + 1e-6)
+    whole = build_network(settings.preset, settings.input_size, usual=(means.tolist(), deviations.tolist()))
     whole.set_weights(weights)
     return whole
 

@@ -19,9 +19,9 @@ from pipelines.settings import REPOSITORY
 def test_build_network_of_each_preset_restores_at_full_size_in_range(preset):
     network = build_network(preset, 64)
     image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
-    restored, expected, defect, anomalous, _, found = network(image, training=False)
+    restored, expected, defect, anomalous, _, error, found = network(image, training=False)
     assert tuple(restored.shape) == (2, 64, 64, 3)
-    assert tuple(expected.shape) == tuple(defect.shape) == (2, 32, 32, 1)
+    assert tuple(expected.shape) == tuple(defect.shape) == tuple(error.shape) == (2, 32, 32, 1)
     assert tuple(anomalous.shape) == (2, 1)
     assert tuple(found.shape) == (2, 6)
     values = ops.convert_to_numpy(restored)

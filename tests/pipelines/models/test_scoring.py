@@ -100,8 +100,8 @@ def test_evidence_of_a_defect_that_both_see_is_more_in_every_part(image):
     marked = logits.copy()
     marked[:, 10:13, 20:23] = 3
     expected = np.full((1, 32, 32, 1), 0.05, np.float32)
-    good = ops.convert_to_numpy(evidence(image, image, expected, logits))
-    bad = ops.convert_to_numpy(evidence(damaged, image, expected, marked))
+    good = ops.convert_to_numpy(evidence(relative_error(image, image, expected), logits))
+    bad = ops.convert_to_numpy(evidence(relative_error(damaged, image, expected), marked))
     assert good.shape == bad.shape == (1, 6)
     assert (bad > good).all()
     # Largest, mean of the highest twentieth, mean.
