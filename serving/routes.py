@@ -19,7 +19,7 @@ from serving.logs import request_id
 from serving.predictor import ProjectState, Scored, Serving
 from serving.refusals import Refusal, unavailable
 from serving.service import Service
-from serving.uploads import read_image
+from serving.uploads import read_body
 
 routes = Blueprint("serving", __name__)
 
@@ -40,7 +40,7 @@ def predict(project: str | None = None) -> ResponseReturnValue:
     rules = state.project
     if rules is None:
         raise unavailable(f"project {state.name}: {state.problem or 'its file is not read yet'}")
-    data, source = read_image(request, service().fetcher, rules.bucket)
+    data, source = read_body(request).images[0].load(service().fetcher, rules.bucket)
     try:
         image = open_image(data, max_pixels=rules.image.max_pixels, min_side=rules.image.min_side)
     except BadImage as error:
