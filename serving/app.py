@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from pipelines.errors import InspectlineError
+from serving.access import guard, identify_anybody
 from serving.logs import request_id
 from serving.refusals import Refusal
 from serving.routes import routes
@@ -45,6 +46,9 @@ def create_app(config: ServingSettings | None = None) -> Flask:
     app.register_blueprint(routes)
     app.before_request(_begin)
     app.before_request(service.start)
+    guard(app, identify_anybody)
+    if service.config.auth == "none":
+        _log.warning("INSPECTLINE_AUTH is none: whoever reaches this port may make every call, administration included")
     app.after_request(_end)
     app.register_error_handler(InspectlineError, _refused)
     app.register_error_handler(HTTPException, _http_error)

@@ -14,6 +14,7 @@ from pipelines.errors import BadImage
 from pipelines.images import CONTENT_TYPES, OpenedImage, open_image
 from pipelines.project import Project
 from pipelines.served import image_key
+from serving.access import open_to_all
 from serving.journal import Entry, JournalError
 from serving.logs import request_id
 from serving.predictor import ProjectState, Scored, Serving
@@ -65,6 +66,7 @@ def predict(project: str | None = None) -> ResponseReturnValue:
 
 @routes.get("/status")
 @routes.get("/projects/<project>/status")
+@open_to_all
 def status(project: str | None = None) -> ResponseReturnValue:
     """Tell what serves, since when, and what was refused; without a project, of all projects."""
     held = service()
@@ -81,12 +83,14 @@ def status(project: str | None = None) -> ResponseReturnValue:
 
 
 @routes.get("/health/live")
+@open_to_all
 def live() -> ResponseReturnValue:
     """Tell that the process answers."""
     return {"status": "alive"}
 
 
 @routes.get("/health/ready")
+@open_to_all
 def ready() -> ResponseReturnValue:
     """Tell whether a prediction can be answered: at least one project has a model."""
     waiting = [state.name for state in service().predictor.states() if state.serving is None]

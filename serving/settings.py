@@ -14,7 +14,8 @@ from pipelines.settings import settings
 class ServingSettings:
     """How serving polls, fetches and keeps its journal.
 
-    Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use.
+    Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use. `auth` is
+    `accounts`, or `none` where the network itself is closed.
     """
 
     poll_seconds: float
@@ -25,6 +26,7 @@ class ServingSettings:
     onnx_threads: int
     allowed_buckets: frozenset[str]
     allowed_hosts: frozenset[str]
+    auth: str
 
 
 def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSettings:
@@ -48,6 +50,9 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
     def words(name: str) -> frozenset[str]:
         return frozenset(word.lower() for word in env.get(name, "").replace(",", " ").split())
 
+    auth = env.get("INSPECTLINE_AUTH", "").strip().lower() or "none"
+    if auth not in ("accounts", "none"):
+        raise SettingsError(f"INSPECTLINE_AUTH is {auth!r}: give accounts, or none on a closed network")
     cores = usable_cores()
     journal = env.get("INSPECTLINE_JOURNAL", "").strip()
     return ServingSettings(
@@ -59,6 +64,7 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
         onnx_threads=int(number("INSPECTLINE_ONNX_THREADS", cores, 1, 256)),
         allowed_buckets=words("INSPECTLINE_ALLOWED_BUCKETS"),
         allowed_hosts=words("INSPECTLINE_ALLOWED_HOSTS"),
+        auth=auth,
     )
 
 

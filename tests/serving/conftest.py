@@ -170,7 +170,12 @@ def server(projects: Projects, registry: Registry, database: str, cache: Path, t
     """Serving for the registry's project, not started yet; polls five times a second."""
     projects.write(registry.project)
     made = Server(
-        {"INSPECTLINE_DEFAULT_PROJECT": registry.project, "INSPECTLINE_POLL_SECONDS": "0.2", "HOST": "127.0.0.1"},
+        {
+            "INSPECTLINE_DEFAULT_PROJECT": registry.project,
+            "INSPECTLINE_POLL_SECONDS": "0.2",
+            "INSPECTLINE_AUTH": "none",
+            "HOST": "127.0.0.1",
+        },
         tmp_path / "serving.log",
     )
     yield made

@@ -52,6 +52,7 @@ def test_serving_when_only_its_requirements_are_there_then_it_predicts(
 ):
     monkeypatch.setenv("INSPECTLINE_PROJECTS", str(REPOSITORY / "include" / "projects"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("INSPECTLINE_AUTH", "none")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     package = make_package(tmp_path / "package")
     program = SERVES_ONCE.format(heavy=HEAVY, package=str(package))
