@@ -1,8 +1,13 @@
-"""Gunicorn's threaded worker, except that an idle camera does not hold up its end."""
+"""Gunicorn's threaded worker, except that an idle camera does not hold up its end, nor a refused image its connection."""
+
+import time
+from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
 _GLANCE_SECONDS = 0.2
+_DRAIN_SECONDS = 1.0
+_DRAIN_BYTES = 64 << 20
 
 
 class Worker(ThreadWorker):
@@ -21,3 +26,11 @@ class Worker(ThreadWorker):
             for connection in self.keepalived_conns:
                 connection.timeout = 0
         super().murder_keepalived()
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Read what is left of an image that was refused unread, and tell whether the connection can be used again.
+
+        Gunicorn 26 gives up after 64 kB and closes a connection that the answer has just called alive.
+        """
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        return keepalive and bool(conn.parser.finish_body(deadline=deadline, max_bytes=_DRAIN_BYTES))
