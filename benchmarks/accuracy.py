@@ -29,7 +29,10 @@ CACHE = REPOSITORY / "var" / "benchmarks"
 JUDGING_CODE = (
     "benchmarks/measure.py",
     "benchmarks/folders.py",
-    *(f"pipelines/{name}.py" for name in ("images", "prepare", "project", "threshold", "intervals", "metrics")),
+    *(
+        f"pipelines/{name}.py"
+        for name in ("images", "prepare", "tiling", "project", "threshold", "intervals", "metrics")
+    ),
     "pipelines/pixel_metrics.py",
 )
 OUR_CODE = (*JUDGING_CODE, "pipelines/models/*.py", "pipelines/score.py", "pipelines/export.py")

@@ -24,6 +24,7 @@ from pipelines.prepare import prepare, restore_map
 from pipelines.project import ModelSettings
 from pipelines.subprocess import main
 from pipelines.threshold import conformal
+from pipelines.tiling import parts
 
 OURS = "Inspectline"
 CHUNK = 32
@@ -87,16 +88,19 @@ def judge(images: ImageSet, detector: Detector, validation: list[float], rate: f
 def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
     from pipelines.export import write_graph
     from pipelines.graph import ScoringGraph
+    from pipelines.models.batches import Selection
     from pipelines.models.inspection import inspection_model
     from pipelines.models.progress import FitSettings
     from pipelines.models.training import fit
     from pipelines.score import score
 
     model = ModelSettings(preset=job["preset"])
-    pixels = _prepared(map(read_pixels, files), model)
+    prepared = _prepared(map(read_pixels, files), model)
+    pixels = np.concatenate(prepared)
+    tiles = Selection(pixels, np.arange(len(pixels)), parts(np.array([len(one) for one in prepared])))
     limit = {"epochs": 1_000_000, "seconds": 60 * job["minutes"]}
     settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=job["seed"], **limit)
-    fitted = fit(pixels, settings, on_progress=lambda progress: print(progress, flush=True))
+    fitted = fit(tiles, settings, on_progress=lambda progress: print(progress, flush=True))
     path = write_graph(inspection_model(fitted.network), folder / "model.onnx")
     graph = ScoringGraph(path, model.input_size, model.resize, threads=2)
 
@@ -125,15 +129,16 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
 
 
 def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
-    model = ModelSettings(preset=job["preset"])
+    # The whole image in one square, as their users do.
+    model = ModelSettings(preset=job["preset"], resize="fit")
 
     baseline = BASELINES[job["method"]]()
-    baseline.fit(_prepared(map(read_pixels, files), model), 60 * job["minutes"], job["seed"])
+    baseline.fit(np.concatenate(_prepared(map(read_pixels, files), model)), 60 * job["minutes"], job["seed"])
 
     def detect(wanted: list[Path]) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
         for start in range(0, len(wanted), CHUNK):
             chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
-            scores, maps = baseline.judge(_prepared(chunk, model))
+            scores, maps = baseline.judge(np.concatenate(_prepared(chunk, model)))
             for place, image in enumerate(chunk):
                 height, width, _ = image.shape
                 error_map = None if maps is None else restore_map(maps[place], height, width, model.resize)
@@ -142,8 +147,8 @@ def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Det
     return detect, {}
 
 
-def _prepared(images: Iterable[NDArray[np.uint8]], model: ModelSettings) -> NDArray[np.uint8]:
-    return np.stack([prepare(image, model.input_size, model.resize) for image in images])
+def _prepared(images: Iterable[NDArray[np.uint8]], model: ModelSettings) -> list[NDArray[np.uint8]]:
+    return [prepare(image, model.input_size, model.resize) for image in images]
 
 
 if __name__ == "__main__":

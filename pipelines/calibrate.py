@@ -21,7 +21,7 @@ from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.graph import ScoringGraph
 from pipelines.package import GRAPH, WEIGHTS, read_card, write_card, write_reference
 from pipelines.package_store import fetch_files, package_uri, publish_files, working_folder
-from pipelines.prepare import prepare
+from pipelines.prepare import PreparedImage
 from pipelines.project import ThresholdPolicy, load_project
 from pipelines.registry_client import RegisteredVersion, fetch
 from pipelines.subset_images import prepared_images, score_each
@@ -55,11 +55,11 @@ def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
         made = _collect(run, model, folder)
         graph = ScoringGraph(folder / GRAPH, made["input_size"], made["resize"], threads=2)
         scored: list[tuple[float, NDArray[np.float32]]] = []
-        examples: list[NDArray[np.uint8]] = []
-        for pixels, one in score_each(graph, prepared_images(run, good, graph)):
+        examples: list[PreparedImage] = []
+        for image, one in score_each(graph, prepared_images(run, good, graph)):
             scored.append((one.score, one.embedding))  # without the error maps, which would fill the memory
             if len(examples) < EXAMPLES:
-                examples.append(prepare(pixels, graph.input_size, graph.resize))
+                examples.append(image)
         anomaly_scores = [one.score for _, one in score_each(graph, prepared_images(run, anomalies, graph))]
         if not scored:
             raise NotEnoughImages(
@@ -76,7 +76,7 @@ def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
             sha256=list(good["sha256"]),
             descriptors=_descriptors(run["project"], list(good["sha256"])),
             descriptor_names=list(DESCRIPTORS),
-            examples=np.stack(examples),
+            examples=examples,
         )
         write_card(
             folder,

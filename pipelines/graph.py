@@ -6,9 +6,10 @@ import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pipelines.errors import BadPackage
+from pipelines.project import Resize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,7 +28,7 @@ class ScoringGraph:
 
     path: Path
     input_size: int
-    resize: Literal["fit", "stretch"]
+    resize: Resize
     threads: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 

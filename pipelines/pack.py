@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from pipelines.datasets import read_manifest
 from pipelines.errors import BadDataset, BadImage, NotFound
 from pipelines.images import open_image
-from pipelines.prepare import Resize, prepare
-from pipelines.project import load_project, model_settings
+from pipelines.prepare import prepare, tile_grid
+from pipelines.project import Resize, load_project, model_settings
 from pipelines.settings import settings
 from pipelines.storage import Storage, split_uri
 
@@ -35,13 +35,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 IMAGES, INDEX, CARD = "images.npy", "index.parquet", "pack.json"
 # A change in how images are decoded or prepared makes new packs.
-PREPARATION = 1
+PREPARATION = 2
 KEPT = 8  # packs in the local cache
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A dataset version as arrays: `images` uint8 [n, S, S, 3], read-only and mapped from disk, `index` its rows."""
+    """A dataset version as arrays: `images` uint8 [n, S, S, 3], read-only and mapped from disk, and `index`, its rows.
+
+    A sample's images are the `tiles` ones from its row's `first` on: one, unless it was cut.
+    """
 
     images: NDArray[np.uint8]
     index: pd.DataFrame
@@ -89,8 +92,10 @@ def _build(manifest: pd.DataFrame, size: int, resize: Resize, storage: Storage, 
     """Decode, prepare and upload; the card comes last, so that a pack half written is built anew."""
     with tempfile.TemporaryDirectory(prefix="build-", dir=_shelf()) as work:
         local = Path(work)
-        manifest.to_parquet(local / INDEX, index=False)
-        _decode(list(manifest["key"]), size, resize, storage, local / IMAGES)
+        index = manifest.assign(tiles=_tile_counts(manifest, size, resize))
+        index["first"] = index["tiles"].cumsum() - index["tiles"]
+        index.to_parquet(local / INDEX, index=False)
+        _decode(index, size, resize, storage, local / IMAGES)
         files = {name: _sha256(local / name) for name in (IMAGES, INDEX)}
         digest = _digest(files)
         for name in files:
@@ -101,12 +106,22 @@ def _build(manifest: pd.DataFrame, size: int, resize: Resize, storage: Storage, 
     return card
 
 
-def _decode(keys: list[str], size: int, resize: Resize, storage: Storage, path: Path) -> None:
+def _tile_counts(manifest: pd.DataFrame, size: int, resize: Resize) -> list[int]:
+    grids = (
+        tile_grid(int(height), int(width), size, resize)
+        for height, width in zip(manifest["height"], manifest["width"], strict=True)
+    )
+    return [1 if tiles is None else len(tiles) for tiles in grids]
+
+
+def _decode(index: pd.DataFrame, size: int, resize: Resize, storage: Storage, path: Path) -> None:
     """Write the prepared images of samples, in this order, as one .npy file; several are worked on at a time.
 
     Threads do: Pillow decodes without the interpreter's lock, and reading from S3 waits for the network.
     """
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(keys), size, size, 3))
+    keys, places = list(index["key"]), list(zip(index["first"], index["tiles"], strict=True))
+    shape = (int(index["tiles"].sum()), size, size, 3)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
     def fill(position: int) -> None:
         key = keys[position]
@@ -118,7 +133,8 @@ def _decode(keys: list[str], size: int, resize: Resize, storage: Storage, path: 
                 f"sample {storage.uri(key)} cannot be read any more ({error}): restore it, or withdraw it and freeze "
                 "the dataset again"
             ) from error
-        images[position] = prepare(pixels, size, resize)
+        first, tiles = places[position]
+        images[first : first + tiles] = prepare(pixels, size, resize)
 
     threads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), thread_name_prefix="pack")
     try:

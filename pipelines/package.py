@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -21,6 +22,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from pipelines.errors import BadPackage
 from pipelines.graph import ScoringGraph, first_line
+from pipelines.prepare import PreparedImage
+from pipelines.project import Resize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -32,7 +35,8 @@ REFERENCE = "reference.npz"
 WEIGHTS = "model.keras"
 REQUIRED = (GRAPH, REFERENCE)
 REFERENCE_ARRAYS = ("score", "embedding", "sha256", "descriptors", "descriptor_names")
-EXAMPLES = "examples"  # optional in the reference
+# Optional in the reference: the tiles of some images one after the other, and of each image [tiles, height, width].
+EXAMPLES, EXAMPLE_SHAPES = "examples", "example_shapes"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -60,7 +64,7 @@ class ModelCard(BaseModel):
     project: Annotated[str, Field(min_length=1)]
     preset: str
     input_size: Annotated[int, Field(ge=8, le=4096)]
-    resize: Literal["fit", "stretch"]
+    resize: Resize
     threshold: Finite
     threshold_policy: str
     threshold_detail: dict[str, Any] = Field(default_factory=dict)
@@ -117,10 +121,19 @@ class Package:
     def reference(self) -> dict[str, NDArray[Any]]:
         """The validation set as seen at training.
 
-        Score [n], embedding [n, d], sha256 [n], descriptors [n, k], descriptor_names [k]; examples uint8
-        [m, S, S, 3] if there are any, whose scores are the first m.
+        Score [n], embedding [n, d], sha256 [n], descriptors [n, k], descriptor_names [k]; `examples` has the rest.
         """
         return read_reference(self.folder / REFERENCE)
+
+    @property
+    def examples(self) -> list[PreparedImage]:
+        """The first images of the reference as the graph takes them, if any are kept: its first scores are theirs."""
+        tiles = self.reference.get(EXAMPLES)
+        if tiles is None:
+            return []
+        shapes = self.reference.get(EXAMPLE_SHAPES, np.array([(1, *tiles.shape[1:3])] * len(tiles)))
+        parts = np.split(tiles, np.cumsum(shapes[:, 0])[:-1])
+        return [PreparedImage(part, int(shape[1]), int(shape[2])) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -166,15 +179,18 @@ def write_reference(
     sha256: list[str],
     descriptors: NDArray[np.float64],
     descriptor_names: list[str],
-    examples: NDArray[np.uint8] | None = None,
+    examples: Sequence[PreparedImage] = (),
 ) -> Path:
     """Write `reference.npz` into `folder`.
 
-    Score [n], embedding [n, d], n digests, descriptors [n, k] and their k names. No pickles. `examples`, uint8
-    [m, S, S, 3], are the first m images as prepared: serving scores them again before it takes a version.
+    Score [n], embedding [n, d], n digests, descriptors [n, k] and their k names. No pickles. `examples` are the first
+    images as prepared: serving scores them again before it takes a version.
     """
     path = folder / REFERENCE
-    stored: dict[str, Any] = {} if examples is None else {EXAMPLES: np.asarray(examples, np.uint8)}
+    stored: dict[str, Any] = {}
+    if examples:
+        stored[EXAMPLES] = np.concatenate([one.tiles for one in examples])
+        stored[EXAMPLE_SHAPES] = np.array([(len(one.tiles), one.height, one.width) for one in examples])
     np.savez_compressed(
         path,
         score=np.asarray(score, np.float32),
@@ -194,7 +210,7 @@ def read_reference(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            optional = [name for name in (EXAMPLES,) if name in archive.files]
+            optional = [name for name in (EXAMPLES, EXAMPLE_SHAPES) if name in archive.files]
             arrays = {name: archive[name] for name in (*REFERENCE_ARRAYS, *optional)}
     except KeyError as error:
         raise BadPackage(f"{path}: {first_line(error)}; write the package again") from None

@@ -20,6 +20,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+# How an image gets into the model's square: see `pipelines.prepare`.
+Resize = Literal["fit", "stretch", "tile", "tile2", "tile3", "tile4"]
 
 
 class _Section(BaseModel):
@@ -40,7 +42,7 @@ class ModelSettings(_Section):
 
     preset: Literal["small", "base", "large"] = "small"
     input_size: int = Field(default=128, ge=32, le=1024, multiple_of=32)
-    resize: Literal["fit", "stretch"] = "fit"
+    resize: Resize = "tile"
     score: Literal["fused", "reconstruction"] = "fused"
     epochs: int = Field(default=1000, ge=1, le=10_000)
     batch_size: int = Field(default=16, ge=1, le=1024)

@@ -1,7 +1,7 @@
 """The images of a dataset version's subsets, in the order of their manifest rows, a few in memory at a time.
 
 `prepared_images` takes them from the pack where the pack has what the model takes, else as `original_images` does from
-S3, where they are decoded as they were at ingest. `score()` prepares every image, and leaves a packed one as it is.
+S3, where they are decoded as they were at ingest. `score()` prepares those that are not prepared yet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,9 @@ from pipelines.errors import BadDataset, BadImage, NotFound
 from pipelines.graph import ScoringGraph
 from pipelines.images import open_image, open_mask
 from pipelines.package import Package
+from pipelines.prepare import PreparedImage
 from pipelines.project import load_project
-from pipelines.score import Scored, score
+from pipelines.score import Scored, prepare_image, score
 from pipelines.storage import Storage
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ READERS = 4
 BATCH = 16
 
 Pixels = NDArray[np.uint8]
+Image = TypeVar("Image", Pixels, PreparedImage)
 
 
 def original_images(project: str, rows: pd.DataFrame) -> Iterator[Pixels]:
@@ -60,23 +62,26 @@ def original_images(project: str, rows: pd.DataFrame) -> Iterator[Pixels]:
                 waiting.cancel()
 
 
-def prepared_images(run: dict[str, Any], rows: pd.DataFrame, graph: ScoringGraph) -> Iterator[Pixels]:
-    """Yield for each manifest row the image as `graph` takes it, or as it was sent where the pack has another size."""
+def prepared_images(run: dict[str, Any], rows: pd.DataFrame, graph: ScoringGraph) -> Iterator[PreparedImage]:
+    """Yield for each manifest row the image as `graph` takes it, from what was sent where the pack has another size."""
     from pipelines import pack
 
     built = pack.build(run)
     opened = pack.open_pack(built["uri"], built["digest"])
     if opened.images.shape[1] != graph.input_size or run["settings"]["model"]["resize"] != graph.resize:
-        yield from original_images(run["project"], rows)
+        for pixels in original_images(run["project"], rows):
+            yield prepare_image(graph, pixels)
         return
-    place = {sha256: number for number, sha256 in enumerate(opened.index["sha256"])}
+    index = opened.index.set_index("sha256")[["first", "tiles", "height", "width"]]
+    place = dict(zip(index.index, index.itertuples(index=False), strict=True))
     for sha256 in rows["sha256"]:
         if sha256 not in place:
             raise BadDataset(f"sample {sha256} is in the manifest but not in the pack {built['uri']}: build it again")
-        yield np.asarray(opened.images[place[sha256]])
+        first, tiles, height, width = map(int, place[sha256])
+        yield PreparedImage(np.asarray(opened.images[first : first + tiles]), height, width)
 
 
-def score_each(model: Package | ScoringGraph, images: Iterable[Pixels]) -> Iterator[tuple[Pixels, Scored]]:
+def score_each(model: Package | ScoringGraph, images: Iterable[Image]) -> Iterator[tuple[Image, Scored]]:
     """Yield each image with what the model says of it, scoring a batch at a time."""
     images = iter(images)
     while batch := list(islice(images, BATCH)):

@@ -21,6 +21,7 @@ from pipelines.package_store import package_uri
 from pipelines.project import load_project, model_settings
 from pipelines.storage import Storage, split_uri
 from pipelines.subprocess import main
+from pipelines.tiling import parts
 
 if TYPE_CHECKING:
     from pipelines.models.batches import Selection
@@ -112,12 +113,15 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
 
 
 def select(pack: dict[str, Any], subset: str) -> Selection:
-    """Return the images of one subset of a pack, by reference."""
+    """Return the images of one subset of a pack, or their tiles, by reference."""
     from pipelines.models.batches import Selection
     from pipelines.pack import open_pack
 
     opened = open_pack(pack["uri"], pack["digest"])
-    return Selection(opened.images, np.flatnonzero(opened.index["subset"].to_numpy() == subset))
+    index = opened.index[opened.index["subset"] == subset]
+    tiles = index["tiles"].to_numpy(np.int64)
+    rows = np.concatenate([np.arange(first, first + count) for first, count in zip(index["first"], tiles, strict=True)])
+    return Selection(opened.images, rows, parts(tiles))
 
 
 def starting_weights(run: dict[str, Any]) -> list[np.ndarray] | None:

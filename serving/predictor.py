@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import BadPackage
-from pipelines.package import EXAMPLES, Package
+from pipelines.package import Package
 from pipelines.project import Project
 from pipelines.registry_client import RegisteredVersion
 from pipelines.score import Scored, score
@@ -130,15 +130,14 @@ def load(registered: RegisteredVersion, folder: Path, threads: int) -> Serving:
 
 def _check_on_examples(package: Package) -> None:
     """Score the package's stored examples, or else a probe of our own, so that no request is the first to try it."""
-    reference = package.reference
-    examples = reference.get(EXAMPLES, ())
-    if len(examples) == 0:
+    examples = package.examples
+    if not examples:
         side = package.card.input_size
         ramp = np.linspace(0, 255, side).astype(np.uint8)
         score(package, [np.dstack([np.broadcast_to(ramp, (side, side))] * 3)])
         return
     tolerance = package.card.onnx_tolerance + _PROBE_TOLERANCE * package.card.threshold
-    for stored, scored in zip(reference["score"], score(package, examples), strict=False):
+    for stored, scored in zip(package.reference["score"], score(package, examples), strict=False):
         if abs(float(stored) - scored.score) > tolerance:
             raise BadPackage(
                 f"{package.folder}: scores a stored example {scored.score:.6g} instead of {float(stored):.6g}; "

@@ -21,16 +21,28 @@ Batch = tuple[Floats, Floats]
 
 @dataclass(frozen=True)
 class Selection:
-    """Some rows of a pack's memory map [n, S, S, 3], read only when they are asked for."""
+    """Some rows of a pack's memory map [n, S, S, 3], read only when they are asked for.
+
+    `places` says of each which part of its image it shows, where images are cut: those of one number show the same
+    part. None: each shows the whole.
+    """
 
     images: NDArray[np.uint8]
     rows: NDArray[np.int64]
+    places: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
         return np.asarray(self.images[self.rows[places]])
+
+    def of_one_part(self) -> Selection:
+        """Return those that show the same part of their images: the part that most show."""
+        if self.places is None:
+            return self
+        parts, counts = np.unique(self.places, return_counts=True)
+        return Selection(self.images, self.rows[self.places == parts[counts.argmax()]])
 
 
 Images = NDArray[np.uint8] | Selection
@@ -49,7 +61,7 @@ class BatchStream:
         self._seed = seed
         self._order = lru_cache(maxsize=2)(self._shuffled)
         self._painter = Painter(_side(images), seed)
-        self._turns = not is_aligned(images)
+        self._turns = not is_aligned(images.of_one_part() if isinstance(images, Selection) else images)
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step (from 0)."""

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipelines.graph import ScoringGraph
 from pipelines.package import GRAPH, WEIGHTS, write_card, write_reference
-from pipelines.score import score
+from pipelines.score import prepare_image, score
 
 
 def make_package(
@@ -39,7 +39,8 @@ def make_package(
     (folder / WEIGHTS).write_bytes(b"weights of a test package")
     generator = np.random.default_rng(seed)
     images = [good_image(generator, size) for _ in range(n_reference)]
-    scored = score(ScoringGraph(folder / GRAPH, size, resize, threads=1), images)
+    graph = ScoringGraph(folder / GRAPH, size, resize, threads=1)
+    scored = score(graph, images)
     scores = np.array([one.score for one in scored], np.float32)
     descriptors = np.array([[image.mean(), image.std()] for image in images])
     write_reference(
@@ -49,7 +50,7 @@ def make_package(
         sha256=[f"{index:064x}" for index in range(n_reference)],
         descriptors=np.resize(descriptors, (n_reference, len(descriptor_names))),
         descriptor_names=list(descriptor_names),
-        examples=np.stack(images[:2]),
+        examples=[prepare_image(graph, image) for image in images[:2]],
     )
     fields: dict[str, object] = {
         "project": project,

@@ -61,7 +61,7 @@ def test_calibrate_makes_a_complete_package_with_threshold_reference_and_origin(
         assert list(package.reference["sha256"]) == list(good["sha256"])
         assert tuple(package.reference["descriptor_names"]) == DESCRIPTORS
         assert package.reference["descriptors"].shape == (24, len(DESCRIPTORS))
-        assert package.reference["examples"].shape == (EXAMPLES, 64, 64, 3)
+        assert [one.tiles.shape for one in package.examples] == [(1, 64, 64, 3)] * EXAMPLES
         again = [one.score for one in score(package, package.reference["examples"])]
         np.testing.assert_allclose(again, expected[:EXAMPLES], atol=1e-6)
     assert (card.threshold, card.threshold_policy) == (made["threshold"], "least_cost")

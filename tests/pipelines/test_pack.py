@@ -45,7 +45,7 @@ def test_build_when_run_then_holds_every_image_prepared_in_manifest_order(run, l
     built = build(run)
     opened = open_pack(built["uri"], built["digest"])
     manifest = read_manifest(run["manifest_uri"])
-    assert built["n"] == len(manifest) == len(opened.images)
+    assert built["n"] == len(manifest) == len(opened.index)
     assert opened.images.shape[1:] == (64, 64, 3)
     assert opened.images.dtype == np.uint8
     assert list(opened.index["sha256"]) == list(manifest["sha256"])
@@ -53,7 +53,8 @@ def test_build_when_run_then_holds_every_image_prepared_in_manifest_order(run, l
     for position in range(0, len(manifest), 7):
         data = line.storage.get(manifest["key"][position])
         pixels = open_image(data, max_pixels=10**6, min_side=1).pixels
-        np.testing.assert_array_equal(opened.images[position], prepare(pixels, 64, "fit"))
+        first, tiles = opened.index.loc[position, ["first", "tiles"]]
+        np.testing.assert_array_equal(opened.images[first : first + tiles], prepare(pixels, 64, "tile"))
 
 
 def test_open_pack_when_opened_then_is_mapped_and_read_only(run):

@@ -81,7 +81,7 @@ def test_open_when_a_file_was_altered_says_so(folder, name):
         ({"threshold": "high"}, "threshold: .*number"),
         ({"threshold": float("nan")}, "threshold: .*finite"),
         ({"format": 2}, "format: "),
-        ({"resize": "crop"}, "resize: .*'fit' or 'stretch'"),
+        ({"resize": "crop"}, "resize: .*'fit', 'stretch', 'tile'"),
         ({"surprise": 1}, "surprise: "),
         ({"files": {"../model.onnx": "0" * 64}}, "files"),
         ({"files": {"model.keras": "0" * 64}}, "files does not name model.onnx"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.prepare import placement, prepare, restore_map
+from pipelines.prepare import placement, prepare, restore_map, tile_grid
 
 SIDES = st.integers(1, 300)
 RESIZES = st.sampled_from(["fit", "stretch"])
@@ -20,7 +20,7 @@ def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_prepare_whatever_the_shape_gives_the_same_square_again(height, width, size, resize):
     image = random_image(height, width)
     prepared = prepare(image, size, resize)
-    assert prepared.shape == (size, size, 3)
+    assert prepared.shape == (1, size, size, 3)
     assert prepared.dtype == np.uint8
     assert np.array_equal(prepare(image.copy(order="F"), size, resize), prepared)
 
@@ -34,13 +34,13 @@ def test_prepare_when_the_image_is_even_keeps_its_value(height, width, resize, v
 @given(st.sampled_from([8, 31, 64]), RESIZES, st.integers(0, 1000))
 def test_prepare_when_the_image_has_the_size_changes_nothing(size, resize, seed):
     image = random_image(size, size, seed)
-    assert np.array_equal(prepare(image, size, resize), image)
+    assert np.array_equal(prepare(image, size, resize), image[None])
 
 
 @given(SIDES, SIDES, st.integers(0, 1000))
 def test_prepare_when_fitting_twice_is_the_same_as_once(height, width, seed):
     once = prepare(random_image(height, width, seed), 48, "fit")
-    assert np.array_equal(prepare(once, 48, "fit"), once)
+    assert np.array_equal(prepare(once[0], 48, "fit"), once)
 
 
 @given(SIDES, SIDES, st.sampled_from([16, 64, 128]))
@@ -56,7 +56,7 @@ def test_placement_when_fitting_keeps_proportions_and_stays_inside(height, width
 
 def test_prepare_when_a_long_image_is_fitted_mirrors_it_into_the_margins():
     image = random_image(40, 80)
-    prepared = prepare(image, 80, "fit")
+    (prepared,) = prepare(image, 80, "fit")
     assert np.array_equal(prepared[20:60], image)
     assert np.array_equal(prepared[:20], image[:20][::-1])
     assert np.array_equal(prepared[60:], image[20:][::-1])
@@ -65,13 +65,13 @@ def test_prepare_when_a_long_image_is_fitted_mirrors_it_into_the_margins():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (3000, 1), (2, 500)])
 @pytest.mark.parametrize("resize", ["fit", "stretch"])
 def test_prepare_when_an_image_is_a_pixel_wide_still_gives_the_square(shape, resize):
-    assert prepare(random_image(*shape), 128, resize).shape == (128, 128, 3)
+    assert prepare(random_image(*shape), 128, resize).shape == (1, 128, 128, 3)
 
 
 def test_prepare_when_reducing_averages_instead_of_skipping_pixels():
     stripes = np.zeros((1024, 1024, 3), np.uint8)
     stripes[:, ::2] = 255
-    prepared = prepare(stripes, 128, "fit")[8:-8, 8:-8]
+    prepared = prepare(stripes, 128, "fit")[0, 8:-8, 8:-8]
     assert np.abs(prepared.astype(int) - 127).max() <= 2
 
 
@@ -84,9 +84,10 @@ def test_prepare_when_given_something_else_says_what_it_expects(bad):
         prepare(bad, 16, "fit")
 
 
-def test_prepare_when_the_resize_is_unknown_names_the_allowed_ones():
-    with pytest.raises(ValueError, match="allowed are 'fit' and 'stretch'"):
-        prepare(random_image(4, 5), 16, "crop")  # type: ignore[arg-type]
+@pytest.mark.parametrize("unknown", ["crop", "tile5", "tile1", "tiles"])
+def test_prepare_when_the_resize_is_unknown_names_the_allowed_ones(unknown):
+    with pytest.raises(ValueError, match="allowed are fit, stretch, tile, tile2"):
+        prepare(random_image(4, 5), 16, unknown)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (200, 50), (128, 128)])
@@ -95,9 +96,29 @@ def test_restore_map_when_laid_back_finds_the_spot_where_it_was_in_the_image(hei
     image = np.zeros((height, width, 3), np.uint8)
     row, column = height // 3, 2 * width // 3
     image[row - 3 : row + 4, column - 3 : column + 4] = 255
-    error_map = prepare(image, 128, resize)[..., 0].astype(np.float32)
+    error_map = prepare(image, 128, resize)[0, ..., 0].astype(np.float32)
     restored = restore_map(error_map, height, width, resize)
     assert restored.shape == (height, width)
     found = np.unravel_index(np.argmax(Image.fromarray(restored)), restored.shape)
     assert abs(found[0] - row) <= 4
     assert abs(found[1] - column) <= 4
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (230, 565), (900, 120), (128, 128), (1, 3000)])
+@pytest.mark.parametrize("resize", ["tile", "tile2", "tile4"])
+def test_restore_map_of_tiles_when_stitched_finds_the_spot_where_it_was_in_the_image(height, width, resize):
+    image = np.zeros((height, width, 3), np.uint8)
+    row, column = height // 3, 2 * width // 3
+    reach = max(1, min(height, width) // 20)
+    image[max(0, row - reach) : row + reach + 1, column - reach : column + reach + 1] = 255
+    tiles = prepare(image, 64, resize)
+    grid = tile_grid(height, width, 64, resize)
+    assert grid is not None
+    assert tiles.shape == (len(grid), 64, 64, 3)
+    # An error map has half the side of a tile.
+    maps = tiles[..., 0].reshape(len(tiles), 32, 2, 32, 2).mean(axis=(2, 4), dtype=np.float32)
+    restored = restore_map(grid.stitch(maps), height, width, resize)
+    assert restored.shape == (height, width)
+    found = np.unravel_index(np.argmax(restored), restored.shape)
+    assert abs(found[0] - row) <= max(4, height // 16)
+    assert abs(found[1] - column) <= max(4, width // 16)

@@ -10,7 +10,8 @@ from onnx import helper, load, numpy_helper, save
 from pipelines.errors import BadPackage
 from pipelines.graph import ScoringGraph
 from pipelines.package import Package
-from pipelines.score import score
+from pipelines.prepare import restore_map
+from pipelines.score import prepare_image, score
 from tests.pipelines.packages import defective_image, good_image, make_package
 
 
@@ -53,10 +54,31 @@ def test_score_from_many_threads_on_a_fresh_graph_gives_the_same(package, images
 
 
 def test_score_when_images_are_prepared_already_is_that_of_the_originals(package, images):
-    from pipelines.prepare import prepare
-
-    prepared = np.stack([prepare(image, 64, "fit") for image in images])
+    prepared = [prepare_image(package, image) for image in images]
     assert [one.score for one in score(package, prepared)] == [one.score for one in score(package, images)]
+
+
+def test_score_of_an_image_in_tiles_is_that_of_its_worst_tile_and_its_map_shows_where(tmp_path: Path):
+    tiled = Package.open(make_package(tmp_path / "tiled", size=64, resize="tile"), threads=1)
+    generator = np.random.default_rng(3)
+    long = np.concatenate([good_image(generator, 64) for _ in range(4)], axis=1)
+    spoilt = long.copy()
+    spoilt[20:40, 200:220] = 255
+    good, bad = score(tiled, [long, spoilt])
+    tiles = prepare_image(tiled, spoilt).tiles
+    assert len(tiles) > 3
+    alone = score(tiled, list(tiles))
+    assert bad.score == pytest.approx(max(one.score for one in alone), abs=1e-6)
+    assert good.score < tiled.card.threshold < bad.score
+    np.testing.assert_allclose(bad.embedding, np.mean([one.embedding for one in alone], axis=0), atol=1e-6)
+    heat = restore_map(bad.error_map, 64, 256, "tile")
+    _, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert 190 <= column <= 230
+    # Whatever is beside it, and however its tiles fall into batches.
+    for batch_size in (1, 2, 5, 16):
+        again = score(tiled, [long, spoilt, good_image(generator, 64)], batch_size=batch_size)
+        assert again[1].score == pytest.approx(bad.score, abs=1e-6)
+        np.testing.assert_allclose(again[1].error_map, bad.error_map, atol=1e-6)
 
 
 def test_score_of_no_images_is_no_score(package):
