@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 OUTPUTS = ("score", "error_map", "embedding")
+# What a fused score is made of (`models.scoring.evidence`), if the graph gives it.
+EVIDENCE = "evidence"
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import BadPackage
-from pipelines.graph import OUTPUTS, ScoringGraph
+from pipelines.graph import EVIDENCE, OUTPUTS, ScoringGraph
 from pipelines.package import Package
 from pipelines.prepare import PreparedImage, prepare, tile_grid
+
+# Where the evidence tells means over the whole tile: of the relative error, and of the second opinion.
+MEANS = [2, 5]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,9 @@ class Scored:
     """What the model says of one image.
 
     `score` is at least 0, larger is more anomalous. `error_map` float32 [h, w] belongs to the prepared image;
-    `prepare.restore_map` lays it onto the image. `embedding` is float32 [d]. Of an image in tiles, the score is that of
-    the most anomalous tile, the map is stitched, and the embedding is the tiles' mean.
+    `prepare.restore_map` lays it onto the image. `embedding` is float32 [d]. Of an image in tiles, the map is
+    stitched, the embedding is the tiles' mean, and the score is that of the most anomalous tile; a fused score is made
+    of the whole image's evidence instead.
     """
 
     score: float
@@ -72,34 +76,41 @@ def run(package: Package | ScoringGraph, images: Sequence[PreparedImage], batch_
     graph = _graph(package)
     session = graph.session()
     tiles = np.concatenate([image.tiles for image in images])
-    found: list[list[NDArray[np.float32]]] = [[] for _ in OUTPUTS]
+    names = [*OUTPUTS, *(one.name for one in session.get_outputs() if one.name == EVIDENCE)]
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for start in range(0, len(tiles), batch_size):
-        outputs = session.run(list(OUTPUTS), {"image": tiles[start : start + batch_size]})
+        outputs = session.run(names, {"image": tiles[start : start + batch_size]})
         if outputs[0].shape != (len(tiles[start : start + batch_size]),) or not np.isfinite(outputs[0]).all():
             # NaN compares as "not above the threshold": it would pass every defect as good.
             raise BadPackage(f"{graph.path}: gave a score that is not a finite number; export the model again")
-        for parts, output in zip(found, outputs, strict=True):
-            parts.append(output)
-    scores, error_maps, embeddings = (np.concatenate(parts).astype(np.float32, copy=False) for parts in found)
+        for name, output in zip(names, outputs, strict=True):
+            found[name].append(output)
+    said = {name: np.concatenate(parts).astype(np.float32, copy=False) for name, parts in found.items()}
     results, first = [], 0
     for image in images:
         own = slice(first, first + len(image.tiles))
-        results.append(_merged(graph, image, scores[own], error_maps[own], embeddings[own]))
+        results.append(_merged(graph, image, {name: values[own] for name, values in said.items()}))
         first = own.stop
     return results
 
 
-def _merged(
-    graph: ScoringGraph,
-    image: PreparedImage,
-    scores: NDArray[np.float32],
-    error_maps: NDArray[np.float32],
-    embeddings: NDArray[np.float32],
-) -> Scored:
+def _merged(graph: ScoringGraph, image: PreparedImage, said: dict[str, NDArray[np.float32]]) -> Scored:
     """Return what the tiles say of their image."""
     tiles = tile_grid(image.height, image.width, graph.input_size, graph.resize)
-    error_map = error_maps[0].copy() if tiles is None else tiles.stitch(error_maps)
-    return Scored(float(scores.max()), error_map, embeddings.mean(axis=0))
+    error_map = said["error_map"][0].copy() if tiles is None else tiles.stitch(said["error_map"])
+    scores, evidence = said["score"], said.get(EVIDENCE)
+    score = scores.max() if len(scores) == 1 or evidence is None else fused_score(evidence)
+    return Scored(float(score), error_map, said["embedding"].mean(axis=0))
+
+
+def fused_score(evidence: NDArray[np.float32]) -> float:
+    """Return the fused score of an image whose tiles have this evidence [T, 6]; of one tile, what the graph gives.
+
+    A mean is the mean over the tiles, the largest values and their means are the largest of any tile.
+    """
+    merged = evidence.max(axis=0)
+    merged[MEANS] = evidence.mean(axis=0)[MEANS]
+    return float(np.mean(1 / (1 + np.exp(-np.clip(merged.astype(np.float64), -50, 50)))))
 
 
 def _graph(package: Package | ScoringGraph) -> ScoringGraph:

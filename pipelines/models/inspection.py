@@ -16,16 +16,18 @@ def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
     """Return `network` with normalising before it and scoring behind it.
 
     `image` uint8 [N, S, S, 3] -> {`score` [N], `error_map` [N, S/2, S/2], `embedding` [N, d]}, all float32. `score` is
-    `fused` or `reconstruction`; the map is the relative error, for the fused score weighted by the second opinion.
+    `fused` or `reconstruction`; the map is the relative error, for the fused score weighted by the second opinion. The
+    fused score comes with its `evidence` [N, 6], by which `pipelines.score` merges tiles.
     """
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     scaled = ops.divide(ops.cast(image, "float32"), 255.0)
     _, _, defect, _, features, error, found = network(scaled, training=False)
+    outputs = {"embedding": embedding(features)}
     if score == "fused":
-        value, shown = fused_score(found), weighted_error(error, defect)
+        outputs |= {"score": fused_score(found), "error_map": weighted_error(error, defect), "evidence": found}
     else:
-        value, shown = reconstruction_score(error), error
-    outputs = {"score": value, "error_map": ops.squeeze(shown, -1), "embedding": embedding(features)}
+        outputs |= {"score": reconstruction_score(error), "error_map": error}
+    outputs["error_map"] = ops.squeeze(outputs["error_map"], -1)
     return keras.Model(image, outputs, name="inspection")
 
 

@@ -14,6 +14,7 @@ Floats = NDArray[np.float32]
 
 BANK_SIZE = 2048
 BANK_BYTES = 256 << 20
+LEAST = 0.02  # what is fainter does not count as part of a line
 
 
 class MaskBank:
@@ -109,9 +110,7 @@ def curves(size: int, generator: np.random.Generator) -> Floats:
         width = np.clip(1 + 0.6 * slow, 0.1, 1.6) if generator.random() < 0.5 else np.ones(count)
         if branch:
             width = width * generator.uniform(0.4, 1)
-        rows, columns = np.round(course).astype(np.intp).T
-        kept = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-        np.maximum.at(canvas, (rows[kept], columns[kept]), width[kept].astype(np.float32))
+        _mark(canvas, *course.T, width)
         fork = int(generator.integers(count))
         start = course[fork]
         heading = headings[fork] + generator.choice([-1, 1]) * generator.uniform(0.3, 1.2)
@@ -126,6 +125,52 @@ def curves(size: int, generator: np.random.Generator) -> Floats:
         cells = min(size // 4, int(generator.choice([4, 8, 16])))
         soft = soft * (0.6 + 0.5 * smooth_noise(size, cells, generator))
     return np.clip(soft, 0, 1)
+
+
+def cracks(size: int, generator: np.random.Generator) -> Floats:
+    """A crack: a line rough at every scale (fractional Brownian motion, Mandelbrot and Van Ness, SIAM Review 1968),
+    thin, of uneven width, broken in places, that often runs through the whole image and sometimes forks.
+    """
+    canvas = np.zeros((size, size), np.float32)
+    start = generator.uniform(-0.1 * size, 1.1 * size, 2)
+    towards = size / 2 - start + generator.normal(0, size / 3, 2)
+    heading = np.arctan2(towards[0], towards[1])
+    length = size * np.exp(generator.uniform(np.log(0.25), np.log(1.6)))
+    slope, rough = generator.uniform(1.7, 2.6), generator.uniform(0.02, 0.09)
+    for _ in range(int(generator.choice([1, 1, 2, 3]))):
+        count = int(3 * length) + 8
+        part = np.linspace(0, 1, count)
+        across = _rough(count, slope, generator)
+        # Some end where they head for, some beside it.
+        across = rough * length * (across - generator.uniform(0.5, 1) * (across[0] + (across[-1] - across[0]) * part))
+        along = length * (part + 0.5 * rough * _rough(count, slope, generator))
+        rows = start[0] + along * np.sin(heading) + across * np.cos(heading)
+        columns = start[1] + along * np.cos(heading) - across * np.sin(heading)
+        _mark(canvas, rows, columns, np.clip(1 + 0.5 * _rough(count, 1.0, generator), 0, 2))
+        fork = int(generator.integers(count))
+        start = np.array([rows[fork], columns[fork]])
+        heading = heading + generator.choice([-1, 1]) * generator.uniform(0.4, 1.4)
+        length = length * generator.uniform(0.3, 0.7)
+    soft = gaussian_filter(canvas, max(0.35, 0.6 * size / 128 * np.exp(generator.uniform(np.log(0.5), np.log(1.6)))))
+    if not (soft > LEAST).any():
+        return np.zeros_like(soft)
+    return np.clip(soft / np.quantile(soft[soft > LEAST], 0.9) * generator.uniform(0.8, 1.6), 0, 1)
+
+
+def _mark(canvas: Floats, rows: NDArray, columns: NDArray, width: NDArray) -> None:
+    """Enter a line's points into the canvas, as far as they lie inside."""
+    rows, columns = np.round(rows).astype(np.intp), np.round(columns).astype(np.intp)
+    kept = (rows >= 0) & (rows < canvas.shape[0]) & (columns >= 0) & (columns < canvas.shape[1])
+    np.maximum.at(canvas, (rows[kept], columns[kept]), width[kept].astype(np.float32))
+
+
+def _rough(count: int, slope: float, generator: np.random.Generator) -> NDArray:
+    """Return noise of standard deviation 1 whose power falls with frequency to the power -`slope`."""
+    frequency = np.fft.rfftfreq(2 * count)
+    power = np.zeros(len(frequency))
+    power[1:] = frequency[1:] ** (-slope / 2)
+    phases = np.exp(2j * np.pi * generator.uniform(size=len(frequency)))
+    return _unit(np.fft.irfft(power * phases * np.sqrt(generator.exponential(size=len(frequency))))[:count])
 
 
 def specks(size: int, generator: np.random.Generator) -> Floats:
@@ -157,5 +202,5 @@ def _unit(values: NDArray) -> NDArray:
 
 
 # As often as they are worth learning: broad shapes are seen at once, fine lines are not.
-_SHAPES = (patches, blot, blot, curves, curves, curves, curves, specks, rectangle)
+_SHAPES = (patches, blot, blot, curves, curves, cracks, cracks, specks, rectangle)
 _AREAS = tuple(place for place, shape in enumerate(_SHAPES) if shape in (patches, blot, rectangle))

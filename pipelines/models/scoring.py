@@ -8,9 +8,10 @@ exceeds what the network expects of itself there (Kendall and Gal, "What uncerta
 deep learning for computer vision?", 2017): the grain of a metal cannot be predicted, a weld can.
 
 Two scores come of it. `reconstruction` is the largest relative error, smoothed so that one noisy pixel does not condemn
-an image. `fused` adds up, in units of their spread over good images, six pieces of evidence: the largest value, the
-mean of the highest five percent, and the mean, of the relative error and of the second opinion; a pit shows in the
-first, a crack in the second, a stained surface in the third.
+an image. `fused` weighs, in units of their spread over good images, six pieces of evidence: the largest value, the mean
+of the highest five percent, and the mean, of the relative error and of the second opinion; a pit shows in the first, a
+crack in the second, a stained surface in the third. Each counts at most fully: a good image with one odd place is not
+to be ranked above a bad one by that place alone.
 """
 
 from __future__ import annotations
@@ -101,8 +102,10 @@ def evidence(error: Tensor, defect: Tensor) -> Tensor:
 
 
 def fused_score(found: Tensor) -> Tensor:
-    """Return the fused score [N], at least 0, from evidence [N, 6] in standard deviations: softplus of its mean."""
-    return ops.softplus(ops.mean(found, axis=1))
+    """Return the fused score [N], 0 to 1, from evidence [N, 6] in standard deviations: the mean of its logistic
+    functions, so that no piece of evidence, however large, outvotes the others.
+    """
+    return ops.mean(ops.sigmoid(found), axis=1)
 
 
 def reconstruction_score(error: Tensor) -> Tensor:

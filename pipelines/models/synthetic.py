@@ -133,6 +133,18 @@ def _colour(canvas: _Canvas, generator: np.random.Generator) -> Floats:
     return colour.astype(np.float32) + grain[..., None]
 
 
+def _tone(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    """A dark or a light tone that the image itself reaches, in some places at most."""
+    grey = canvas.own.mean(axis=-1)
+    if generator.random() < 0.7:
+        level, factor = generator.uniform(0.001, 0.15), generator.uniform(0.5, 1.0)
+    else:
+        level, factor = generator.uniform(0.85, 0.999), generator.uniform(1.0, 1.4)
+    tone = np.quantile(grey[::2, ::2], level)
+    colour = canvas.own.mean(axis=(0, 1)) * (factor * tone / max(float(grey.mean()), 0.02))
+    return np.broadcast_to(colour, canvas.own.shape).astype(np.float32)
+
+
 def _shade(canvas: _Canvas, generator: np.random.Generator) -> Floats:
     factor = np.exp(generator.choice([-1, -1, 1]) * generator.uniform(0.1, 1.2))
     tint = 1 + generator.normal(0, 0.08, 3) if generator.random() < 0.4 else np.ones(3)
@@ -161,8 +173,8 @@ _FILLINGS = (
     (_erased, True),
     (_blurred, True),
     (_colour, False),
-    (_colour, False),
-    (_shade, False),
+    (_tone, False),
+    (_tone, False),
     (_shade, False),
     (_shade, False),
     (_noise, False),

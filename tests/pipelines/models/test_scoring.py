@@ -13,6 +13,7 @@ from pipelines.models.scoring import (
     relative_error,
     weighted_error,
 )
+from pipelines.score import fused_score as merged_score
 from tests.pipelines.models.pictures_of_parts import good_parts
 
 
@@ -118,3 +119,18 @@ def test_weighted_error_when_either_sees_nothing_still_shows_what_the_other_sees
     logits[0, 4:8, 4:8] = 9
     shown = ops.convert_to_numpy(weighted_error(np.zeros_like(error), logits))
     assert np.unravel_index(shown.argmax(), shown.shape)[1] in (5, 6)
+
+
+def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_worst_place_and_the_mean():
+    found = np.random.default_rng(0).normal(0, 2, (5, 6)).astype(np.float32)
+    inside = ops.convert_to_numpy(fused_score(found))
+    for row, value in zip(found, inside, strict=True):
+        assert merged_score(row[None]) == pytest.approx(value, abs=1e-6)
+    spoilt = found.copy()
+    spoilt[2, [0, 3]] += 10
+    assert merged_score(spoilt) > merged_score(found)
+    # Which tile it is does not matter, nor is one odd place enough to reach what an image odd throughout reaches.
+    assert merged_score(spoilt[::-1]) == pytest.approx(merged_score(spoilt))
+    odd_place, odd_throughout = np.zeros((4, 6), np.float32), np.full((4, 6), 3, np.float32)
+    odd_place[0, [0, 3]] = 1e6
+    assert 0.5 < merged_score(odd_place) < merged_score(odd_throughout) < 1
