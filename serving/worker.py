@@ -1,4 +1,4 @@
-"""Gunicorn's threaded worker, except that an idle camera does not hold up its end, nor a refused image its connection."""
+"""Gunicorn's threaded worker, except that an idle camera does not hold up its end, nor a refused image the next one."""
 
 import time
 from typing import Any
