@@ -110,7 +110,7 @@ def curves(size: int, generator: np.random.Generator) -> Floats:
         width = np.clip(1 + 0.6 * slow, 0.1, 1.6) if generator.random() < 0.5 else np.ones(count)
         if branch:
             width = width * generator.uniform(0.4, 1)
-        _mark(canvas, *course.T, width)
+        _mark(canvas, course[:, 0], course[:, 1], width)
         fork = int(generator.integers(count))
         start = course[fork]
         heading = headings[fork] + generator.choice([-1, 1]) * generator.uniform(0.3, 1.2)
