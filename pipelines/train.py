@@ -22,6 +22,7 @@ from pipelines.project import load_project, model_settings
 from pipelines.storage import Storage, split_uri
 from pipelines.subprocess import main
 from pipelines.tiling import parts
+from pipelines.training_progress import ProgressRow
 
 if TYPE_CHECKING:
     from pipelines.models.batches import Selection
@@ -53,11 +54,14 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
     if state:
         say(f"going on from the checkpoint at step {state.step}, {state.elapsed:.0f} s used")
     log = open_log(run)
+    row = ProgressRow(run["training_id"])
     if log:
         log.take_up(waiting)
 
     def on_progress(progress: Progress) -> None:
         say(str(progress))
+        if log:  # a training outside the catalogue has none
+            row.note(progress)
         if log and progress.ended:
             log.epoch(progress.epoch, curve_values(progress))
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from pipelines import registry_client
-from pipelines.catalogue import transaction
+from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.database import lock_project
 from pipelines.catalogue.samples import mark_trained
 from pipelines.catalogue.schema import now, trainings
@@ -113,6 +113,15 @@ def fail(project: str, dag_run_id: str, why: str) -> dict[str, Any] | None:
         end_run(row["mlflow_run_id"], "FAILED", {"failure": why[:4000]})
     url = run_url(experiment_id(project), row["mlflow_run_id"]) if row["mlflow_run_id"] else None
     return {"training_id": row["training_id"], "mlflow_url": url}
+
+
+def outcome(training_id: str) -> dict[str, Any]:
+    """Return what came of a completed training, as `complete` was given it; nothing of any other."""
+    with connect() as connection:
+        found = select(trainings.c.result).where(
+            trainings.c.training_id == training_id, trainings.c.state == "completed"
+        )
+        return dict(connection.execute(found).scalar() or {})
 
 
 def params_digest(kind: str, dataset_digest: str, params: dict[str, Any], declared: dict[str, Any]) -> str:

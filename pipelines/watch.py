@@ -5,6 +5,7 @@ request row is entered in their name, and the waiting requests are claimed. All 
 serve them, so that a claim repeated by a retried task gives the same answer as before.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
@@ -56,7 +57,8 @@ def describe(state: dict[str, Any]) -> str:
 def claim(project: str, run_id: str) -> dict[str, Any]:
     """Claim, for the runs that the watch run `run_id` is about to start, what waits now.
 
-    Requests of one kind that ask for the same parameters share a run; one that asks for others waits for its own.
+    Requests of one kind that ask for the same parameters share a run, also one that was claimed before and has not
+    fixed its dataset yet; one that asks for others waits for its own.
 
     Returns:
         retrain, evaluate: what to start such a run with (the parameters asked for, `request_ids`, `reason`), or None;
@@ -82,11 +84,28 @@ def claim(project: str, run_id: str) -> dict[str, Any]:
     return conf | run_ids | {"reason": "; ".join(reasons) or "nothing waits"}
 
 
+def begin(project: str, kind: str, dag_run_id: str, request_ids: Iterable[int] = ()) -> None:
+    """Note that a run fixes its dataset now: who asks from here on asks for another run."""
+    with transaction() as connection:
+        lock_project(connection, project)
+        rows.begin(connection, project, kind, dag_run_id, list(request_ids))
+
+
 def end(request_ids: list[int], *, done: bool, result: dict[str, Any]) -> None:
     """End the requests that a run served, with what came of it; those that ended before stay as they are."""
     if request_ids:
         with transaction() as connection:
             rows.finish(connection, request_ids, done=done, result=result)
+
+
+def end_run(
+    project: str, kind: str, dag_run_id: str, request_ids: Iterable[int], *, done: bool, result: dict[str, Any]
+) -> None:
+    """End all requests that the run `dag_run_id` served: those that it was started for and those that joined it."""
+    with transaction() as connection:
+        lock_project(connection, project)
+        joined = rows.claimed_for(connection, project, kind, dag_run_id)
+        rows.finish(connection, [*request_ids, *joined], done=done, result=result)
 
 
 def unsettled(project: str) -> list[tuple[str, str]]:
@@ -105,9 +124,8 @@ def settle(project: str, kind: str, dag_run_id: str, why: str) -> None:
     from pipelines.trainings import fail
 
     with transaction() as connection:
-        of_run = (table.c.project == project, table.c.kind == kind, table.c.dag_run_id == dag_run_id)
-        ids = connection.execute(select(table.c.id).where(*of_run, table.c.state == "claimed")).scalars().all()
-        rows.finish(connection, list(ids), done=False, result={"why": why, "dag_run_id": dag_run_id})
+        ids = rows.claimed_for(connection, project, kind, dag_run_id)
+        rows.finish(connection, ids, done=False, result={"why": why, "dag_run_id": dag_run_id})
     fail(project, dag_run_id, why)
 
 

@@ -157,6 +157,7 @@ trainings = Table(
     Column("champion_version", String(16)),  # the alias as the run found it
     Column("model_version", String(16)),
     Column("promoted", Boolean),
+    Column("progress", JSON),  # how far the network's training is, while it runs
     Column("result", JSON),
     Column("started_at", Instant, nullable=False, default=now),
     Column("finished_at", Instant),
@@ -173,8 +174,11 @@ requests = Table(
     Column("state", String(16), nullable=False, default="pending"),  # pending | claimed | done | failed
     Column("payload", JSON, nullable=False, default=dict),
     Column("created_by", Text),
+    Column("sha256", String(64)),  # the sample that came with it, if one did
+    Column("sample", JSON),  # and what became of that
     Column("created_at", Instant, nullable=False, default=now),
     Column("claimed_at", Instant),
+    Column("started_at", Instant),  # when its run fixed its dataset: later requests are for another run
     Column("dag_run_id", Text),
     Column("result", JSON),
     Column("finished_at", Instant),

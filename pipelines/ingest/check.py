@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from pipelines.catalogue.schema import now
 from pipelines.descriptors import describe
 from pipelines.errors import BadImage, NotFound
-from pipelines.images import CONTENT_TYPES, open_image, open_mask
+from pipelines.images import CONTENT_TYPES, OpenedImage, open_image, open_mask
 from pipelines.ingest.keys import inbox_prefix, rejected_key
 from pipelines.project import Project
 from pipelines.storage import Storage
@@ -103,9 +103,7 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
             reason = "the image of this mask was refused: send both again"
             _put_first(refused, _refuse_mask(item["mask"], reason, project, storage))
         return refused
-    sha256 = hashlib.sha256(data).hexdigest()
-    key = f"{project.name}/samples/{sha256[:2]}/{sha256}.{image.extension}"
-    storage.put(key, data, CONTENT_TYPES[image.format])
+    sample = make_safe(data, image, item, project, run)
     checked = Checked(done=[item])
     mask_key = None
     if mask := item.get("mask"):
@@ -116,6 +114,15 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
             checked.missing.append(mask["key"])
         except BadImage as error:
             _put_first(checked, _refuse_mask(mask, str(error), project, storage))
+    checked.sample = replace(sample, mask_key=mask_key)
+    return checked
+
+
+def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Project, run: str) -> Sample:
+    """Write an image that was opened to where samples are kept, and return what the catalogue is to hear of it."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"{project.name}/samples/{sha256[:2]}/{sha256}.{image.extension}"
+    Storage(project.bucket).put(key, data, CONTENT_TYPES[image.format])
     row = {
         "project": project.name,
         "sha256": sha256,
@@ -131,8 +138,7 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
         "ingest_run": run,
         "descriptors": describe(image.pixels),
     }
-    checked.sample = Sample(item, row, mask_key)
-    return checked
+    return Sample(item, row)
 
 
 def _check_mask(item: dict[str, Any], project: Project, storage: Storage, sizes: dict[str, tuple[int, int]]) -> Checked:
@@ -147,11 +153,20 @@ def _check_mask(item: dict[str, Any], project: Project, storage: Storage, sizes:
 
 def _store_mask(item: dict[str, Any], size: tuple[int, int], project: Project, storage: Storage) -> str:
     """Check a mask against the size of its image and return its key in S3."""
-    data = storage.get(item["key"])
+    return store_mask(storage.get(item["key"]), size, project)
+
+
+def store_mask(data: bytes, size: tuple[int, int], project: Project) -> str:
+    """Write the mask of an image of `size` (width, height) to where samples are kept, and return its key.
+
+    Raises:
+        BadImage: it is no image, or of another size.
+        StorageError: S3 did not take it.
+    """
     open_mask(data, size)
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"{project.name}/samples/{sha256[:2]}/{sha256}_mask.png"
-    storage.put(key, data, "image/png")
+    Storage(project.bucket).put(key, data, "image/png")
     return key
 
 

@@ -39,14 +39,30 @@ def enter(
     """
     with transaction() as connection:
         lock_project(connection, project.name)
-        hashes = {one.row["sha256"] for one in taken}
-        before = set(_rows(connection, project.name, hashes))
-        sides = _give_sides(connection, project, [one for one in taken if one.row["sha256"] not in before], expected)
-        _insert_new(connection, samples, [one.row for one in taken])
-        rows = _rows(connection, project.name, hashes)
-        added = _annotate(connection, project.name, taken, masks)
-        _enter_rejections(connection, project.name, run, refused)
-        disputed = _disputed(connection, project.name, hashes | {one.item["sha256"] for one in masks})
+        return enter_in(connection, project, run, taken, masks, refused, expected)
+
+
+def enter_in(
+    connection: Connection,
+    project: Project,
+    run: str,
+    taken: Sequence[Sample],
+    masks: Sequence[Mask] = (),
+    refused: Sequence[Rejection] = (),
+    expected: Expected | None = None,
+) -> list[dict[str, Any]]:
+    """Do what `enter` does within a transaction that holds the project's lock, and may enter more besides.
+
+    A sample whose item is `deliberate` gets its annotation from the caller.
+    """
+    hashes = {one.row["sha256"] for one in taken}
+    before = set(_rows(connection, project.name, hashes))
+    sides = _give_sides(connection, project, [one for one in taken if one.row["sha256"] not in before], expected)
+    _insert_new(connection, samples, [one.row for one in taken])
+    rows = _rows(connection, project.name, hashes)
+    added = _annotate(connection, project.name, taken, masks)
+    _enter_rejections(connection, project.name, run, refused)
+    disputed = _disputed(connection, project.name, hashes | {one.item["sha256"] for one in masks})
     results = [_outcome(one, rows[one.row["sha256"]], run, added, sides, disputed) for one in taken]
     for late in masks:
         sha256 = late.item["sha256"]
@@ -108,7 +124,9 @@ def _rows(connection: Connection, project: str, hashes: Iterable[str]) -> dict[s
     return found
 
 
-def _give_sides(connection: Connection, project: Project, new: Sequence[Sample], expected: Expected) -> dict[str, str]:
+def _give_sides(
+    connection: Connection, project: Project, new: Sequence[Sample], expected: Expected | None
+) -> dict[str, str]:
     """Give the groups of new samples their sides and return the side of each group; a side once given stays."""
     members: dict[str, list[Sample]] = {}
     for one in {one.row["sha256"]: one for one in reversed(new)}.values():
@@ -150,13 +168,16 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
     """Add the annotations that are not there yet; return the hashes of the samples that got one."""
     wanted: dict[tuple[Any, ...], dict[str, Any]] = {}
 
-    def want(sha256: str, label: str, kind: str | None, mask_key: str | None, source_key: str) -> None:
+    def want(
+        sha256: str, label: str, kind: str | None, mask_key: str | None, source_key: str, author: str | None = None
+    ) -> None:
         row = {"sha256": sha256, "label": label, "type": kind, "mask_key": mask_key, "source_key": source_key}
-        wanted[tuple(row.values())] = row | {"project": project, "origin": "inbox"}
+        wanted[tuple(row.values())] = row | {"project": project, "origin": "inbox", "author": author}
 
     for one in taken:
-        if one.item["label"]:
-            want(one.row["sha256"], one.item["label"], one.item["type"], one.mask_key, one.item["key"])
+        item = one.item
+        if item["label"] and not item.get("deliberate"):
+            want(one.row["sha256"], item["label"], item["type"], one.mask_key, item["key"], item.get("author"))
     for late in masks:
         item = late.item
         want(item["sha256"], "anomaly", item["type"], late.mask_key, item["image_key"])

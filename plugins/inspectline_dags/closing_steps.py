@@ -6,6 +6,7 @@ from typing import Any
 from airflow.sdk import TriggerRule, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from inspectline_dags.model_steps import asked_by
 from notifier import InspectlineNotifier
 
 log = logging.getLogger(__name__)
@@ -45,22 +46,26 @@ def _close(project: str, **context: Any) -> dict[str, Any]:
     from pipelines import trainings, watch
 
     ti, run_id = context["ti"], context["run_id"]
-    request_ids = list((context["dag_run"].conf or {}).get("request_ids", []))
+    served = (project, ti.dag_id.removeprefix(f"{project}_"), run_id, asked_by(context))
     states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
     failed = sorted(name for name, state in states.items() if state == "failed" and name not in SIDE_TASKS)
     stopped = sorted(name for name, state in states.items() if state == "upstream_failed" and name not in SIDE_TASKS)
     outcome = ti.xcom_pull(task_ids="complete")
     skipped = next((found for found in ti.xcom_pull(task_ids=_SKIPPING, key="skipped") if found), None)
     why = f"failed: {', '.join(failed)}" if failed else f"not run: {', '.join(stopped)}"
+    if told := [said for said in ti.xcom_pull(task_ids=_SKIPPING, key="why") if said and failed]:
+        why = f"{why}: {told[0]}"
     if outcome:
         result = outcome | {"dag_run_id": run_id}
-        watch.end(request_ids, done=True, result=result)
+        watch.end_run(*served, done=True, result=result)
     elif skipped and not failed:
-        result = {"skipped": skipped["reason"], "link": skipped["link"], "dag_run_id": run_id}
-        watch.end(request_ids, done=True, result=result)
+        # Who asked gets the figures of the run that did the same before.
+        earlier = trainings.outcome(skipped["training_id"]) if skipped["training_id"] else {}
+        result = earlier | {"skipped": skipped["reason"], "link": skipped["link"], "dag_run_id": run_id}
+        watch.end_run(*served, done=True, result=result)
     else:
         trainings.fail(project, run_id, why)
-        watch.end(request_ids, done=False, result={"why": why, "dag_run_id": run_id})
+        watch.end_run(*served, done=False, result={"why": why, "dag_run_id": run_id})
     if failed or stopped:
         raise AirflowFailException(why)
     return result

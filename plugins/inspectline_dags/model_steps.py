@@ -22,24 +22,37 @@ def made(context: Any, *task_ids: str) -> list[Any]:
     return [context["ti"].xcom_pull(task_ids=task_id) for task_id in task_ids]
 
 
-def _skip(context: Any, reason: str, link: str | None = None) -> AirflowSkipException:
+def _skip(context: Any, reason: str, link: str | None = None, training_id: str | None = None) -> AirflowSkipException:
     """Return what to raise to skip the rest of the run; the reason and its link stay readable in the UI."""
-    context["ti"].xcom_push(key="skipped", value={"reason": reason, "link": link})
+    context["ti"].xcom_push(key="skipped", value={"reason": reason, "link": link, "training_id": training_id})
     said = f"{reason}: {link}" if link else reason
     log.warning("Skipped: %s", said)  # Airflow's own line about it is folded away
     return AirflowSkipException(said)
 
 
+def _say_why(context: Any, error: Exception) -> None:
+    """Leave what went wrong for whoever asked for the run, in words, where its task's name says too little."""
+    context["ti"].xcom_push(key="why", value=str(error))
+
+
+def asked_by(context: Any) -> list[int]:
+    """Return the requests that the run was started for."""
+    return list((context["dag_run"].conf or {}).get("request_ids", []))
+
+
 @task
 def freeze(project: str, **context: Any) -> Any:
     """Write the dataset version: every labelled, undisputed sample, its subset and its annotations."""
+    from pipelines import watch
     from pipelines.datasets import freeze
 
+    watch.begin(project, "retrain", context["run_id"], asked_by(context))
     try:
         return freeze(project)
     except NotEnoughImages as error:
         if context["dag_run"].run_type == "scheduled":
             raise _skip(context, f"no training tonight: {error}") from None
+        _say_why(context, error)
         raise
 
 
@@ -57,11 +70,16 @@ def begin(project: str, **context: Any) -> Any:
 @task(task_id="begin")
 def begin_evaluation(project: str, **context: Any) -> Any:
     """Enter the evaluation of the champion in the catalogue and in MLflow; skip the run if there is nothing to do."""
+    from pipelines import watch
     from pipelines.trainings import begin_evaluation
-    from pipelines.watch import PARAMETERS
 
-    asked = {name: context["params"].get(name) for name in PARAMETERS["evaluate"]}
-    return _begun(begin_evaluation(project, context["run_id"], asked), context)
+    watch.begin(project, "evaluate", context["run_id"], asked_by(context))
+    asked = {name: context["params"].get(name) for name in watch.PARAMETERS["evaluate"]}
+    try:
+        return _begun(begin_evaluation(project, context["run_id"], asked), context)
+    except NotEnoughImages as error:
+        _say_why(context, error)
+        raise
 
 
 def _begun(run: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -70,7 +88,7 @@ def _begun(run: dict[str, Any], context: Any) -> dict[str, Any]:
     for key, address in (("earlier", skip.get("link")), ("mlflow", run.get("mlflow_url"))):
         context["ti"].xcom_push(key=key, value=address or "")
     if skip:
-        raise _skip(context, skip["reason"], skip["link"])
+        raise _skip(context, skip["reason"], skip["link"], skip["training_id"])
     return run
 
 

@@ -172,3 +172,38 @@ def test_settle_when_a_run_left_no_word_fails_its_requests_and_its_training() ->
     assert row(other)["state"] == "claimed"
     with connect() as connection:
         assert connection.execute(select(trainings.c.state)).scalar_one() == "failed"
+
+
+def test_claim_when_a_run_has_not_begun_then_later_requests_join_it_and_none_after() -> None:
+    first = request("retrain")
+    running = watch.claim("line", "scheduled__one")["retrain_run_id"]
+    watch.begin("line", "retrain", running)  # its dataset is fixed
+    second = request("retrain")
+    further = watch.claim("line", "scheduled__two")
+    assert further["retrain"]["request_ids"] == [second]
+    joined = []
+    for number in range(5):  # while the first trains, the second waits for its turn
+        joined.append(request("retrain"))
+        claimed = watch.claim("line", f"scheduled__more-{number}")
+        assert claimed["retrain"] is None
+    assert {row(number)["dag_run_id"] for number in (second, *joined)} == {further["retrain_run_id"]}
+    assert watch.state("line")["requests"]["retrain"] == 0
+    other = request("retrain", {"epochs": 3})
+    assert watch.claim("line", "scheduled__other")["retrain"]["request_ids"] == [other]
+
+    watch.end_run("line", "retrain", running, [first], done=True, result={"version": "1"})
+    assert [row(number)["state"] for number in (first, second, *joined)] == ["done"] + ["claimed"] * 6
+    watch.begin("line", "retrain", further["retrain_run_id"], [second])
+    assert all(row(number)["started_at"] for number in (second, *joined))
+    late = request("retrain")
+    assert watch.claim("line", "scheduled__late")["retrain"]["request_ids"] == [late]
+    watch.end_run("line", "retrain", further["retrain_run_id"], [second], done=True, result={"version": "2"})
+    assert {row(number)["result"]["version"] for number in (second, *joined)} == {"2"}
+    assert row(late)["state"] == "claimed"
+
+
+def test_begin_when_a_run_was_started_by_hand_for_a_request_then_watch_leaves_it() -> None:
+    asked = request("evaluate")
+    watch.begin("line", "evaluate", "manual__1", [asked])
+    assert (row(asked)["state"], row(asked)["dag_run_id"]) == ("claimed", "manual__1")
+    assert watch.claim("line", "scheduled__one")["evaluate"] is None
