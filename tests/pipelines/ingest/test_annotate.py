@@ -102,7 +102,7 @@ def test_annotate_when_the_image_is_gone_or_was_never_served_then_says_which(lin
     with pytest.raises(ImageGone, match="its time is over"):
         say(sha256, "good")
     lost = serve(line, 2)
-    Storage(line.bucket).delete(line.keys("served") and f"line/served/{line.keys('served')[0]}")
+    Storage(line.bucket).delete(f"line/served/2026-11-21/{lost}.png")
     with pytest.raises(ImageGone, match="not there any more"):
         say(lost, "good")
     assert line.samples == []
