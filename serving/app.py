@@ -14,9 +14,13 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from pipelines.errors import InspectlineError
 from serving.access import guard, identify_anybody
+from serving.annotations import annotating
+from serving.jobs import jobs
 from serving.logs import request_id
-from serving.refusals import Refusal
+from serving.predictions import predictions
+from serving.refusals import RETRY_SECONDS, Refusal
 from serving.routes import routes
+from serving.sent_back import sent_back
 from serving.service import Service
 from serving.settings import ServingSettings, serving_settings
 
@@ -43,7 +47,8 @@ def create_app(config: ServingSettings | None = None) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = _FORM_OVERHEAD
     app.config["MAX_FORM_PARTS"] = 16
     app.json = _Json(app)
-    app.register_blueprint(routes)
+    for part in (routes, sent_back, jobs, annotating, predictions):
+        app.register_blueprint(part)
     app.before_request(_begin)
     app.before_request(service.start)
     guard(app, identify_anybody)
@@ -85,6 +90,9 @@ def _answer(status: int, message: str, headers: dict[str, str] | None = None) ->
 def _refused(error: InspectlineError) -> ResponseReturnValue:
     if isinstance(error, Refusal):
         return _answer(error.status, str(error), {"Retry-After": str(error.retry_after)} if error.retry_after else {})
+    if error.passing:  # S3, the catalogue or the registry is away
+        _log.warning("request failed", extra={"why": str(error)})
+        return _answer(503, str(error), {"Retry-After": str(RETRY_SECONDS)})
     _log.error("request failed", exc_info=error)
     return _answer(500, str(error))
 

@@ -125,6 +125,12 @@ class Journal:
         """Keep an entry that can never be entered, so that it holds up no other."""
         self._change("UPDATE waiting SET problem = ? WHERE id = ?", [(problem, entry.id)])
 
+    def holds(self, project: str, name: str, value: str) -> bool:
+        """Tell whether a prediction of `project` whose `name` is `value` waits here."""
+        query = "SELECT 1 FROM waiting WHERE project = ? AND json_extract(prediction, ?) = ? LIMIT 1"
+        with closing(self._connect()) as connection:
+            return connection.execute(query, (project, f"$.{name}", value)).fetchone() is not None
+
     def counts(self) -> dict[str, int]:
         """Return how many entries wait, and how many were set aside."""
         try:

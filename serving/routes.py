@@ -36,11 +36,9 @@ def service() -> Service:
 def predict(project: str | None = None) -> ResponseReturnValue:
     """Judge one image, and answer once the prediction is safe in the journal."""
     began = time.monotonic()
-    state = _state(project)
+    state = state_of(project)
     _ready(state)
-    rules = state.project
-    if rules is None:
-        raise unavailable(f"project {state.name}: {state.problem or 'its file is not read yet'}")
+    rules = rules_of(state)
     data, source = read_body(request).images[0].load(service().fetcher, rules.bucket)
     try:
         image = open_image(data, max_pixels=rules.image.max_pixels, min_side=rules.image.min_side)
@@ -76,7 +74,7 @@ def status(project: str | None = None) -> ResponseReturnValue:
         "journal": _journal(held),
     }
     if project is not None:
-        return _state(project).report() | common
+        return state_of(project).report() | common
     reports = {state.name: state.report() for state in held.predictor.states()}
     unknown = {"project": held.default_project, "status": "unknown project", "model": None, "version": None}
     return reports.get(held.default_project, unknown) | common | {"projects": reports}
@@ -106,7 +104,12 @@ def _journal(held: Service) -> dict[str, Any]:
         return {"waiting": None, "set_aside": None, "problem": str(error)}
 
 
-def _state(name: str | None) -> ProjectState:
+def state_of(name: str | None) -> ProjectState:
+    """Return the state of a project, of the default one for None.
+
+    Raises:
+        Refusal: 404, there is no such project.
+    """
     held = service()
     asked = held.default_project if name is None else name
     state = held.predictor.state(asked)
@@ -114,6 +117,17 @@ def _state(name: str | None) -> ProjectState:
         known = ", ".join(state.name for state in held.predictor.states()) or "none"
         raise Refusal(404, f"there is no project {asked[:64]!r}; the project files declare {known}")
     return state
+
+
+def rules_of(state: ProjectState) -> Project:
+    """Return what the project's file says.
+
+    Raises:
+        Refusal: 503, the file is not read yet or is wrong.
+    """
+    if state.project is None:
+        raise unavailable(f"project {state.name}: {state.problem or 'its file is not read yet'}")
+    return state.project
 
 
 def _ready(state: ProjectState) -> Serving:

@@ -12,6 +12,9 @@ from serving.predictor import Predictor
 from serving.recorder import Recorder
 from serving.reloader import Reloader
 from serving.settings import ServingSettings
+from serving.waiting import Room
+
+_STORING_PATIENCE = 2.0  # seconds: whoever must wait longer for S3 is better asked to come again
 
 
 class Service:
@@ -25,6 +28,9 @@ class Service:
         self.journal = Journal(config.journal, config.journal_max_bytes)
         self.recorder = Recorder(self.journal)
         self.reloader = Reloader(self.predictor, config.poll_seconds, config.onnx_threads)
+        self.waiting = Room(config.waiting)
+        self.storing = Room(config.storing, _STORING_PATIENCE)
+        self.ending = threading.Event()
         self.started_at = datetime.now(UTC)
         self._began = time.monotonic()
         self._lock = threading.Lock()
@@ -44,6 +50,7 @@ class Service:
 
     def stop(self) -> None:
         """Stop the threads; what was answered is safe already."""
+        self.ending.set()
         with self._lock:
             if self._process == os.getpid():
                 self.reloader.stop()

@@ -15,7 +15,8 @@ class ServingSettings:
     """How serving polls, fetches and keeps its journal.
 
     Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use. `auth` is
-    `accounts`, or `none` where the network itself is closed.
+    `accounts`, or `none` where the network itself is closed. Whoever asks for a run waits for it up to `wait_seconds`;
+    `waiting` may do so at a time, and `storing` may send back images: predictions keep the other threads.
     """
 
     poll_seconds: float
@@ -24,6 +25,9 @@ class ServingSettings:
     journal_max_bytes: int
     journal: Path
     onnx_threads: int
+    wait_seconds: float
+    waiting: int
+    storing: int
     allowed_buckets: frozenset[str]
     allowed_hosts: frozenset[str]
     auth: str
@@ -54,6 +58,7 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
     if auth not in ("accounts", "none"):
         raise SettingsError(f"INSPECTLINE_AUTH is {auth!r}: give accounts, or none on a closed network")
     cores = usable_cores()
+    threads = number("INSPECTLINE_THREADS", 32, 1, 10_000)
     journal = env.get("INSPECTLINE_JOURNAL", "").strip()
     return ServingSettings(
         poll_seconds=number("INSPECTLINE_POLL_SECONDS", 5, 0.05, 3600),
@@ -62,6 +67,9 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
         journal_max_bytes=int(number("INSPECTLINE_JOURNAL_MAX_MB", 4096, 1, 1 << 20) * (1 << 20)),
         journal=Path(journal) if journal else settings(env).cache / "journal",
         onnx_threads=int(number("INSPECTLINE_ONNX_THREADS", cores, 1, 256)),
+        wait_seconds=number("INSPECTLINE_WAIT_SECONDS", 30, 0, 600),
+        waiting=int(number("INSPECTLINE_WAITING", max(1, threads // 4), 0, 10_000)),
+        storing=int(max(1, threads // 4)),
         allowed_buckets=words("INSPECTLINE_ALLOWED_BUCKETS"),
         allowed_hosts=words("INSPECTLINE_ALLOWED_HOSTS"),
         auth=auth,

@@ -20,6 +20,12 @@ class Worker(ThreadWorker):
         """Take what has come in, and look again soon while ending."""
         super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, _GLANCE_SECONDS))
 
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """End; whoever waits for a job is told its address now."""
+        if app := getattr(self, "wsgi", None):
+            app.extensions["inspectline"].ending.set()
+        super().handle_exit(sig, frame)
+
     def murder_keepalived(self) -> None:
         """Close idle connections that are over time; while ending, all of them."""
         if not self.alive:

@@ -197,6 +197,7 @@ predictions = Table(
     Column("score", Float(53), nullable=False),
     Column("threshold", Float(53), nullable=False),
     Column("is_anomaly", Boolean, nullable=False),
+    Column("verdict", String(16)),  # good | review | anomaly; null before there was a review threshold
     Column("latency_ms", Float(53), nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),

@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from pipelines.errors import InspectlineError
@@ -111,7 +111,7 @@ def read_time(text: str, timezone: str) -> datetime:
     moment = datetime.fromisoformat(text)
     try:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(timezone))
-        moment.timestamp()
+        moment.astimezone(UTC)  # as the catalogue keeps it: the first and last hours of all time have none
     except (OverflowError, OSError) as error:
         raise ValueError(str(error)) from error
     return moment

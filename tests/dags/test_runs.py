@@ -12,6 +12,7 @@ from pipelines import registry_client, watch
 from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.schema import requests, trainings
 from pipelines.errors import BadDataset
+from pipelines.jobs import find_job
 from pipelines.settings import settings
 from tests.dags.conftest import Line, Run
 from tests.dags.images import part
@@ -93,6 +94,12 @@ def test_retrain_when_the_same_was_trained_is_skipped_with_a_link(line: Line, fi
     assert row["state"] == "done"
     assert (row["result"]["link"], row["result"]["dag_run_id"]) == (link, again.run_id)
     assert "equal those of training" in row["result"]["skipped"]
+    told = find_job(line.project, asked)
+    assert told is not None
+    outcome = first.made("complete")
+    assert told["result"]["new_validation_error"] == outcome["metrics"]["reconstruction_error_validation"]["value"]
+    assert told["result"]["new_anomaly_error"] == outcome["metrics"]["reconstruction_error_anomaly"]["value"]
+    assert (told["result"]["model_version"], told["result"]["promoted"]) == (outcome["version"], True)
     assert line.subjects() == []
 
 
@@ -204,7 +211,8 @@ def test_retrain_when_there_are_too_few_images_fails_at_once_and_says_so(line: L
     assert run.states["train"] == "upstream_failed"
     assert run.states["close"] == "failed"
     row = line.request(asked, project=name)
-    assert (row["state"], row["result"]["why"]) == ("failed", "failed: freeze")
+    assert row["state"] == "failed"
+    assert row["result"]["why"].startswith("failed: freeze: scarce has 1 good images")
     assert line.subjects() == ["scarce: freeze failed in scarce_retrain"]
 
 

@@ -1,4 +1,5 @@
-"""requests know the sample that came with them and when their run began, trainings how far they are"""
+"""requests know the sample that came with them and when their run began, trainings their progress, predictions all
+three verdicts"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,11 +17,15 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("started_at", sa.DateTime(timezone=True), nullable=True))
     with op.batch_alter_table("trainings", schema=None) as batch_op:
         batch_op.add_column(sa.Column("progress", sa.JSON(), nullable=True))
+    with op.batch_alter_table("predictions", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("verdict", sa.String(length=16), nullable=True))
     # Of what is under way already nobody knows whether its dataset is fixed: nothing is to join it.
     op.execute("UPDATE requests SET started_at = claimed_at WHERE state = 'claimed'")
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("predictions", schema=None) as batch_op:
+        batch_op.drop_column("verdict")
     with op.batch_alter_table("trainings", schema=None) as batch_op:
         batch_op.drop_column("progress")
     with op.batch_alter_table("requests", schema=None) as batch_op:

@@ -1,0 +1,82 @@
+"""`POST /annotations`: somebody says what an image that was judged really shows."""
+
+import re
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from pipelines.annotate import ImageGone, NoSuchPrediction, annotate, sha256_of
+from pipelines.errors import BadImage
+from pipelines.ingest.posted import BadName, Posted
+from serving.access import account
+from serving.refusals import Refusal, unavailable
+from serving.routes import rules_of, service, state_of
+from serving.uploads import Sent, read_body
+
+annotating = Blueprint("annotating", __name__)
+
+LABELS = ("good", "anomaly")
+_WORDS = ("request_id", "sha256", "label", "type", "group")
+
+
+@annotating.post("/annotations")
+@annotating.post("/projects/<project>/annotations")
+def annotation(project: str | None = None) -> ResponseReturnValue:
+    """Correct a past prediction: its image is good, or an anomaly of some type, with a mask if there is one."""
+    rules = rules_of(state_of(project))
+    sent = read_body(request, images=0, words=_WORDS, files=("mask",))
+    label = _label(sent)
+    name, value = _named(sent)
+    said = Posted(b"", label, sent.words.get("type"), group=sent.words.get("group"), author=account().name)
+    with service().storing.place() as free:
+        if not free:
+            raise unavailable("many images are being stored at the moment; try again")
+        try:
+            sha256 = value if name == "sha256" else sha256_of(rules.name, value)
+            told = annotate(rules, sha256, said, sent.files.get("mask"))
+        except NoSuchPrediction as error:
+            if service().journal.holds(rules.name, name, value):
+                service().recorder.nudge()
+                raise unavailable("the prediction is on its way to the database; try again") from error
+            raise Refusal(404, str(error)) from error
+        except ImageGone as error:
+            raise Refusal(410, str(error)) from error
+        except BadImage as error:
+            raise Refusal(422, f"the mask is no use: {error}") from error
+        except BadName as error:
+            raise Refusal(400, str(error)) from error
+    body = {
+        "annotation": told["annotation"],
+        "sha256": told["sha256"],
+        "label": told["label"],
+        "type": sent.words.get("type"),
+        "mask": "mask" in sent.files,
+        "author": account().name,
+        "created_at": told["created_at"].isoformat(timespec="seconds"),
+        "known": not told["added"],
+        "subset": told["subset"],
+        "sample": {key: told[key] for key in ("sha256", "subset", "label", "state", "notes")},
+    }
+    return body, 201 if told["added"] else 200
+
+
+def _label(sent: Sent) -> str:
+    label = sent.words.get("label", "")
+    if label not in LABELS:
+        raise Refusal(400, f"label is {label[:64]!r}: write good or anomaly")
+    if label == "good" and (useless := "type" if "type" in sent.words else "mask" if "mask" in sent.files else ""):
+        raise Refusal(400, f"a good image has no {useless}: leave it out, or label the image anomaly")
+    return label
+
+
+def _named(sent: Sent) -> tuple[str, str]:
+    """Return which of the two names the image goes by, and that name."""
+    given = [name for name in ("request_id", "sha256") if name in sent.words]
+    if len(given) != 1:
+        raise Refusal(400, "name the image by request_id or by sha256, one of them: an answer of POST /predict has it")
+    value = sent.words[given[0]]
+    if given[0] == "sha256":
+        value = value.lower()
+        if not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise Refusal(400, f"sha256 is {value[:80]!r}: give all 64 hexadecimal digits")
+    return given[0], value
