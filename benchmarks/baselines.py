@@ -6,6 +6,8 @@ Each learns from good images alone, and has the interface of a detector: `fit` t
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from typing import Any, Protocol
 
@@ -19,8 +21,8 @@ Judged = tuple[NDArray[np.float64], NDArray[np.float32] | None]
 class Baseline(Protocol):
     """A detector of prepared images [n, S, S, 3]."""
 
-    def fit(self, images: Images, seconds: float, seed: int) -> None:
-        """Learn from good images, for `seconds` at most."""
+    def fit(self, images: Images, seed: int, *, seconds: float = math.inf, steps: int | None = None) -> None:
+        """Learn from good images, for `seconds` or `steps` at most."""
 
     def judge(self, images: Images) -> Judged:
         """Return the scores [n], larger more anomalous, and error maps [n, h, w] if there are any."""
@@ -29,7 +31,7 @@ class Baseline(Protocol):
 class Brightness:
     """How far an image's mean brightness lies from that of the training images."""
 
-    def fit(self, images: Images, seconds: float, seed: int) -> None:
+    def fit(self, images: Images, seed: int, *, seconds: float = math.inf, steps: int | None = None) -> None:
         """Remember the mean."""
         self._mean = float(images.mean())
 
@@ -44,7 +46,7 @@ class PcaReconstruction:
     Kept are the components of 95 % of the variance, at most half as many as there are images.
     """
 
-    def fit(self, images: Images, seconds: float, seed: int) -> None:
+    def fit(self, images: Images, seed: int, *, seconds: float = math.inf, steps: int | None = None) -> None:
         """Find the components."""
         flat = self._flat(images)
         self._mean = flat.mean(axis=0)
@@ -71,8 +73,8 @@ class PcaReconstruction:
 class PlainAutoencoder:
     """A convolutional autoencoder through a vector of 128 numbers, trained on squared error, which is its score."""
 
-    def fit(self, images: Images, seconds: float, seed: int) -> None:
-        """Train for `seconds`."""
+    def fit(self, images: Images, seed: int, *, seconds: float = math.inf, steps: int | None = None) -> None:
+        """Train until the time is up or the steps are done."""
         import keras
 
         keras.utils.set_random_seed(seed)
@@ -80,7 +82,9 @@ class PlainAutoencoder:
         self._network.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse")
         generator = np.random.default_rng([seed, 5])
         start = time.monotonic()
-        while time.monotonic() - start < seconds:
+        for _ in itertools.count() if steps is None else range(steps):
+            if time.monotonic() - start >= seconds:
+                break
             batch = images[generator.integers(len(images), size=32)].astype(np.float32) / 255
             self._network.train_on_batch(batch, batch)
 

@@ -5,9 +5,11 @@ A process of its own, started by `benchmarks.accuracy`, so that no training inhe
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     from pipelines.graph import ScoringGraph
     from pipelines.models.batches import Selection
     from pipelines.models.inspection import inspection_model
+    from pipelines.models.precision import FLOAT32
     from pipelines.models.progress import FitSettings
     from pipelines.models.training import fit
     from pipelines.score import score
@@ -98,8 +101,12 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     prepared = _prepared(map(read_pixels, files), model)
     pixels = np.concatenate(prepared)
     tiles = Selection(pixels, np.arange(len(pixels)), parts(np.array([len(one) for one in prepared])))
-    limit = {"epochs": 1_000_000, "seconds": 60 * job["minutes"]}
-    settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=job["seed"], **limit)
+    settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=job["seed"])
+    if job["steps"]:
+        # Which precision is faster may be measured otherwise the next time, and no clock may have a say.
+        settings = replace(settings, steps=job["steps"], seconds=math.inf, precision=FLOAT32)
+    else:
+        settings = replace(settings, epochs=1_000_000, seconds=60 * job["minutes"])
     fitted = fit(tiles, settings, on_progress=lambda progress: print(progress, flush=True))
     path = write_graph(inspection_model(fitted.network), folder / "model.onnx")
     graph = ScoringGraph(path, model.input_size, model.resize, threads=2)
@@ -133,7 +140,8 @@ def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Det
     model = ModelSettings(preset=job["preset"], resize="fit")
 
     baseline = BASELINES[job["method"]]()
-    baseline.fit(np.concatenate(_prepared(map(read_pixels, files), model)), 60 * job["minutes"], job["seed"])
+    limit = {"steps": job["steps"]} if job["steps"] else {"seconds": 60 * job["minutes"]}
+    baseline.fit(np.concatenate(_prepared(map(read_pixels, files), model)), job["seed"], **limit)
 
     def detect(wanted: list[Path]) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
         for start in range(0, len(wanted), CHUNK):

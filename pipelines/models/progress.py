@@ -18,7 +18,8 @@ Stopped = Literal["epochs", "time"]
 class FitSettings:
     """What a training is told: sizes, `epochs` or `seconds` (whichever ends first), the seed, the step size.
 
-    `precision` is a Keras dtype policy; None, the default, measures which is faster.
+    `steps`, if given, takes the place of `epochs`. `precision` is a Keras dtype policy; None, the default, measures
+    which is faster. Two trainings of one seed that both end by steps or epochs, in one precision, agree.
     """
 
     preset: str = "small"
@@ -29,6 +30,7 @@ class FitSettings:
     seed: int = 0
     learning_rate: float = 2e-3
     precision: str | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Progress:
     def __str__(self) -> str:
         validation = "" if self.validation_loss is None else f" · validation {self.validation_loss:.4f}"
         speed = f"{self.images_per_second:.0f} images/s"
-        time_used = f"{clock(self.elapsed)} of {clock(self.seconds)}"
+        time_used = clock(self.elapsed) + (f" of {clock(self.seconds)}" if math.isfinite(self.seconds) else "")
         return f"epoch {self.epoch} of {self.epochs} · loss {self.loss:.4f}{validation} · {speed} · {time_used}"
 
 

@@ -139,7 +139,7 @@ class _Training:
         if state:
             self._restore(state)
         self.steps_per_epoch = max(LEAST_STEPS, math.ceil(len(images) / settings.batch_size))
-        self.last_step = settings.epochs * self.steps_per_epoch
+        self.last_step = settings.steps or settings.epochs * self.steps_per_epoch
         self.pace = Pace(settings.batch_size)
         self.rate = 0.0
 
@@ -176,7 +176,7 @@ class _Training:
         """Return how far the training is."""
         return Progress(
             epoch=math.ceil(self.step / self.steps_per_epoch),
-            epochs=self.settings.epochs,
+            epochs=math.ceil(self.last_step / self.steps_per_epoch),
             ended=self.epoch_ended() or self.is_done(),
             loss=self.loss.value(),
             validation_loss=validation_loss,
