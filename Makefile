@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 STACK := $(RUN) -m include.stack
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status import withdraw decide test soak env docker-proof lint format lock clean
+.PHONY: help setup demo up down status import withdraw decide account test soak env docker-proof lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ decide: $(STAMP) ## settle a disputed sample: make decide SAMPLE=sha256 LABEL=go
 	@$(if $(and $(SAMPLE),$(LABEL)),,echo "say which sample and label: make decide SAMPLE=sha256 LABEL=good" >&2; exit 1;) \
 		$(STACK) decide --sample "$(SAMPLE)" --label "$(LABEL)" $(if $(PROJECT),--project "$(PROJECT)")
 
+account: $(STAMP) ## make an account for serving, or reset its password: make account NAME=ann [ROLE=administrator]
+	@$(if $(NAME),,echo "say whose: make account NAME=ann [ROLE=administrator]" >&2; exit 1;) \
+		$(STACK) account --name "$(NAME)" $(if $(ROLE),--role "$(ROLE)")
+
 test: $(STAMP) ## run every test (at most 25 minutes on two cores)
 	@$(RUN) -m pytest $(ARGS)
 
@@ -74,7 +78,7 @@ format: $(STAMP) ## put the code into the project's format
 
 lock: $(STAMP) ## resolve requirements*.in anew into the locked requirements*.txt
 	@for each in requirements requirements-dev; do \
-		VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+		VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --no-annotate --no-header --universal --python-version 3.11 \
 			--output-file $$each.txt $$each.in; done
 
 clean: ## take the virtual environment away (var/ stays)

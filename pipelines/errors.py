@@ -60,3 +60,11 @@ class RegistryError(InspectlineError):
     """The model registry could not be reached, or gave an answer that is not understood."""
 
     passing = True
+
+
+class BadAccount(InspectlineError):
+    """An account's name, password or role is none that can be used."""
+
+
+class AccountRefused(InspectlineError):
+    """An account cannot be made or changed so: the name is taken, or no administrator would be left."""

@@ -10,13 +10,11 @@ from typing import Any, TypeVar
 
 from flask import Flask, current_app, g, request
 
+from pipelines.catalogue.users import ADMINISTRATOR, USER
 from serving.refusals import Refusal
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 _FOR = "inspectline_for"
-USER = "user"
-ADMINISTRATOR = "administrator"
-ROLES = (USER, ADMINISTRATOR)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from pipelines.errors import InspectlineError
 from serving.access import guard, identify_anybody
+from serving.account_routes import account_routes
 from serving.annotations import annotating
 from serving.jobs import jobs
 from serving.logs import request_id
@@ -47,13 +49,19 @@ def create_app(config: ServingSettings | None = None) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = _FORM_OVERHEAD
     app.config["MAX_FORM_PARTS"] = 16
     app.json = _Json(app)
-    for part in (routes, sent_back, jobs, annotating, predictions):
+    if service.config.proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=service.config.proxies, x_proto=service.config.proxies, x_host=0
+        )
+    for part in (routes, sent_back, jobs, annotating, predictions, account_routes):
         app.register_blueprint(part)
     app.before_request(_begin)
     app.before_request(service.start)
-    guard(app, identify_anybody)
     if service.config.auth == "none":
+        guard(app, identify_anybody)
         _log.warning("INSPECTLINE_AUTH is none: whoever reaches this port may make every call, administration included")
+    else:
+        guard(app, lambda: service.accounts.identify(request.headers.get("Authorization"), request.remote_addr or ""))
     app.after_request(_end)
     app.register_error_handler(InspectlineError, _refused)
     app.register_error_handler(HTTPException, _http_error)
@@ -89,7 +97,7 @@ def _answer(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 def _refused(error: InspectlineError) -> ResponseReturnValue:
     if isinstance(error, Refusal):
-        return _answer(error.status, str(error), {"Retry-After": str(error.retry_after)} if error.retry_after else {})
+        return _answer(error.status, str(error), error.headers)
     if error.passing:  # S3, the catalogue or the registry is away
         _log.warning("request failed", extra={"why": str(error)})
         return _answer(503, str(error), {"Retry-After": str(RETRY_SECONDS)})

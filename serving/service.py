@@ -1,17 +1,20 @@
 """All that one serving process holds, and its background threads: made by `create_app`, started by gunicorn's hooks."""
 
 import os
+import secrets
 import threading
 import time
 from datetime import UTC, datetime
 
 from pipelines.settings import settings
+from serving.accounts import Accounts
 from serving.fetch import Fetcher
 from serving.journal import Journal
 from serving.predictor import Predictor
 from serving.recorder import Recorder
 from serving.reloader import Reloader
 from serving.settings import ServingSettings
+from serving.tokens import Tokens, signing_key
 from serving.waiting import Room
 
 _STORING_PATIENCE = 2.0  # seconds: whoever must wait longer for S3 is better asked to come again
@@ -31,6 +34,7 @@ class Service:
         self.waiting = Room(config.waiting)
         self.storing = Room(config.storing, _STORING_PATIENCE)
         self.ending = threading.Event()
+        self.accounts = Accounts(Tokens(_key(config), config.token_hours))
         self.started_at = datetime.now(UTC)
         self._began = time.monotonic()
         self._lock = threading.Lock()
@@ -61,3 +65,10 @@ class Service:
     def uptime_seconds(self) -> float:
         """How long this process has served."""
         return time.monotonic() - self._began
+
+
+def _key(config: ServingSettings) -> str:
+    """Return the key that signs tokens; where there are no accounts, one that nobody needs to keep."""
+    if config.auth == "none":
+        return secrets.token_urlsafe(48)
+    return signing_key(config.secret_key, settings().cache)

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import SettingsError
@@ -17,6 +17,8 @@ class ServingSettings:
     Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use. `auth` is
     `accounts`, or `none` where the network itself is closed. Whoever asks for a run waits for it up to `wait_seconds`;
     `waiting` may do so at a time, and `storing` may send back images: predictions keep the other threads.
+    `proxies` is how many reverse proxies stand before serving and say whom they speak for; without a `secret_key` that
+    signs tokens, one is made and kept.
     """
 
     poll_seconds: float
@@ -31,6 +33,9 @@ class ServingSettings:
     allowed_buckets: frozenset[str]
     allowed_hosts: frozenset[str]
     auth: str
+    proxies: int
+    secret_key: str = field(repr=False)
+    token_hours: float
 
 
 def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSettings:
@@ -54,7 +59,7 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
     def words(name: str) -> frozenset[str]:
         return frozenset(word.lower() for word in env.get(name, "").replace(",", " ").split())
 
-    auth = env.get("INSPECTLINE_AUTH", "").strip().lower() or "none"
+    auth = env.get("INSPECTLINE_AUTH", "").strip().lower() or "accounts"
     if auth not in ("accounts", "none"):
         raise SettingsError(f"INSPECTLINE_AUTH is {auth!r}: give accounts, or none on a closed network")
     cores = usable_cores()
@@ -73,6 +78,9 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
         allowed_buckets=words("INSPECTLINE_ALLOWED_BUCKETS"),
         allowed_hosts=words("INSPECTLINE_ALLOWED_HOSTS"),
         auth=auth,
+        proxies=int(number("INSPECTLINE_PROXIES", 0, 0, 10)),
+        secret_key=env.get("INSPECTLINE_SECRET_KEY", "").strip(),
+        token_hours=number("INSPECTLINE_TOKEN_HOURS", 12, 0.001, 8760),
     )
 
 

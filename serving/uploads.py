@@ -75,6 +75,17 @@ def read_body(request: Request, *, images: int = 1, words: Collection[str] = (),
     raise Refusal(415, f"the request's content type is {kind or 'not given'}: {_how(images, words, files)}")
 
 
+def read_fields(request: Request, allowed: Collection[str]) -> dict[str, Any]:
+    """Return the values of a JSON body as they are, by name in lower case; each is one of `allowed`.
+
+    Raises:
+        Refusal: 400, 413 or 415 for what is not so.
+    """
+    if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
+        raise Refusal(415, f"the request's content type is {request.mimetype or 'not given'}: {_how(0, allowed, ())}")
+    return _named(_json(request, 0).items(), allowed)
+
+
 def read_query(request: Request, allowed: Collection[str]) -> dict[str, str]:
     """Return the parameters behind the address's question mark, each at most once and one of `allowed`.
 

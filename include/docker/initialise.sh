@@ -14,7 +14,7 @@ airflow users reset-password --username "$AIRFLOW_ADMIN_USER" --password "$AIRFL
 echo "Airflow's pool for training"
 airflow pools set gpu "$GPU_SLOTS" "Trainings at the same time: one for each GPU"
 
-echo "the catalogue's tables"
+echo "the catalogue's tables, and serving's first account"
 python -m pipelines.catalogue migrate
 
 echo "the buckets"

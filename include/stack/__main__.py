@@ -69,6 +69,14 @@ def _datasets(stack: Stack, options: argparse.Namespace, arguments: list[str]) -
         sys.exit(status)
 
 
+def _account(stack: Stack, options: argparse.Namespace) -> None:
+    role = ["--role", options.role] if options.role else []
+    command = [sys.executable, "-m", "pipelines.catalogue", "account", options.name, *role]
+    status = subprocess.run(command, env=environment(stack), check=False).returncode  # noqa: S603 - our own module
+    if status:
+        sys.exit(status)
+
+
 def _project(options: argparse.Namespace, folder: Path | None) -> str:
     return choose_project(options.project or None, folder, settings().default_project)
 
@@ -103,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     withdrawn.add_argument("--reason")
     decided = command("decide", _decide, "settle a sample's label")
     decided.add_argument("--label", required=True, choices=("good", "anomaly"))
+    account = command("account", _account, "make an account for serving, or give it a new password")
+    account.add_argument("--name", required=True)
+    account.add_argument("--role", choices=("user", "administrator"))
     for part in (withdrawn, decided):
         part.add_argument("--sample", required=True, help="SHA-256 or its first digits, S3 address, or file name")
     for part in (shown, imported, withdrawn, decided):

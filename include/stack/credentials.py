@@ -13,7 +13,8 @@ _MAKERS = {
     "AIRFLOW__API_AUTH__JWT_SECRET": lambda: secrets.token_urlsafe(64),
     "AIRFLOW__API__SECRET_KEY": lambda: secrets.token_urlsafe(32),
     "AIRFLOW__CORE__FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-    "SERVING_SECRET_KEY": lambda: secrets.token_urlsafe(48),
+    "INSPECTLINE_ADMIN_PASSWORD": lambda: secrets.token_urlsafe(12),
+    "INSPECTLINE_SECRET_KEY": lambda: secrets.token_urlsafe(48),
 }
 
 

@@ -12,6 +12,7 @@ from include.stack import health, processes, supervision
 from include.stack.credentials import ADMIN
 from include.stack.layout import LISTENERS, Stack
 from include.stack.programs import programs
+from pipelines.catalogue.users import FIRST
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -89,10 +90,16 @@ def show_addresses(stack: Stack, environ: Mapping[str, str]) -> None:
     table.add_row("Airflow", stack.url("airflow", "localhost"), f"{ADMIN} / {environ['AIRFLOW_ADMIN_PASSWORD']}")
     table.add_row("MLflow", stack.url("mlflow", "localhost"), "no login")
     if any(program.name == "serving" for program in programs(stack)):
-        table.add_row("serving", stack.url("serving", "localhost"), "POST /predict, GET /status")
+        login = "no login" if environ.get("INSPECTLINE_AUTH") == "none" else _serving_login(environ)
+        table.add_row("serving", stack.url("serving", "localhost"), login)
     table.add_row("S3", stack.url("s3", "localhost"), f"any key; the files lie in {stack.objects}")
     table.add_row("mail", f"localhost:{stack.ports['smtp']}", f"every mail lands in {stack.mail / 'new'}")
     console.print(table)
+    console.print(f"The passwords lie in {stack.secrets}", soft_wrap=True)
+
+
+def _serving_login(environ: Mapping[str, str]) -> str:
+    return f"{FIRST} / {environ['INSPECTLINE_ADMIN_PASSWORD']}"
 
 
 def _address(stack: Stack, program: str) -> str:

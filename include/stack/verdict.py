@@ -1,5 +1,6 @@
 """What serving says of images that no training saw: a good one and defective ones of the test subsets."""
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import requests
 from include.stack.errors import StackError
 from include.stack.layout import Stack
 from pipelines import registry_client
+from pipelines.catalogue.users import FIRST
 from pipelines.project import load_project
 from pipelines.storage import Storage
 
@@ -73,6 +75,11 @@ def pick_samples(manifest_uri: str) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for part in (good, firsts) for _, row in part.iterrows()]
 
 
+def login() -> tuple[str, str]:
+    """Return the name and password of the stack's first account, whose environment this process has taken on."""
+    return FIRST, os.environ.get("INSPECTLINE_ADMIN_PASSWORD", "")
+
+
 def ask(stack: Stack, project: str, sample: dict[str, Any]) -> Verdict:
     """Send a sample's image to serving as a camera would.
 
@@ -84,11 +91,19 @@ def ask(stack: Stack, project: str, sample: dict[str, Any]) -> Verdict:
     began = time.monotonic()
     try:
         answer = requests.post(
-            f"{stack.url('serving')}/projects/{project}/predict", files={"file": (name, data)}, timeout=60
+            f"{stack.url('serving')}/projects/{project}/predict",
+            files={"file": (name, data)},
+            auth=login(),
+            timeout=60,
         )
         said = answer.json()
     except (requests.RequestException, ValueError) as error:
         raise StackError(f"serving does not answer at {stack.url('serving')} ({type(error).__name__})") from None
+    if answer.status_code == 401:
+        raise StackError(
+            f"serving does not know {FIRST} by the password in {stack.secrets}: set it again with "
+            f"(. {stack.secrets}; echo $INSPECTLINE_ADMIN_PASSWORD) | make account NAME={FIRST}"
+        )
     if not answer.ok:
         raise StackError(f"serving answers {answer.status_code} for a test image: {said}")
     return Verdict(

@@ -1,18 +1,67 @@
-"""`python -m pipelines.catalogue migrate`: bring the catalogue's tables up to date."""
+"""The catalogue from the command line.
 
+python -m pipelines.catalogue migrate                              bring the tables up to date
+python -m pipelines.catalogue account NAME [--role administrator]  make an account, or give it a new password
+"""
+
+import argparse
+import getpass
+import os
 import sys
 
-from pipelines.catalogue.database import migrate
-from pipelines.errors import InspectlineError
+from pipelines import passwords
+from pipelines.catalogue import users
+from pipelines.catalogue.database import migrate, transaction
+from pipelines.errors import BadAccount, InspectlineError
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    migrate()
+    first = os.environ.get("INSPECTLINE_ADMIN_PASSWORD", "")
+    if not first:
+        return
+    hashed = passwords.hash_password(first)
+    with transaction() as connection:
+        made = users.add_first(connection, hashed)
+    if made:
+        print(f"the account {made.name!r} is made, with the password in INSPECTLINE_ADMIN_PASSWORD")
+
+
+def _account(options: argparse.Namespace) -> None:
+    name = passwords.check_name(options.name)
+    given = _ask(name)
+    hashed = passwords.hash_password(given or (made := passwords.make_password()))
+    with transaction() as connection:
+        changed = users.change(connection, name, role=options.role, password_hash=hashed, disabled=False)
+        known = changed or users.add(connection, name, hashed, options.role or users.USER)
+    print(f"the account {known.name!r} ({known.role}) {'has a new password' if changed else 'is made'}")
+    if not given:
+        print(f"its password, shown once: {made}")
+
+
+def _ask(name: str) -> str:
+    """Return the password that is typed at a terminal or comes through a pipe; empty for one to be generated."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    given = getpass.getpass(f"password for {name} (empty: one is generated): ")
+    if given and getpass.getpass("once more: ") != given:
+        raise BadAccount("the two are not the same: try again")
+    return given
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and return the exit status."""
-    if arguments != ["migrate"]:
-        print("usage: python -m pipelines.catalogue migrate", file=sys.stderr)
-        return 2
+    """Run one command and return the exit status; what goes wrong is said in one line."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.catalogue")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    migrated = commands.add_parser("migrate", help="bring the catalogue's tables up to date")
+    migrated.set_defaults(act=_migrate)
+    account = commands.add_parser("account", help="make an account for serving, or give it a new password")
+    account.add_argument("name")
+    account.add_argument("--role", choices=users.ROLES, help="user for a new account, else as it is")
+    account.set_defaults(act=_account)
+    options = parser.parse_args(arguments)
     try:
-        migrate()
+        options.act(options)
     except InspectlineError as error:
         print(error, file=sys.stderr)
         return 1

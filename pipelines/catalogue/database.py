@@ -18,6 +18,7 @@ from pipelines.errors import CatalogueError
 from pipelines.settings import settings
 
 BUSY_SECONDS = 30
+CONNECT_SECONDS = 10
 _lock = threading.Lock()
 _engines: dict[tuple[int, str], Engine] = {}
 
@@ -25,7 +26,8 @@ _engines: dict[tuple[int, str], Engine] = {}
 def _make(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, pool_size=5, max_overflow=10)
+        patience = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_SECONDS}
+        return create_engine(parsed, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args=patience)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     made = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})

@@ -230,3 +230,18 @@ drift_reports = Table(
     UniqueConstraint("project", "dag_run_id"),
     Index("ix_drift_reports_project_created_at", "project", "created_at"),
 )
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False),
+    Column("name_key", String(256), nullable=False, unique=True),  # the name as it is compared: see users.name_key
+    Column("password_hash", String(256), nullable=False),
+    Column("role", String(16), nullable=False),  # user | administrator
+    Column("disabled", Boolean, nullable=False, default=False),
+    # Tokens bear it; a new one, with a new password or when the account is disabled, ends them.
+    Column("stamp", String(32), nullable=False),
+    Column("created_at", Instant, nullable=False, default=now),
+    Column("password_changed_at", Instant, nullable=False, default=now),
+)

@@ -6,6 +6,7 @@ away again. `--stand-ins` puts stand-ins in place of SeaweedFS and Mailpit, `--k
 """
 
 import argparse
+import base64
 import json
 import shutil
 import socket
@@ -69,12 +70,16 @@ class Proof:
         """Run Python code in a service's container and return what it prints."""
         return self.compose("exec", "-T", service, "python", "-c", code)
 
-    def get(self, port: str, path: str, host: str = "127.0.0.1", body: Any = None, token: str = "") -> bytes:
+    def get(
+        self, port: str, path: str, host: str = "127.0.0.1", body: Any = None, token: str = "", login: str = ""
+    ) -> bytes:
         """Call a published port on this machine (`host` is what the request says) and return the answer's body."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.env[port]}{path}")
         request.add_header("Host", f"{host}:{self.env[port]}")
         if token:
             request.add_header("Authorization", f"Bearer {token}")
+        if login:
+            request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
@@ -159,10 +164,11 @@ def retrain(proof: Proof) -> dict[str, str]:
 def verdict(proof: Proof, image_url: str) -> dict[str, Any]:
     """Return serving's answer, waiting at most two minutes for it to have a champion."""
     end = time.monotonic() + 120
+    login = f"admin:{proof.env['SERVING_ADMIN_PASSWORD']}"
     while True:
         try:
-            answer: dict[str, Any] = json.loads(proof.get("SERVING_PORT", "/predict", body={"image_url": image_url}))
-            return answer
+            said = proof.get("SERVING_PORT", "/predict", body={"image_url": image_url}, login=login)
+            return dict(json.loads(said))
         except urllib.error.HTTPError as error:
             if error.code != 503 or time.monotonic() > end:
                 raise AssertionError(f"serving answers {error.code}: {error.read().decode()}") from error

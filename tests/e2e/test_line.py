@@ -15,7 +15,7 @@ import requests
 from sqlalchemy import func, select
 
 from include.demo_images import draw
-from include.stack import dags, processes
+from include.stack import dags, processes, verdict
 from include.stack.airflow_rest import Airflow
 from include.stack.layout import Stack
 from pipelines.catalogue import connect
@@ -172,6 +172,7 @@ def ask(url: str, number: int) -> dict[str, Any]:
 
     file = io.BytesIO()
     Image.fromarray(draw(9, number, None, 96)[0]).save(file, "PNG")
-    answer = requests.post(f"{url}/projects/{PROJECT}/predict", files={"file": ("a.png", file.getvalue())}, timeout=60)
+    image = {"file": ("a.png", file.getvalue())}
+    answer = requests.post(f"{url}/projects/{PROJECT}/predict", files=image, auth=verdict.login(), timeout=60)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())

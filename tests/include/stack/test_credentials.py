@@ -34,7 +34,7 @@ def test_secrets_when_one_is_missing_keep_the_others(stack):
 
     assert again["AIRFLOW__CORE__FERNET_KEY"] == made["AIRFLOW__CORE__FERNET_KEY"]
     assert again["AIRFLOW_ADMIN_PASSWORD"] == "chosen-by-hand"
-    assert again["SERVING_SECRET_KEY"]
+    assert again["INSPECTLINE_SECRET_KEY"]
     assert stat.S_IMODE(stack.secrets.stat().st_mode) == 0o600
 
 

@@ -1,0 +1,75 @@
+"""Limits how often a password may be wrong: for each account, and for each address that guesses.
+
+An address from which an account was logged in to before has a count of its own for it: whoever guesses elsewhere does
+not lock its owner out. Counts are kept in memory, of the most recent names and addresses, for each process.
+"""
+
+import ipaddress
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+
+WINDOW = 300.0  # seconds
+PER_ACCOUNT = 10  # wrong passwords for one account within the window
+PER_ADDRESS = 30  # from one address
+_KEPT = 10_000
+_KNOWN_SECONDS = 30 * 86_400.0
+
+
+class LoginLimits:
+    """Counts wrong passwords; names are given as they are compared, whether or not there is such an account."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures: OrderedDict[Hashable, deque[float]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def wait_seconds(self, name: str, remote: str) -> float:
+        """Return how long this address must wait before it may try this account again; 0 for not at all."""
+        with self._lock:
+            return max(self._wait(key, most) for key, most in self._keys(name, _network(remote)))
+
+    def failed(self, name: str, remote: str) -> None:
+        """Count a wrong password."""
+        with self._lock:
+            for key, most in self._keys(name, _network(remote)):
+                times = self._failures.setdefault(key, deque(maxlen=most))
+                times.append(self._clock())
+                self._failures.move_to_end(key)
+            while len(self._failures) > _KEPT:
+                self._failures.popitem(last=False)
+
+    def succeeded(self, name: str, remote: str) -> None:
+        """Remember that this account is used from this address."""
+        with self._lock:
+            pair = (name, _network(remote))
+            self._known[pair] = self._clock()
+            self._known.move_to_end(pair)
+            self._failures.pop(pair, None)
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+
+    def _keys(self, name: str, network: str) -> tuple[tuple[Hashable, int], ...]:
+        pair = (name, network)
+        if self._clock() - self._known.get(pair, -_KNOWN_SECONDS) < _KNOWN_SECONDS:
+            return ((pair, PER_ACCOUNT),)
+        return ((name, PER_ACCOUNT), ((network,), PER_ADDRESS))
+
+    def _wait(self, key: Hashable, most: int) -> float:
+        times = self._failures.get(key)
+        if times is None or len(times) < most:
+            return 0.0
+        return max(0.0, times[0] + WINDOW - self._clock())
+
+
+def _network(remote: str) -> str:
+    """Return the address that counts: of IPv6 the network of 64 bits, which one machine may use as a whole."""
+    try:
+        ip = ipaddress.ip_address(remote.partition("%")[0])
+    except ValueError:
+        return remote
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ip.ipv4_mapped or ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
+    return str(ip)
