@@ -42,7 +42,7 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
         except ImageGone as error:
             raise Refusal(410, str(error)) from error
         except BadImage as error:
-            raise Refusal(422, f"the mask is no use: {error}") from error
+            raise Refusal(422, str(error)) from error
         except BadName as error:
             raise Refusal(400, str(error)) from error
     body = {

@@ -3,6 +3,7 @@
 The image becomes a sample, and a run is asked for; the answer comes when it is done, or is the job's address.
 """
 
+import unicodedata
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +17,7 @@ from serving.access import account
 from serving.jobs import address
 from serving.refusals import Refusal, unavailable
 from serving.routes import rules_of, service, state_of
-from serving.uploads import SentImage, read_body
+from serving.uploads import LONGEST_WORD, SentImage, read_body
 from serving.waiting import patience, wait_for
 
 sent_back = Blueprint("sent_back", __name__)
@@ -57,7 +58,7 @@ def _take(project: str | None, kind: str, label: str) -> ResponseReturnValue:
         try:
             job, sample = take_in(rules, posted, kind)
         except BadImage as error:
-            raise Refusal(422, f"the image {error}") from error
+            raise Refusal(422, str(error)) from error
         except BadName as error:
             raise Refusal(400, str(error)) from error
     seconds, kept_to = patience(request, held.config.wait_seconds)
@@ -80,7 +81,6 @@ def _look_up(project: str, job: int) -> dict[str, Any]:
 
 
 def _name(image: SentImage) -> str:
-    """Return what the sender calls the image's file: a project may tell its group by that."""
-    if not image.url:
-        return image.name
-    return unquote(urlsplit(image.url).path.rpartition("/")[2])
+    """Return what the sender calls the image's file, as it may be kept: a project may tell its group by that."""
+    name = unquote(urlsplit(image.url).path.rpartition("/")[2]) if image.url else image.name
+    return "".join(letter for letter in name if unicodedata.category(letter) not in ("Cc", "Cs"))[:LONGEST_WORD]

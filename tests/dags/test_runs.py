@@ -1,19 +1,25 @@
 """Every DAG run whole, as Airflow runs it, on real S3, MLflow, SQLite and SMTP, with no logical date."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from flask.testing import FlaskClient
 from mlflow import MlflowClient
 from sqlalchemy import select, update
 
 from pipelines import registry_client, watch
 from pipelines.catalogue import connect, transaction
-from pipelines.catalogue.schema import requests, trainings
+from pipelines.catalogue.schema import requests, samples, trainings
 from pipelines.errors import BadDataset
 from pipelines.jobs import find_job
 from pipelines.settings import settings
+from serving.app import create_app
+from tests.conftest import wait_until
 from tests.dags.conftest import Line, Run
 from tests.dags.images import part
 from tests.plugins.catalogue_rows import enter_images
@@ -80,6 +86,30 @@ def test_retrain_when_images_wait_runs_to_the_end(line: Line, first: Run) -> Non
     assert line.subjects() == [f"{line.project}: version {outcome['version']} trained, promoted"]
 
 
+@contextmanager
+def serving(line: Line) -> Iterator[FlaskClient]:
+    """Give a client of serving, which shares nothing with the DAGs but the catalogue and S3."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("INSPECTLINE_AUTH", "none")
+        environment.setenv("INSPECTLINE_DEFAULT_PROJECT", line.project)
+        app = create_app()
+    client = app.test_client()
+    wait_until(lambda: client.get(f"/projects/{line.project}/status").status_code == 200, 30, "serving")
+    try:
+        yield client
+    finally:
+        app.extensions["inspectline"].stop()
+
+
+def send_back(line: Line, call: str, number: int, *, defect: bool = False) -> Any:
+    """Post an image as a user does, wait for nothing, and return the answer."""
+    with serving(line) as client:
+        file = {"file": (BytesIO(part(number, defect=defect)[0]), "part.png")}
+        answer = client.post(call, data=file, headers={"Prefer": "respond-async"})
+        assert answer.status_code == 202, answer.text
+        return answer.json
+
+
 def test_retrain_when_the_same_was_trained_is_skipped_with_a_link(line: Line, first: Run) -> None:
     asked = line.ask("retrain")
     line.subjects()
@@ -112,7 +142,8 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
     line.subjects()
     monkeypatch.setattr("pipelines.profile.profile", broken)
     monkeypatch.setattr("monitoring.drift.detect", broken)
-    asked = line.ask("retrain")
+    posted = send_back(line, "/retrain", 5000)
+    asked = posted["job"]
     run = line.run(
         "retrain", {"epochs": 1, "start_from": "champion", "promote": False, "force": True, "request_ids": [asked]}
     )
@@ -126,6 +157,19 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
     assert registry_client.champion(line.project).version == first.made("complete")["version"]  # type: ignore[union-attr]
     row = line.request(asked)
     assert (row["state"], row["result"]["version"]) == ("done", outcome["version"])
+    with serving(line) as client:
+        job = client.get(f"/jobs/{asked}").json
+    assert job is not None
+    assert (job["state"], job["result"]["model_version"], job["result"]["promoted"]) == (
+        "done", outcome["version"], False,
+    )  # fmt: skip
+    error = outcome["metrics"]["reconstruction_error_validation"]["value"]
+    assert job["result"]["new_validation_error"] == error
+    with connect() as connection:
+        seen = select(samples.c.trained_version).where(samples.c.sha256 == posted["sample"]["sha256"])
+        assert connection.execute(seen).scalar_one() == run.made("begin")["version_id"]
+        told = connection.execute(select(trainings.c.progress).where(trainings.c.dag_run_id == run.run_id)).scalar_one()
+    assert (told["epochs"], 0 < told["percent"] <= 100) == (1, True)
     assert sorted(line.subjects()) == sorted(
         [f"{line.project}: {name} failed in {line.project}_retrain" for name in ("profile", "drift")]
         + [f"{line.project}: version {outcome['version']} trained, not promoted"]
@@ -142,6 +186,27 @@ def test_evaluate_sets_the_threshold_anew_in_a_new_version(line: Line, first: Ru
     assert outcome["promoted"] is False
     assert line.request(asked)["state"] == "done"
     assert line.subjects() == [f"{line.project}: version {outcome['version']} evaluated, not promoted"]
+
+
+def test_anomaly_when_posted_goes_by_watch_into_an_evaluation_that_answers_its_job(line: Line, first: Run) -> None:
+    posted = send_back(line, "/anomaly", 6000, defect=True)
+    watched = line.run("watch")
+    assert (watched.state, watched.states["evaluate"], watched.states["retrain"]) == ("success", "success", "skipped")
+    conf = watched.made("claim", "evaluate")
+    assert conf["request_ids"] == [posted["job"]]
+    second = send_back(line, "/anomaly", 6001, defect=True)
+    again = line.run("watch")
+    assert again.states["evaluate"] == "skipped", "the second joins the run that waits"
+    run = line.run("evaluate", conf | {"request_ids": [posted["job"], second["job"]]})
+    assert run.state == "success"
+    outcome = run.made("complete")
+    for job in (posted["job"], second["job"]):
+        told = find_job(line.project, job)
+        assert told is not None
+        assert (told["state"], told["result"]["model_version"]) == ("done", outcome["version"])
+        assert told["result"]["threshold"] == outcome["threshold"]
+        assert told["result"]["new_anomaly_error"] == outcome["metrics"]["reconstruction_error_anomaly"]["value"]
+    line.subjects()
 
 
 def test_evaluate_when_a_step_fails_fails_the_run_the_request_and_the_training(
