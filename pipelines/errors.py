@@ -62,6 +62,12 @@ class RegistryError(InspectlineError):
     passing = True
 
 
+class NoSuchVersion(RegistryError):
+    """The registry has no such version of the project's model."""
+
+    passing = False
+
+
 class BadAccount(InspectlineError):
     """An account's name, password or role is none that can be used."""
 

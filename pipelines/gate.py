@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipelines import registry, registry_client
+from pipelines import registry, registry_client, registry_hold
 from pipelines.catalogue.schema import now
 from pipelines.contenders import Comparison, Contender, compare, score_contenders
 from pipelines.errors import BadPackage, RegistryError
@@ -38,7 +38,7 @@ def decide(run: dict[str, Any], registered: dict[str, str]) -> dict[str, Any]:
         return dict(json.loads(storage.get(key)))
 
     notes: list[str] = []
-    package = Package.open(registry_client.fetch(registry.version_of(name, version)), threads=2)
+    package = Package.open(registry_client.fetch(registry_hold.version_of(name, version)), threads=2)
     opponent = _opponent(run, version)
     opened = _open_champion(opponent, notes) if opponent else None
 
@@ -81,7 +81,7 @@ def _opponent(run: dict[str, Any], version: str) -> RegisteredVersion | None:
     if present is None or present.version != version:
         return present
     seen = run["champion_version"]
-    return registry.version_of(run["project"], seen) if seen and seen != version else None
+    return registry_hold.version_of(run["project"], seen) if seen and seen != version else None
 
 
 def _open_champion(opponent: RegisteredVersion, notes: list[str]) -> Package | None:
@@ -93,8 +93,7 @@ def _open_champion(opponent: RegisteredVersion, notes: list[str]) -> Package | N
         notes.append(_unreadable_note(opponent, str(error)))
         return None
     except RegistryError:
-        # MLflow calls a missing file a fault of its own (500): only its list tells that from a registry that is down.
-        missing = registry.missing_files(opponent)
+        missing = registry_client.missing_files(opponent)
         if not missing:
             raise
         notes.append(_unreadable_note(opponent, f"{', '.join(missing)} is no longer in the registry"))

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.package import CARD, GRAPH, REQUIRED, Package
+from pipelines.package import GRAPH, Package
 from pipelines.package_store import fetched_package, working_folder
 from pipelines.project import load_project
-from pipelines.registry_client import CHAMPION, RegisteredVersion, champion
+from pipelines.registry_client import CHAMPION, champion
+from pipelines.registry_hold import HELD, held
 from pipelines.turns import registry_turn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHALLENGER = "challenger"
-HELD = "held"
 _MODEL = "model"
 _FIGURES = {
     "auroc": "AUROC",
@@ -88,63 +88,16 @@ def promote(project: str, version: str, *, seen: str | None) -> str | None:
 
     client = mlflow.MlflowClient()
     with registry_turn(project):
-        held, now = held_version(client, project), champion(project)
+        kept, now = held(project), champion(project)
         current = now.version if now else None
         if current == version:
             return None
-        if held:
-            return f"version {held} is held by hand: release it to let a run replace the champion"
+        if kept:
+            return f"version {kept.version} is held by hand: release it to let a run replace the champion"
         if current != seen:
             return f"the champion was {_named(seen)} when the run began and is {_named(current)} now"
         client.set_registered_model_alias(project, CHAMPION, version)
     return None
-
-
-def hold(project: str, version: str) -> None:
-    """Make `version` the champion by hand, and keep every run from replacing it until `release`."""
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    with registry_turn(project):
-        client.set_registered_model_tag(project, HELD, version)
-        client.set_registered_model_alias(project, CHAMPION, version)
-
-
-def release(project: str) -> None:
-    """Let runs replace the champion again; without a hold this changes nothing."""
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    with registry_turn(project):
-        if held_version(client, project):
-            client.delete_registered_model_tag(project, HELD)
-
-
-def held_version(client: MlflowClient, project: str) -> str | None:
-    """Return the version held by hand, by the registered model's tag or the champion's own, or None."""
-    held = str(client.get_registered_model(project).tags.get(HELD, "")).strip()
-    if held:
-        return held
-    now = champion(project)
-    mark = now.tags.get(HELD, "").strip().lower() if now else ""
-    return now.version if now and mark not in ("", "false", "no", "0") else None
-
-
-def version_of(project: str, version: str) -> RegisteredVersion:
-    """Return a registered version with its tags. MLflow's error rises if it is not there."""
-    import mlflow
-
-    found = mlflow.MlflowClient().get_model_version(project, version)
-    return RegisteredVersion(project, str(found.version), found.run_id or "", dict(found.tags))
-
-
-def missing_files(version: RegisteredVersion) -> list[str]:
-    """Return the files that a package must have and that MLflow does not list. Its errors rise."""
-    import mlflow
-
-    listed = mlflow.artifacts.list_artifacts(f"models:/{version.project}/{version.version}")
-    names = {item.path.rpartition("/")[2] for item in listed}
-    return [name for name in (CARD, *REQUIRED) if name not in names]
 
 
 def describe(run: dict[str, Any], package: Package, evaluation: dict[str, Any], notes: list[str]) -> str:

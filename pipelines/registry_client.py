@@ -1,4 +1,4 @@
-"""Reads MLflow's model registry over its REST interface, with `requests` alone: what the thin serving container needs.
+"""Talks to MLflow's model registry over its REST interface, with `requests` alone: what thin serving needs.
 
 A registered model is named as its project. Packages come into the local cache by their digest, checked; several
 processes may fetch the same one.
@@ -10,9 +10,10 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
@@ -34,6 +35,7 @@ class RegisteredVersion:
     version: str
     run_id: str = ""
     tags: dict[str, str] = field(default_factory=dict, hash=False)
+    created_at: str | None = field(default=None, compare=False)  # as ISO 8601 in UTC
 
     @property
     def digest(self) -> str:
@@ -47,8 +49,8 @@ def champion(project: str, alias: str = CHAMPION) -> RegisteredVersion | None:
     Raises:
         RegistryError: any other answer, or none.
     """
-    answer = _call("registered-models/alias", {"name": project, "alias": alias})
-    return _version(answer["model_version"]) if answer else None
+    answer = call("registered-models/alias", {"name": project, "alias": alias})
+    return as_version(answer["model_version"]) if answer else None
 
 
 def latest(project: str) -> RegisteredVersion | None:
@@ -57,10 +59,49 @@ def latest(project: str) -> RegisteredVersion | None:
     Raises:
         RegistryError: the registry gives no answer that can be used.
     """
+    found, _ = versions(project, 1)
+    return found[0] if found else None
+
+
+def versions(project: str, limit: int, cursor: str = "") -> tuple[list[RegisteredVersion], str]:
+    """Return up to `limit` versions, newest first, from where `cursor` goes on, and the cursor that goes on from them.
+
+    Raises:
+        RegistryError: the registry gives no answer that can be used.
+    """
     quoted = project.replace("'", "''")
-    query = {"filter": f"name='{quoted}'", "max_results": 1, "order_by": "version_number DESC"}
-    found = (_call("model-versions/search", query) or {}).get("model_versions", [])
-    return _version(found[0]) if found else None
+    query = {"filter": f"name='{quoted}'", "max_results": limit, "order_by": "version_number DESC"}
+    answer = call("model-versions/search", query | ({"page_token": cursor} if cursor else {})) or {}
+    return [as_version(found) for found in answer.get("model_versions", [])], answer.get("next_page_token", "")
+
+
+def aliases(project: str) -> dict[str, list[str]]:
+    """Return the aliases by version. Raises RegistryError if the registry gives no answer that can be used."""
+    model = (call("registered-models/get", {"name": project}) or {}).get("registered_model", {})
+    found: dict[str, list[str]] = {}
+    for alias in model.get("aliases", []):
+        found.setdefault(str(alias["version"]), []).append(alias["alias"])
+    return found
+
+
+def missing_files(version: RegisteredVersion) -> list[str]:
+    """Return the files that a package must have and that the registry does not list.
+
+    MLflow calls a missing file a fault of its own (500): only its list tells that from a registry that is down.
+
+    Raises:
+        RegistryError: it gives no list.
+    """
+    source, needed = _source(version), (CARD, *REQUIRED)
+    if source.startswith("s3://"):
+        bucket, _, prefix = source.removeprefix("s3://").partition("/")
+        return [name for name in needed if not Storage(bucket).exists(f"{prefix}/{name}")]
+    server, _, folder = source.partition(f"{_ARTIFACTS}/")
+    if not folder:
+        raise RegistryError(f"{source}: cannot be listed; look whether {', '.join(needed)} are there")
+    answer = _ask("GET", server + _ARTIFACTS, params={"path": unquote(folder)}) or {}
+    names = {str(file["path"]).rpartition("/")[2] for file in answer.get("files", [])}
+    return [name for name in needed if name not in names]
 
 
 def fetch(version: RegisteredVersion, *, weights: bool = False) -> Path:
@@ -136,19 +177,22 @@ def _shelve(arriving: Path, target: Path, weights: bool) -> Path:
     raise RegistryError(f"{target}: cannot be written; check the rights and the space of INSPECTLINE_CACHE")
 
 
-def _version(answer: dict[str, Any]) -> RegisteredVersion:
+def as_version(answer: dict[str, Any]) -> RegisteredVersion:
+    """Return a version as MLflow's REST interface describes it."""
     tags = {tag["key"]: tag.get("value", "") for tag in answer.get("tags", [])}
-    return RegisteredVersion(answer["name"], str(answer["version"]), answer.get("run_id", ""), tags)
+    made = answer.get("creation_timestamp")
+    at = datetime.fromtimestamp(int(made) / 1000, UTC).isoformat(timespec="seconds") if made else None
+    return RegisteredVersion(answer["name"], str(answer["version"]), answer.get("run_id", ""), tags, at)
 
 
 def _source(version: RegisteredVersion) -> str:
     """Return where the version's files are: an http(s) or s3 address."""
-    answer = _call("model-versions/get-download-uri", {"name": version.project, "version": version.version})
+    answer = call("model-versions/get-download-uri", {"name": version.project, "version": version.version})
     if not answer:
         raise RegistryError(f"version {version.version} of {version.project} is no longer in the registry")
     uri = str(answer["artifact_uri"])
     if uri.startswith("models:/m-"):
-        model = _call(f"logged-models/{quote(uri.removeprefix('models:/').strip('/'))}", {})
+        model = call(f"logged-models/{quote(uri.removeprefix('models:/').strip('/'))}", {})
         uri = str(((model or {}).get("model") or {}).get("info", {}).get("artifact_uri", uri))
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https", "s3"):
@@ -183,11 +227,19 @@ def _download(source: str, name: str, folder: Path) -> None:
         raise RegistryError(f"{address}: cannot be fetched ({_short(error)}); is MLflow up?") from error
 
 
-def _call(path: str, query: dict[str, Any]) -> dict[str, Any] | None:
-    """GET one call of MLflow's REST interface; None is its own "not found", and nothing else is."""
-    address = f"{settings().tracking_uri}/api/2.0/mlflow/{path}"
+def call(path: str, query: dict[str, Any], method: str = "GET") -> dict[str, Any] | None:
+    """Make one call of MLflow's REST interface; None is its own "not found", and nothing else is.
+
+    Raises:
+        RegistryError: any other answer, or none.
+    """
+    sent: dict[str, Any] = {"params": query} if method == "GET" else {"json": query}
+    return _ask(method, f"{settings().tracking_uri}/api/2.0/mlflow/{path}", **sent)
+
+
+def _ask(method: str, address: str, **sent: Any) -> dict[str, Any] | None:
     try:
-        response = requests.get(address, params=query, timeout=TIMEOUT, auth=_credentials(), headers=_token())
+        response = requests.request(method, address, timeout=TIMEOUT, auth=_credentials(), headers=_token(), **sent)
     except requests.RequestException as error:
         raise RegistryError(f"MLflow at {settings().tracking_uri} cannot be reached ({_short(error)})") from error
     try:

@@ -19,6 +19,7 @@ from serving.account_routes import account_routes
 from serving.annotations import annotating
 from serving.jobs import jobs
 from serving.logs import request_id
+from serving.model_routes import model_routes
 from serving.predictions import predictions
 from serving.refusals import RETRY_SECONDS, Refusal
 from serving.routes import routes
@@ -53,7 +54,7 @@ def create_app(config: ServingSettings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=service.config.proxies, x_proto=service.config.proxies, x_host=0
         )
-    for part in (routes, sent_back, jobs, annotating, predictions, account_routes):
+    for part in (routes, sent_back, jobs, annotating, predictions, account_routes, model_routes):
         app.register_blueprint(part)
     app.before_request(_begin)
     app.before_request(service.start)

@@ -20,6 +20,7 @@ from pipelines.project import Project
 from pipelines.registry_client import RegisteredVersion
 from pipelines.score import Scored, score
 
+_REFUSALS = 20
 _PROBE_TOLERANCE = 1e-3  # besides the package's own: another processor rounds differently
 
 
@@ -66,7 +67,13 @@ class ProjectState:
     polled_at: datetime | None = None
     problem: str | None = None
     refused: RefusedVersion | None = None
+    refusals: tuple[RefusedVersion, ...] = ()  # all of this process's life, each version once, the newest last
     confirmed: bool = False  # by the registry, in this process's life; not only remembered by the cache
+
+    def refuse(self, version: RefusedVersion) -> None:
+        """Note a version that is not taken."""
+        others = (one for one in self.refusals if one.registered != version.registered)
+        self.refused, self.refusals = version, (*others, version)[-_REFUSALS:]
 
     def report(self) -> dict[str, Any]:
         """Return the state as `/status` shows it."""

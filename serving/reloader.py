@@ -15,7 +15,8 @@ from typing import Any
 
 from pipelines.errors import InspectlineError
 from pipelines.project import Project, load_projects
-from pipelines.registry_client import RegisteredVersion, champion, fetch, latest, prune
+from pipelines.registry_client import RegisteredVersion, fetch, prune
+from pipelines.registry_hold import to_serve
 from pipelines.settings import settings
 from serving.predictor import Predictor, ProjectState, RefusedVersion, load
 
@@ -92,7 +93,7 @@ class Reloader:
 
     def _follow(self, state: ProjectState, project: Project) -> str | None:
         """Bring one project to what the registry names; return what keeps it from being followed, or None."""
-        registered = champion(state.name) if project.serve == "champion" else latest(state.name)
+        registered = to_serve(state.name, project.serve)
         if registered is None:
             if state.serving and not state.confirmed:
                 # Known from the cache alone: that was another registry's, or an earlier life of this one.
@@ -119,7 +120,7 @@ class Reloader:
             tries = self._tries.get(state.name, (registered, 0, 0.0))[1] + 1
             pause = min(_LONGEST_PAUSE, self._poll_seconds * 2 ** min(tries, 12))
             self._tries[state.name] = (registered, tries, time.monotonic() + pause)
-            state.refused = RefusedVersion(registered, why)
+            state.refuse(RefusedVersion(registered, why))
             _log.warning("version refused", extra={"project": state.name, "version": registered.version, "why": why})
             return
         before = state.serving

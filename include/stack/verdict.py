@@ -9,9 +9,9 @@ import requests
 
 from include.stack.errors import StackError
 from include.stack.layout import Stack
-from pipelines import registry_client
 from pipelines.catalogue.users import FIRST
 from pipelines.project import load_project
+from pipelines.registry_hold import to_serve
 from pipelines.storage import Storage
 
 _SWAP_SECONDS = 90.0
@@ -44,7 +44,7 @@ def await_served(stack: Stack, project: str, seconds: float = _SWAP_SECONDS) -> 
         StackError: there is none yet, or serving does not take it.
     """
     serve = load_project(project).serve
-    meant = registry_client.latest(project) if serve == "latest" else registry_client.champion(project)
+    meant = to_serve(project, serve)
     if meant is None:
         raise StackError(f"{project} has no {serve} version yet, so nothing serves")
     end = time.monotonic() + seconds

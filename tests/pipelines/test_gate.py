@@ -5,7 +5,7 @@ import json
 import mlflow
 import pytest
 
-from pipelines import gate, registry, registry_client, trainings
+from pipelines import gate, registry, registry_client, registry_hold, trainings
 from pipelines.calibrate import calibrate
 from pipelines.datasets import freeze
 from pipelines.errors import RegistryError
@@ -134,7 +134,7 @@ def test_decide_when_the_alias_moved_since_the_run_began_leaves_it(filled, regis
 
 def test_decide_while_a_version_is_held_by_hand_leaves_it(filled, register):
     gate.decide(*register())
-    registry.hold(filled.project, "1")
+    registry_hold.hold(filled.project, "1")
     decision = gate.decide(*register())
     assert not decision["promoted"]
     assert "version 1 is held by hand" in decision["why"]
@@ -208,7 +208,7 @@ def test_evaluation_run_keeps_the_weights_sets_the_threshold_anew_and_goes_throu
     decision = gate.decide(again, made)
     assert decision["promoted"]
     assert champion(filled.project) == made["version"] == "2"
-    first, second = (registry_client.fetch(registry.version_of(filled.project, number)) for number in "12")
+    first, second = (registry_client.fetch(registry_hold.version_of(filled.project, number)) for number in "12")
     assert (first / "model.onnx").read_bytes() == (second / "model.onnx").read_bytes()
     cards = [json.loads((folder / "model.json").read_text()) for folder in (first, second)]
     assert [card["threshold_detail"]["n_validation"] for card in cards] == [20, 50]

@@ -7,7 +7,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from pipelines import registry, registry_client
+from pipelines import registry, registry_client, registry_hold
 from pipelines.errors import BadPackage, CatalogueError, RegistryError
 from pipelines.package import Package, package_digest
 from pipelines.package_store import package_uri, publish_files
@@ -177,13 +177,13 @@ def test_promote_by_two_runs_that_saw_the_same_champion_lets_one_alone_win(three
 
 
 def test_promote_while_a_version_is_held_leaves_it_until_released(three):
-    registry.hold(three, "1")
+    registry_hold.hold(three, "1")
     assert registry_client.champion(three).version == "1"
     assert registry.promote(three, "2", seen="1") == (
         "version 1 is held by hand: release it to let a run replace the champion"
     )
-    registry.release(three)
-    registry.release(three)
+    registry_hold.release(three)
+    registry_hold.release(three)
     assert registry.promote(three, "2", seen="1") is None
 
 
