@@ -17,8 +17,6 @@ from serving.settings import ServingSettings
 from serving.tokens import Tokens, signing_key
 from serving.waiting import Room
 
-_STORING_PATIENCE = 2.0  # seconds: whoever must wait longer for S3 is better asked to come again
-
 
 class Service:
     """The parts of a serving process; nothing runs until `start`."""
@@ -32,7 +30,7 @@ class Service:
         self.recorder = Recorder(self.journal)
         self.reloader = Reloader(self.predictor, config.poll_seconds, config.onnx_threads)
         self.waiting = Room(config.waiting)
-        self.storing = Room(config.storing, _STORING_PATIENCE)
+        self.storing = Room(config.storing)
         self.ending = threading.Event()
         self.accounts = Accounts(Tokens(_key(config), config.token_hours))
         self.started_at = datetime.now(UTC)

@@ -14,16 +14,15 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class Room:
-    """A bounded number of places; who finds none within `patience` seconds is told so."""
+    """A bounded number of places; who finds none is told at once."""
 
-    def __init__(self, places: int, patience: float = 0):
-        self._patience = patience
+    def __init__(self, places: int):
         self._places = threading.BoundedSemaphore(places) if places else None
 
     @contextmanager
     def place(self) -> Iterator[bool]:
         """Give a place for as long as the block runs, or tell that there is none."""
-        taken = self._places is not None and self._places.acquire(timeout=self._patience)
+        taken = self._places is not None and self._places.acquire(blocking=False)
         try:
             yield taken
         finally:
