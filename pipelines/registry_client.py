@@ -59,20 +59,21 @@ def latest(project: str) -> RegisteredVersion | None:
     Raises:
         RegistryError: the registry gives no answer that can be used.
     """
-    found, _ = versions(project, 1)
+    found = versions(project, 1)
     return found[0] if found else None
 
 
-def versions(project: str, limit: int, cursor: str = "") -> tuple[list[RegisteredVersion], str]:
-    """Return up to `limit` versions, newest first, from where `cursor` goes on, and the cursor that goes on from them.
+def versions(project: str, limit: int, before: str = "") -> list[RegisteredVersion]:
+    """Return up to `limit` versions, newest first; with `before`, a version's number, those older than it.
 
     Raises:
         RegistryError: the registry gives no answer that can be used.
     """
     quoted = project.replace("'", "''")
-    query = {"filter": f"name='{quoted}'", "max_results": limit, "order_by": "version_number DESC"}
-    answer = call("model-versions/search", query | ({"page_token": cursor} if cursor else {})) or {}
-    return [as_version(found) for found in answer.get("model_versions", [])], answer.get("next_page_token", "")
+    wanted = f"name='{quoted}'" + (f" AND version_number < {int(before)}" if before else "")
+    query = {"filter": wanted, "max_results": limit, "order_by": "version_number DESC"}
+    answer = call("model-versions/search", query) or {}
+    return [as_version(found) for found in answer.get("model_versions", [])]
 
 
 def aliases(project: str) -> dict[str, list[str]]:

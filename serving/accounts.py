@@ -116,7 +116,7 @@ class Accounts:
             right = passwords.verify(user.password_hash if user else None, password)
             if user is None or not right or user.disabled:
                 self._limits.failed(compared, remote)
-                _log.warning("login refused", extra={"account": name[:64], "remote": remote})
+                _log.warning("login refused", extra={"account": ascii(name[:64]), "remote": remote})
                 raise denied(_WRONG)
             if key:
                 self._remember(key, _Remembered(user, time.monotonic()))

@@ -33,7 +33,11 @@ def list_models(project: str | None = None) -> ResponseReturnValue:
     limit = asked.get("limit", str(_LIMIT))
     if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= _MOST:
         raise Refusal(400, f"limit is {limit[:32]!r}: give a number from 1 to {_MOST}")
-    found, following = versions(state.name, int(limit), asked.get("cursor", ""))
+    cursor = asked.get("cursor", "")
+    if not re.fullmatch("[0-9]{0,9}", cursor):
+        raise Refusal(400, f"cursor is {cursor[:32]!r}: give the `next` of the page before")
+    more = versions(state.name, int(limit) + 1, cursor)
+    found = more[: int(limit)]
     named, kept = aliases(state.name), held(state.name)
     figures = _figures(state.name, [version.version for version in found])
     serving = state.serving
@@ -50,7 +54,7 @@ def list_models(project: str | None = None) -> ResponseReturnValue:
             | {"aliases": named.get(version.version, []), "figures": (figures or {}).get(version.version)}
             for version in found
         ],
-        "next": following or None,
+        "next": found[-1].version if len(more) > len(found) else None,
     }
 
 

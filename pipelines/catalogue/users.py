@@ -45,7 +45,11 @@ def name_key(name: str) -> str:
 
 
 def find(connection: Connection, name: str) -> User | None:
-    """Return the account of that name, in whatever case, or None."""
+    """Return the account of that name, in whatever case, or None, also for what no account can be called."""
+    try:
+        check_name(name)
+    except BadAccount:
+        return None
     row = connection.execute(select(*_COLUMNS).where(users.c.name_key == name_key(name))).first()
     return User(*row) if row else None
 

@@ -241,6 +241,13 @@ def test_accounts_when_the_database_is_away_then_the_remembered_go_on_and_others
         token = guarded.login(*ANN).json()["token"]
         assert guarded.call("GET", "/user", token=token).ok
         assert guarded.call("GET", "/user", ANN).ok
+        for name in ("nobody\x00", "\ud800", "no body"):  # the database could not be asked for some of these
+            assert guarded.login(name, PASSWORD).status_code == 401
+        assert guarded.call("PATCH", "/users/a%00b", ROOT, json={"role": "user"}).status_code == 404
+        guarded.server.end()
+        guarded.server.start()  # remembers nobody
+        assert guarded.call("GET", "/user", token=token).ok
+        assert guarded.call("GET", "/user", ANN).ok
         relay.down()
         assert guarded.call("GET", "/user", token=token).ok
         assert guarded.call("GET", "/user", ANN).ok

@@ -59,7 +59,7 @@ def test_promote_when_the_version_is_not_there_or_not_whole_then_refused_and_not
     assert registry_hold.held(registry.project) is None
     assert registry_client.champion(registry.project).version == good
     assert call(server, "GET", "/projects/nothing/models").status_code == 404
-    for query in ("limit=0", "limit=x", "limt=5", "limit=1&limit=2"):
+    for query in ("limit=0", "limit=x", "limt=5", "cursor=x", "limit=1&limit=2"):
         assert call(server, "GET", f"/models?{query}").status_code == 400
     registry.promote(altered)
     wait_until(lambda: call(server, "GET", "/models").json()["refused"] != [], 15, "refused version")
