@@ -67,7 +67,8 @@ def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
                 " threshold on: add good images, then retrain"
             )
         scores = np.array([value for value, _ in scored], dtype=np.float64)
-        choice = choose(scores, anomaly_scores, **ThresholdPolicy(**run["settings"]["threshold"]).model_dump())
+        policy = ThresholdPolicy(**run["settings"]["threshold"]).model_dump(exclude={"review_false_positive_rate"})
+        choice = choose(scores, anomaly_scores, **policy)
         notes = choice.notes + _grouping_note(good)
         write_reference(
             folder,

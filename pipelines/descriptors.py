@@ -32,11 +32,13 @@ def describe(pixels: NDArray[np.uint8]) -> dict[str, float]:
     """Return the `DESCRIPTORS` of `pixels`, uint8 [H, W, 3] RGB; deterministic, every value finite."""
     height, width = pixels.shape[:2]
     step = -(-max(height, width) // _GRID)
-    sample = pixels[::step, ::step].reshape(-1, 3)
-    luminance = sample @ _LUMA
-    brightest = sample.max(axis=1).astype(np.float32)
-    darkest = sample.min(axis=1).astype(np.float32)
-    histogram = np.bincount(np.minimum(luminance * 255 + 0.5, 255).astype(np.intp), minlength=256) / luminance.size
+    # Channel by channel: numpy is ten times as fast along a plane as across three neighbours.
+    red, green, blue = (np.ascontiguousarray(pixels[::step, ::step, channel]) for channel in range(3))
+    luminance = _luminance(red, green, blue)
+    brightest = np.maximum(np.maximum(red, green), blue)
+    spread = (brightest - np.minimum(np.minimum(red, green), blue)).astype(np.float32)
+    levels = np.minimum(luminance * 255 + 0.5, 255).astype(np.uint8)
+    histogram = np.bincount(levels.ravel(), minlength=256) / luminance.size
     shares = histogram[histogram > 0]
     sharpness, noise = _detail(pixels)
     values = {
@@ -45,12 +47,12 @@ def describe(pixels: NDArray[np.uint8]) -> dict[str, float]:
         "brightness": luminance.mean(dtype=np.float64),
         "contrast": luminance.std(dtype=np.float64),
         "sharpness": sharpness,
-        "saturation": ((brightest - darkest) / np.maximum(brightest, 1)).mean(dtype=np.float64),
+        "saturation": (spread / np.maximum(brightest, 1)).mean(dtype=np.float64),
         "noise": noise,
         "entropy": max(0.0, -(shares * np.log2(shares)).sum()),
         "shadows": (luminance <= 8 / 255).mean(),
         "highlights": (luminance >= 247 / 255).mean(),
-        "warmth": (sample[:, 0].mean(dtype=np.float64) - sample[:, 2].mean(dtype=np.float64)) / 255,
+        "warmth": (float(red.sum(dtype=np.int64)) - float(blue.sum(dtype=np.int64))) / (255 * red.size),
     }
     return {name: float(values[name]) for name in DESCRIPTORS}
 
@@ -62,7 +64,8 @@ def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
         return 0.0, 0.0
     rows = np.unique(np.linspace(0, max(0, height - _TILE), _TILES, dtype=np.intp))
     columns = np.unique(np.linspace(0, max(0, width - _TILE), _TILES, dtype=np.intp))
-    tiles = np.stack([pixels[row : row + _TILE, column : column + _TILE] for row in rows for column in columns]) @ _LUMA
+    cut = np.stack([pixels[row : row + _TILE, column : column + _TILE] for row in rows for column in columns])
+    tiles = _luminance(*(np.ascontiguousarray(cut[..., channel]) for channel in range(3)))
     # 4 x centre - the four neighbours: the Laplacian.
     centre, inner = tiles[:, 1:-1, 1:-1], slice(1, -1)
     beside = tiles[:, inner, :-2] + tiles[:, inner, 2:]
@@ -74,3 +77,7 @@ def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
     response = 4 * centre - 2 * (beside + above) + corners
     noise = np.sqrt(np.pi / 2) / 6 * np.abs(response).mean(dtype=np.float64)
     return float(laplacian.std(dtype=np.float64)), float(noise)
+
+
+def _luminance(red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]

@@ -40,6 +40,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "MPO")
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "BMP": "bmp", "TIFF": "tif", "WEBP": "webp"}
 CONTENT_TYPES = {name: f"image/{name.lower()}" for name in EXTENSIONS}
 _ORIENTATION = 0x0112
+_STRIP = 1 << 19  # pixels
 
 # Pillow only warns of what we either check ourselves (size) or can do without (damaged metadata).
 warnings.filterwarnings("ignore", module=r"PIL\b")
@@ -70,15 +71,34 @@ def open_image(data: bytes, *, max_pixels: int, min_side: int) -> OpenedImage:
     Raises:
         BadImage: the file is empty, no image of an accepted format, damaged, animated, too large or too small.
     """
+    return decode(identify(data, max_pixels=max_pixels, min_side=min_side))
+
+
+def identify(data: bytes, *, max_pixels: int, min_side: int) -> ImageFile.ImageFile:
+    """Do the first half of `open_image`: check the header, and decode nothing yet; its `size` says what it will take.
+
+    Raises:
+        BadImage: as `open_image`, but for damage behind the header.
+    """
     image = _open(data, max_pixels)
     if min(image.size) < min_side:
         raise BadImage(
             f"the image is {image.width} x {image.height} pixels, and each side must have {min_side} or more "
             "(image.min_side): send a larger image"
         )
+    return image
+
+
+def decode(image: ImageFile.ImageFile) -> OpenedImage:
+    """Do the second half of `open_image`: decode what `identify` returned.
+
+    Raises:
+        BadImage: the file is damaged.
+    """
     name = "JPEG" if image.format == "MPO" else str(image.format)
     mode = image.mode
     pixels = _upright(_decoded(image), image)
+    image.close()  # with the decoder's own copy of the pixels
     height, width = pixels.shape[:2]
     return OpenedImage(pixels, name, EXTENSIONS[name], mode, width, height)
 
@@ -161,13 +181,24 @@ def _decoded(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
             image_on_white = Image.new("RGBA", layers.size, "white")
             image_on_white.alpha_composite(layers)
             return np.array(image_on_white.convert("RGB"))
-        return np.array(image.convert("RGB"))
+        return _rgb(image)
     except BadImage:
         raise
     except Exception as error:
         raise BadImage(
             f"the image has pixels of the kind {image.mode}, which RGB cannot show: save it as RGB or grey"
         ) from error
+
+
+def _rgb(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+    """Convert and copy out some rows at a time: done at once, it takes four times the memory of the pixels."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(height, top + rows))) if rows < height else image
+        pixels[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return pixels
 
 
 def _reason(error: Exception) -> str:

@@ -51,13 +51,28 @@ class ModelSettings(_Section):
 
 
 class ThresholdPolicy(_Section):
-    """How the served threshold is chosen; costs in any one currency, `defect_rate` the expected share of defects."""
+    """How the served threshold is chosen; costs in any one currency, `defect_rate` the expected share of defects.
+
+    `review_false_positive_rate` sets a second, lower threshold, above which serving asks for a look by people: the
+    share of good images that people are then asked about, or called anomalous. Serving alone reads it.
+    """
 
     policy: Literal["least_cost", "conformal", "f1"] = "least_cost"
     false_positive_rate: float = Field(default=0.01, ge=0.0001, le=0.5)
     cost_false_alarm: float = Field(default=1, gt=0)
     cost_miss: float = Field(default=20, gt=0)
     defect_rate: Share = 0.01
+    review_false_positive_rate: float | None = Field(default=None, ge=0.0001, le=0.9)
+
+    @model_validator(mode="after")
+    def _review_is_wider(self) -> "ThresholdPolicy":
+        review = self.review_false_positive_rate
+        if review is not None and review <= self.false_positive_rate:
+            raise ValueError(
+                f"review_false_positive_rate is {review:g}; make it more than false_positive_rate, "
+                f"{self.false_positive_rate:g}"
+            )
+        return self
 
 
 class PromotionRules(_Section):

@@ -2,6 +2,7 @@
 
 Uses the standard `AWS_*` variables and only what AWS, SeaweedFS, moto and localbucket all do: no DeleteObjects, no
 user metadata, no conditional delete. Clients are made once for each process, since boto3 clients do not survive a fork.
+boto3 is imported when it is first needed: that takes half a second, which a starting server does not have.
 """
 
 import os
@@ -10,18 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import boto3
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
 from pipelines.errors import NotFound, StorageError
 
-# One thread a transfer: callers run several transfers side by side already.
-_TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, use_threads=False)
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _lock = threading.Lock()
 _clients: dict[tuple[int, str], Any] = {}
@@ -38,6 +33,9 @@ class StoredObject:
 
 
 def _client() -> Any:
+    import boto3
+    from botocore.config import Config
+
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     made_for = (os.getpid(), endpoint)
     with _lock:
@@ -56,6 +54,14 @@ def _client() -> Any:
                 ),
             )
         return _clients[made_for]
+
+
+@cache
+def _transfer() -> Any:
+    from boto3.s3.transfer import TransferConfig
+
+    # One thread a transfer: callers run several transfers side by side already.
+    return TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, use_threads=False)
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -86,6 +92,9 @@ class Storage:
     @contextmanager
     def _told(self, act: str, key: str) -> Iterator[None]:
         """Turn botocore's errors into ours, with the address and what to do."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
         try:
             yield
         except ClientError as error:
@@ -93,7 +102,7 @@ class Storage:
             if code in _MISSING:
                 raise NotFound(f"{self.uri(key)} is not there ({act})") from error
             raise StorageError(f"S3 refused to {act} {self.uri(key)}: {error}") from error
-        except (BotoCoreError, boto3.exceptions.Boto3Error) as error:
+        except (BotoCoreError, Boto3Error) as error:
             raise StorageError(
                 f"S3 could not {act} {self.uri(key)}: {error}; check AWS_ENDPOINT_URL and AWS_*"
             ) from error
@@ -116,6 +125,8 @@ class Storage:
 
     def put_new(self, key: str, data: bytes, content_type: str | None = None) -> bool:
         """Write the object unless it is there already; return whether it was written (`If-None-Match: *`)."""
+        from botocore.exceptions import ClientError
+
         extra = {"ContentType": content_type} if content_type else {}
         with self._told("write", key):
             try:
@@ -130,7 +141,7 @@ class Storage:
         """Write a file's content, in parts where it is large, and return the URI."""
         extra = {"ContentType": content_type} if content_type else None
         with self._told("write", key):
-            _client().upload_file(str(path), self.bucket, key, ExtraArgs=extra, Config=_TRANSFER)
+            _client().upload_file(str(path), self.bucket, key, ExtraArgs=extra, Config=_transfer())
         return self.uri(key)
 
     def download(self, key: str, path: Path, progress: Callable[[int], None] | None = None) -> Path:
@@ -139,7 +150,7 @@ class Storage:
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
         try:
             with self._told("read", key):
-                _client().download_file(self.bucket, key, str(partial), Config=_TRANSFER, Callback=progress)
+                _client().download_file(self.bucket, key, str(partial), Config=_transfer(), Callback=progress)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -194,6 +205,8 @@ class Storage:
 
     def ensure_bucket(self) -> None:
         """Create the bucket unless it is there."""
+        from botocore.exceptions import ClientError
+
         with self._told("create", ""):
             try:
                 _client().head_bucket(Bucket=self.bucket)

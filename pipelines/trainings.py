@@ -26,7 +26,8 @@ from pipelines.settings import settings
 from pipelines.training_run import end_run, experiment_id, open_run, run_url
 
 # The parts of a project file that a training's outcome depends on; subsets and groups are in the dataset already.
-_SETTINGS = ("model", "threshold", "promotion")
+_SETTINGS = {"model", "threshold", "promotion"}
+_SERVINGS_OWN = {"threshold": {"review_false_positive_rate"}}
 
 
 def begin(
@@ -139,7 +140,7 @@ def _begin(
     dag_run_id: str,
     champion: RegisteredVersion | None,
 ) -> dict[str, Any]:
-    chosen = declared.model_dump(mode="json", include=set(_SETTINGS))
+    chosen = declared.model_dump(mode="json", include=_SETTINGS, exclude=_SERVINGS_OWN)
     run: dict[str, Any] = {
         "project": declared.name,
         "kind": kind,

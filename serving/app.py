@@ -19,7 +19,9 @@ from serving.account_routes import account_routes
 from serving.annotations import annotating
 from serving.jobs import jobs
 from serving.logs import request_id
+from serving.metrics import LATENCY, REFUSALS, REQUESTS
 from serving.model_routes import model_routes
+from serving.predict import MOST_IMAGES, predicting
 from serving.predictions import predictions
 from serving.refusals import RETRY_SECONDS, Refusal
 from serving.routes import routes
@@ -28,7 +30,7 @@ from serving.service import Service
 from serving.settings import ServingSettings, serving_settings
 
 _log = logging.getLogger("serving.requests")
-_FORM_OVERHEAD = 64 << 10  # bytes of a multipart body besides the file
+_FORM_OVERHEAD = 256 << 10  # bytes of a multipart body besides the files; more than Werkzeug reads at a time
 
 
 class _Json(DefaultJSONProvider):
@@ -46,15 +48,15 @@ def create_app(config: ServingSettings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     service = Service(config or serving_settings())
     app.extensions["inspectline"] = service
-    app.config["MAX_CONTENT_LENGTH"] = service.config.max_bytes + _FORM_OVERHEAD
+    app.config["MAX_CONTENT_LENGTH"] = service.config.max_request_bytes + _FORM_OVERHEAD
     app.config["MAX_FORM_MEMORY_SIZE"] = _FORM_OVERHEAD
-    app.config["MAX_FORM_PARTS"] = 16
+    app.config["MAX_FORM_PARTS"] = MOST_IMAGES + 16
     app.json = _Json(app)
     if service.config.proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=service.config.proxies, x_proto=service.config.proxies, x_host=0
         )
-    for part in (routes, sent_back, jobs, annotating, predictions, account_routes, model_routes):
+    for part in (routes, predicting, sent_back, jobs, annotating, predictions, account_routes, model_routes):
         app.register_blueprint(part)
     app.before_request(_begin)
     app.before_request(service.start)
@@ -78,11 +80,18 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
+    seconds = time.monotonic() - g.began
+    # Counted the same for every project; an address that is no call must not make a series of its own.
+    call = request.url_rule.rule.removeprefix("/projects/<project>") if request.url_rule else "none"
+    REQUESTS.labels(request.method, call, response.status_code).inc()
+    LATENCY.labels(call).observe(seconds)
+    if response.status_code >= 400:
+        REFUSALS.labels(response.status_code).inc()
     line = {
         "method": request.method,
         "path": request.path,
         "status": response.status_code,
-        "ms": round((time.monotonic() - g.began) * 1000, 2),
+        "ms": round(seconds * 1000, 2),
         "remote": request.remote_addr,
     }
     quiet = request.path.startswith("/health/") and response.status_code == 200
@@ -108,7 +117,9 @@ def _refused(error: InspectlineError) -> ResponseReturnValue:
 
 def _http_error(error: HTTPException) -> ResponseReturnValue:
     if isinstance(error, RequestEntityTooLarge):
-        return _answer(413, "the request is larger than allowed (INSPECTLINE_MAX_IMAGE_MB); send a smaller image")
+        return _answer(
+            413, "the request is larger than allowed (INSPECTLINE_MAX_REQUEST_MB): send smaller images, or fewer"
+        )
     if error.code == 404:
         return _answer(404, f"there is no call {request.path[:200]}; see POST /predict and GET /status")
     allowed = getattr(error, "valid_methods", None) if error.code == 405 else None

@@ -5,6 +5,7 @@ Each worker loads the app itself (`preload_app` stays off): threads and ONNX Run
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 from serving.logs import configuration
@@ -13,9 +14,14 @@ from serving.settings import usable_cores
 wsgi_app = "serving.app:create_app()"
 bind = f"{os.environ.get('HOST') or '127.0.0.1'}:{os.environ.get('PORT') or '8000'}"
 workers = int(os.environ.get("INSPECTLINE_WORKERS") or 1)
-threads = int(os.environ.get("INSPECTLINE_THREADS") or max(4, 2 * usable_cores()))
+# One for each request under way, most of them waiting: what takes the processor or memory has limits of its own.
+threads = int(os.environ.get("INSPECTLINE_THREADS") or max(32, 4 * usable_cores()))
 worker_class = "serving.worker.Worker"
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a heartbeat must not wait for a disk
+if workers > 1:
+    # Before a worker imports it: there, each writes its figures for all (serving.metrics).
+    _figures = tempfile.TemporaryDirectory(prefix="inspectline-metrics-", dir=worker_tmp_dir)
+    raw_env = [f"PROMETHEUS_MULTIPROC_DIR={_figures.name}"]
 preload_app = False
 control_socket_disable = True  # nobody steers it from beside
 timeout = 120  # seconds without a sign of life
@@ -34,3 +40,11 @@ def worker_exit(server, worker):
     app = getattr(worker, "wsgi", None)
     if app is not None:
         app.extensions["inspectline"].stop()
+
+
+def child_exit(server, worker):
+    """Take back the state that a worker told of itself; its counts stay."""
+    if workers > 1:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)

@@ -4,9 +4,7 @@ Each step may be done twice without harm (the key is the image's hash, the row's
 any moment loses and doubles nothing. While S3 or the database is away, the journal grows and is caught up later.
 """
 
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +16,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from pipelines.served import enter
 from pipelines.storage import Storage
+from serving.charge import Charge
 from serving.journal import Entry, Journal
 
 _log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class Recorder:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lock_file: int | None = None
+        self._charge = Charge(journal.path.with_name("recorder.lock"))
         self._pauses: dict[str, tuple[int, float]] = {}  # by project: failures in a row, when to try again
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.problem: str | None = None
@@ -51,9 +50,7 @@ class Recorder:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(seconds)
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        self._charge.release()
 
     def nudge(self) -> None:
         """Say that the journal holds something new."""
@@ -64,7 +61,7 @@ class Recorder:
         while True:
             moved = 0
             try:
-                if self._in_charge():
+                if self._charge.mine():
                     moved = self.round()
             except Exception as error:  # nothing may end the moving
                 _log.exception("moving predictions failed")
@@ -75,19 +72,6 @@ class Recorder:
             if not moved and not last_round:
                 self._wake.wait(_IDLE_SECONDS)
                 self._wake.clear()
-
-    def _in_charge(self) -> bool:
-        """Tell whether this process is the one that moves; the lock goes with the process that held it."""
-        if self._lock_file is not None:
-            return True
-        file = os.open(self._journal.path.with_name("recorder.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(file)
-            return False
-        self._lock_file = file
-        return True
 
     def round(self) -> int:
         """Move one batch and return how many entries were moved."""

@@ -2,10 +2,14 @@
 
 A new version is fetched, checked and loaded beside the old one; only then does it take its place, in one assignment.
 Whatever fails, the old one stays. What serves is noted in the cache, so that a restart needs no registry.
+
+Of several processes with one journal (gunicorn's workers) one polls, and notes what it found beside the journal; the
+others follow that note and load from the cache. When the first dies, another takes over.
 """
 
 import json
 import logging
+import os
 import threading
 import time
 from dataclasses import asdict
@@ -18,25 +22,33 @@ from pipelines.project import Project, load_projects
 from pipelines.registry_client import RegisteredVersion, fetch, prune
 from pipelines.registry_hold import to_serve
 from pipelines.settings import settings
-from serving.predictor import Predictor, ProjectState, RefusedVersion, load
+from serving.charge import Charge
+from serving.metrics import REFUSED, version_gone, version_taken
+from serving.predictor import Predictor, ProjectState, RefusedVersion, Serving, load
+from serving.settings import ServingSettings
 
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE = 300.0  # seconds between two tries of a version that was refused
+_GLANCE_SECONDS = 1.0  # at most, between two looks at what the polling process noted
 
 
 class Reloader:
     """Keeps `predictor` at what the registry names; `start` it in the process that serves, after any fork."""
 
-    def __init__(self, predictor: Predictor, poll_seconds: float, onnx_threads: int):
+    def __init__(self, predictor: Predictor, config: ServingSettings):
         self._predictor = predictor
-        self._poll_seconds = poll_seconds
-        self._threads = onnx_threads
+        self._poll_seconds = config.poll_seconds
+        self._threads, self._room = config.onnx_threads, config.queue
+        self._found = config.journal / "found.json"
+        self._charge = Charge(config.journal / "poll.lock")
+        self._began = datetime.now(UTC)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._tries: dict[str, tuple[RegisteredVersion, int, float]] = {}
 
     def start(self) -> None:
         """Load what the cache remembers, at once, and begin to poll."""
+        self._began = datetime.now(UTC)
         self._read_projects()
         for state in self._predictor.states():
             self._recall(state)
@@ -50,11 +62,60 @@ class Reloader:
     def _run(self) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
+            pause = self._poll_seconds
             try:
-                self.poll()
+                if self._charge.mine():
+                    self.poll()
+                    self._tell()
+                else:
+                    self.follow()
+                    pause = min(pause, _GLANCE_SECONDS)
             except Exception:  # nothing may end the polling
                 _log.exception("a poll failed")
-            self._stop.wait(max(0.02, self._poll_seconds - (time.monotonic() - began)))
+            self._stop.wait(max(0.02, pause - (time.monotonic() - began)))
+        self._charge.release()
+
+    def _tell(self) -> None:
+        """Note for the other processes what was found."""
+        note = {
+            state.name: {
+                "registered": asdict(state.serving.registered) if state.serving else None,
+                "confirmed": state.confirmed,
+                "refused": state.refused and asdict(state.refused) | {"at": state.refused.at.isoformat()},
+                "problem": state.problem,
+                "polled_at": state.polled_at.isoformat() if state.polled_at else None,
+            }
+            for state in self._predictor.states()
+        }
+        _write(self._found, note)
+
+    def follow(self) -> None:
+        """Bring every project to what the polling process found."""
+        try:
+            note: dict[str, Any] = json.loads(self._found.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        self._read_projects()
+        for state in self._predictor.states():
+            found = note.get(state.name, {})
+            polled_at = found.get("polled_at") and datetime.fromisoformat(found["polled_at"])
+            if not polled_at or polled_at < self._began:  # of an earlier life
+                continue
+            registered = found["registered"] and RegisteredVersion(**found["registered"])
+            if registered is None and state.serving is not None:
+                version_gone(state.name, state.serving.version)
+                state.serving = None
+            elif registered and not self._has(state, registered) and self._due(registered):
+                self._take(state, registered)
+            refused = found["refused"]
+            if refused:
+                at = datetime.fromisoformat(refused["at"])
+                state.refused = RefusedVersion(RegisteredVersion(**refused["registered"]), refused["why"], at)
+            elif registered and self._has(state, registered):
+                state.refused = None
+            state.confirmed, state.problem = found["confirmed"], found["problem"]
+            state.polled_at = polled_at
+            self._review(state)
 
     def poll(self) -> None:
         """Ask the registry once about every project."""
@@ -72,6 +133,12 @@ class Reloader:
             if problem and state.problem != problem:
                 _log.warning("cannot follow the registry", extra={"project": state.name, "why": problem})
             state.problem, state.polled_at = problem, datetime.now(UTC)
+            self._review(state)
+
+    def _review(self, state: ProjectState) -> None:
+        """Follow the project file's review threshold."""
+        if state.serving and state.project:
+            state.serving = state.serving.reviewing(state.project.threshold.review_false_positive_rate)
 
     def _read_projects(self) -> dict[str, str]:
         """Follow the project files: a second line is one more file, and a wrong one, returned, stops no other.
@@ -97,6 +164,7 @@ class Reloader:
         if registered is None:
             if state.serving and not state.confirmed:
                 # Known from the cache alone: that was another registry's, or an earlier life of this one.
+                version_gone(state.name, state.serving.version)
                 state.serving = None
             missing = "champion" if project.serve == "champion" else "version"
             if state.serving:
@@ -104,7 +172,7 @@ class Reloader:
                     f"the registry names no {missing} of {state.name} any more; version {state.serving.version} stays"
                 )
             return f"there is no {missing} yet; train and promote a model"
-        if state.serving and _same(registered, state.serving.registered):
+        if self._has(state, registered):
             state.confirmed, state.refused = True, None
         elif self._due(registered):
             self._take(state, registered)
@@ -114,13 +182,14 @@ class Reloader:
         began = time.monotonic()
         try:
             folder = fetch(registered)
-            serving = load(registered, folder, self._threads)
+            serving = self._load(state, registered, folder)
         except Exception as error:  # whatever is wrong with the new version, the old one stays
             why = str(error) if isinstance(error, InspectlineError) else f"{type(error).__name__}: {error}"
             tries = self._tries.get(state.name, (registered, 0, 0.0))[1] + 1
             pause = min(_LONGEST_PAUSE, self._poll_seconds * 2 ** min(tries, 12))
             self._tries[state.name] = (registered, tries, time.monotonic() + pause)
             state.refuse(RefusedVersion(registered, why))
+            REFUSED.labels(state.name).inc()
             _log.warning("version refused", extra={"project": state.name, "version": registered.version, "why": why})
             return
         before = state.serving
@@ -129,6 +198,7 @@ class Reloader:
         self._tries.pop(state.name, None)
         self._remember(state.name, registered, folder)
         prune(folder)
+        version_taken(state.name, registered.version, before.version if before else None)
         _log.info(
             "version taken",
             extra={
@@ -139,6 +209,15 @@ class Reloader:
                 "ms": round((time.monotonic() - began) * 1000),
             },
         )
+
+    def _load(self, state: ProjectState, registered: RegisteredVersion, folder: Path) -> Serving:
+        serving = load(registered, folder, self._threads, self._room)
+        return serving.reviewing(state.project.threshold.review_false_positive_rate) if state.project else serving
+
+    @staticmethod
+    def _has(state: ProjectState, registered: RegisteredVersion) -> bool:
+        """Tell whether this very version serves."""
+        return state.serving is not None and _same(registered, state.serving.registered)
 
     def _due(self, registered: RegisteredVersion) -> bool:
         """Tell whether to try this version now: one that was refused is tried again after growing pauses."""
@@ -152,12 +231,8 @@ class Reloader:
 
     def _remember(self, name: str, registered: RegisteredVersion, folder: Path) -> None:
         note = {"tracking_uri": settings().tracking_uri, "folder": str(folder), "registered": asdict(registered)}
-        path = _pointer(name)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(note), encoding="utf-8")
-            partial.replace(path)
+            _write(_pointer(name), note)
         except OSError as error:
             _log.warning("the cache cannot note what serves", extra={"project": name, "why": str(error)})
 
@@ -168,12 +243,21 @@ class Reloader:
             if note["tracking_uri"] != settings().tracking_uri:
                 return
             registered = RegisteredVersion(**note["registered"])
-            state.serving = load(registered, Path(note["folder"]), self._threads)
+            state.serving = self._load(state, registered, Path(note["folder"]))
+            version_taken(state.name, registered.version, None)
             _log.info("version recalled", extra={"project": state.name, "version": registered.version})
         except FileNotFoundError:
             return
         except Exception as error:  # a damaged cache is only a slower start
             _log.warning("the cache is of no use", extra={"project": state.name, "why": str(error)})
+
+
+def _write(path: Path, note: dict[str, Any]) -> None:
+    """Write a note, whole or not at all, though other processes write the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(note), encoding="utf-8")
+    partial.replace(path)
 
 
 def _same(one: RegisteredVersion, other: RegisteredVersion) -> bool:

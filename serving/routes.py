@@ -1,65 +1,35 @@
-"""The calls that serving answers. Each exists for every project, and in short for the default one."""
+"""What serving says of itself: its state, its health and its figures."""
 
-import hashlib
+import logging
 import time
-import uuid
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-from flask import Blueprint, current_app, request
+from flask import Blueprint, Response, current_app
 from flask.typing import ResponseReturnValue
+from sqlalchemy import text
 
-from pipelines.descriptors import describe
-from pipelines.errors import BadImage
-from pipelines.images import CONTENT_TYPES, OpenedImage, open_image
+from pipelines.catalogue import connect
 from pipelines.project import Project
-from pipelines.served import image_key
 from serving.access import open_to_all
-from serving.journal import Entry, JournalError
-from serving.logs import request_id
-from serving.predictor import ProjectState, Scored, Serving
+from serving.journal import JournalError
+from serving.metrics import exposition
+from serving.predictor import ProjectState
 from serving.refusals import Refusal, unavailable
 from serving.service import Service
-from serving.uploads import read_body
 
 routes = Blueprint("serving", __name__)
+
+_DATABASE_SECONDS = 5.0
+_asking = ThreadPoolExecutor(2, "dbconnex")  # for nothing else limits how long a database's host says nothing
+_log = logging.getLogger(__name__)
 
 
 def service() -> Service:
     """Return the service that the app in charge holds."""
     held: Service = current_app.extensions["inspectline"]
     return held
-
-
-@routes.post("/predict")
-@routes.post("/projects/<project>/predict")
-def predict(project: str | None = None) -> ResponseReturnValue:
-    """Judge one image, and answer once the prediction is safe in the journal."""
-    began = time.monotonic()
-    state = state_of(project)
-    _ready(state)
-    rules = rules_of(state)
-    data, source = read_body(request).images[0].load(service().fetcher, rules.bucket)
-    try:
-        image = open_image(data, max_pixels=rules.image.max_pixels, min_side=rules.image.min_side)
-    except BadImage as error:
-        raise Refusal(422, f"the image {error}") from error
-    # Taken once, and as late as can be: from here on one version answers, whatever is swapped meanwhile.
-    serving = _ready(state)
-    scored, is_anomaly = serving.judge(image.pixels)
-    entry = _entry(rules, serving, scored, is_anomaly, image, data, source, began)
-    try:
-        service().journal.append(entry)
-    except JournalError as error:
-        raise unavailable(str(error)) from error
-    service().recorder.nudge()
-    return {
-        "is_anomaly": is_anomaly,
-        "reconstruction_error": scored.score,
-        "threshold": serving.threshold,
-        "model_version": serving.version,
-        "request_id": entry.prediction["request_id"],
-    }
 
 
 @routes.get("/status")
@@ -97,6 +67,34 @@ def ready() -> ResponseReturnValue:
     return {"status": "ready", "waiting": waiting}
 
 
+@routes.get("/dbconnex")
+@open_to_all
+def dbconnex() -> ResponseReturnValue:
+    """Tell whether the catalogue answers, and in how many milliseconds."""
+    began = time.monotonic()
+    try:
+        _asking.submit(_ask_catalogue).result(_DATABASE_SECONDS)
+    except FutureTimeout:
+        raise unavailable(f"the catalogue does not answer within {_DATABASE_SECONDS:g} s") from None
+    except Exception as error:  # said in the log alone: it names hosts and users
+        _log.warning("the catalogue does not answer", extra={"why": str(error)})
+        raise unavailable("the catalogue does not answer; the log tells more") from error
+    return {"status": "connected", "ms": round((time.monotonic() - began) * 1000, 2)}
+
+
+@routes.get("/metrics")
+@open_to_all
+def metrics() -> ResponseReturnValue:
+    """Tell the figures that Prometheus collects."""
+    body, kind = exposition(service())
+    return Response(body, content_type=kind)
+
+
+def _ask_catalogue() -> None:
+    with connect() as connection:
+        connection.execute(text("SELECT 1"))
+
+
 def _journal(held: Service) -> dict[str, Any]:
     try:
         return held.journal.counts() | {"problem": held.recorder.problem}
@@ -128,47 +126,3 @@ def rules_of(state: ProjectState) -> Project:
     if state.project is None:
         raise unavailable(f"project {state.name}: {state.problem or 'its file is not read yet'}")
     return state.project
-
-
-def _ready(state: ProjectState) -> Serving:
-    serving = state.serving
-    if serving is not None:
-        return serving
-    if (refused := state.refused) is not None:
-        why = f"version {refused.registered.version} was refused, {refused.why}"
-    else:
-        why = state.problem or "serving has just started; try again"
-    raise unavailable(f"project {state.name} has no model to answer with: {why}")
-
-
-def _entry(
-    rules: Project,
-    serving: Serving,
-    scored: Scored,
-    is_anomaly: bool,
-    image: OpenedImage,
-    data: bytes,
-    source: str,
-    began: float,
-) -> Entry:
-    """Return the prediction as the journal keeps it: the catalogue's row, and the image."""
-    created_at = datetime.now(UTC)
-    sha256 = hashlib.sha256(data).hexdigest()
-    prediction = {
-        "request_id": request_id.get() or uuid.uuid4().hex,
-        "sha256": sha256,
-        "created_at": created_at.isoformat(),
-        "model_version": serving.version,
-        "score": scored.score,
-        "threshold": serving.threshold,
-        "is_anomaly": is_anomaly,
-        "width": image.width,
-        "height": image.height,
-        "descriptors": describe(image.pixels),
-        "image_key": image_key(rules.name, sha256, image.extension, created_at),
-        "expires_at": (created_at + timedelta(days=rules.keep_served_days)).isoformat(),
-        "source": source,
-        "latency_ms": round((time.monotonic() - began) * 1000, 3),
-    }
-    embedding = scored.embedding.astype("<f4").tobytes()
-    return Entry(rules.name, prediction, embedding, rules.bucket, CONTENT_TYPES[image.format], data)

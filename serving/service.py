@@ -4,18 +4,22 @@ import os
 import secrets
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from pipelines.settings import settings
 from serving.accounts import Accounts
+from serving.decoding import DecodingRoom
 from serving.fetch import Fetcher
 from serving.journal import Journal
 from serving.predictor import Predictor
 from serving.recorder import Recorder
 from serving.reloader import Reloader
-from serving.settings import ServingSettings
+from serving.settings import ServingSettings, usable_cores
 from serving.tokens import Tokens, signing_key
 from serving.waiting import Room
+
+_SEVERAL_AT_ONCE = 8  # images of requests that hold several
 
 
 class Service:
@@ -26,9 +30,11 @@ class Service:
         self.default_project = settings().default_project
         self.fetcher = Fetcher(config.max_bytes, config.fetch_seconds, config.allowed_hosts, config.allowed_buckets)
         self.predictor = Predictor()
+        self.decoding = DecodingRoom(config.decode_pixels, max(2, usable_cores()))
+        self.several = ThreadPoolExecutor(_SEVERAL_AT_ONCE, "several")  # makes its threads when they are needed
         self.journal = Journal(config.journal, config.journal_max_bytes)
         self.recorder = Recorder(self.journal)
-        self.reloader = Reloader(self.predictor, config.poll_seconds, config.onnx_threads)
+        self.reloader = Reloader(self.predictor, config)
         self.waiting = Room(config.waiting)
         self.storing = Room(config.storing)
         self.ending = threading.Event()

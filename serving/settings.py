@@ -12,9 +12,10 @@ from pipelines.settings import settings
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """How serving polls, fetches and keeps its journal.
+    """How serving polls, fetches, decodes and keeps its journal.
 
-    Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use. `auth` is
+    Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use, `queue` how
+    many images may wait for their run, `decode_pixels` how many pixels may be in memory at a time. `auth` is
     `accounts`, or `none` where the network itself is closed. Whoever asks for a run waits for it up to `wait_seconds`;
     `waiting` may do so at a time, and `storing` may send back images: predictions keep the other threads.
     `proxies` is how many reverse proxies stand before serving and say whom they speak for; without a `secret_key` that
@@ -24,12 +25,15 @@ class ServingSettings:
     poll_seconds: float
     fetch_seconds: float
     max_bytes: int
+    max_request_bytes: int
     journal_max_bytes: int
     journal: Path
     onnx_threads: int
     wait_seconds: float
     waiting: int
     storing: int
+    queue: int
+    decode_pixels: int
     allowed_buckets: frozenset[str]
     allowed_hosts: frozenset[str]
     auth: str
@@ -62,19 +66,23 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
     auth = env.get("INSPECTLINE_AUTH", "").strip().lower() or "accounts"
     if auth not in ("accounts", "none"):
         raise SettingsError(f"INSPECTLINE_AUTH is {auth!r}: give accounts, or none on a closed network")
+    max_image = number("INSPECTLINE_MAX_IMAGE_MB", 32, 0.001, 1024)
     cores = usable_cores()
     threads = number("INSPECTLINE_THREADS", 32, 1, 10_000)
     journal = env.get("INSPECTLINE_JOURNAL", "").strip()
     return ServingSettings(
         poll_seconds=number("INSPECTLINE_POLL_SECONDS", 5, 0.05, 3600),
         fetch_seconds=number("INSPECTLINE_FETCH_SECONDS", 15, 0.1, 600),
-        max_bytes=int(number("INSPECTLINE_MAX_IMAGE_MB", 32, 0.001, 1024) * (1 << 20)),
+        max_bytes=int(max_image * (1 << 20)),
+        max_request_bytes=int(number("INSPECTLINE_MAX_REQUEST_MB", 2 * max_image, max_image, 4096) * (1 << 20)),
         journal_max_bytes=int(number("INSPECTLINE_JOURNAL_MAX_MB", 4096, 1, 1 << 20) * (1 << 20)),
         journal=Path(journal) if journal else settings(env).cache / "journal",
         onnx_threads=int(number("INSPECTLINE_ONNX_THREADS", cores, 1, 256)),
         wait_seconds=number("INSPECTLINE_WAIT_SECONDS", 30, 0, 600),
         waiting=int(number("INSPECTLINE_WAITING", max(1, threads // 4), 0, 10_000)),
         storing=int(max(1, threads // 2)),
+        queue=int(number("INSPECTLINE_QUEUE", 64, 1, 100_000)),
+        decode_pixels=int(number("INSPECTLINE_DECODE_MEGAPIXELS", 16, 0.1, 10_000) * 1_000_000),
         allowed_buckets=words("INSPECTLINE_ALLOWED_BUCKETS"),
         allowed_hosts=words("INSPECTLINE_ALLOWED_HOSTS"),
         auth=auth,

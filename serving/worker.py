@@ -1,20 +1,89 @@
-"""Gunicorn's threaded worker, except that an idle camera does not hold up its end, nor a refused image the next one."""
+"""Gunicorn's threaded worker, except that neither idle nor slow clients hold up what matters, and that a refused image
+costs nobody the connection.
+"""
 
+import contextlib
+import os
+import socket
 import time
 from typing import Any
 
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, DEFAULT_WORKER_DATA_TIMEOUT, TConn, ThreadWorker
 
+from serving.refusals import Refusal
+
+REQUEST_SECONDS = float(os.environ.get("INSPECTLINE_REQUEST_SECONDS") or 30)
 _GLANCE_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
 _DRAIN_BYTES = 64 << 20
+_CHUNK = 1 << 16
+
+
+class PatientSocket:
+    """What gunicorn reads a request from: it gives each request, its body included, `REQUEST_SECONDS` to arrive.
+
+    A timeout for each read alone would not do: a client that sends a byte now and then would never meet it.
+    """
+
+    def __init__(self, connected: socket.socket):
+        self._connected = connected
+        self._until = 0.0
+
+    def begin(self) -> None:
+        """Give the next request its time."""
+        self._until = time.monotonic() + REQUEST_SECONDS
+
+    def gettimeout(self) -> None:
+        """Return no timeout: a request has a time as a whole."""
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Leave no more than `seconds`; what is left of a request that was refused has less time than others."""
+        if seconds is not None:
+            self._until = min(self._until, time.monotonic() + seconds)
+
+    def recv(self, size: int) -> bytes:
+        """Return what has come, as a socket does.
+
+        Raises:
+            Refusal: 408, time is up.
+        """
+        left = self._until - time.monotonic()
+        if left > 0:
+            self._connected.settimeout(left)
+            with contextlib.suppress(TimeoutError):
+                return self._connected.recv(size)
+        # What is answered, too, has to be taken within a time.
+        self._connected.settimeout(REQUEST_SECONDS)
+        raise Refusal(408, f"the request was not here within {REQUEST_SECONDS:g} s: send it faster, or less at a time")
 
 
 class Worker(ThreadWorker):
-    """Ends as soon as the last request is answered.
+    """Ends as soon as the last request is answered, and gives a request a time to arrive in.
 
-    Gunicorn 26 waits for idle keep-alive connections until `graceful_timeout`, longer than Docker lets it.
+    Gunicorn 26 waits for idle keep-alive connections until `graceful_timeout`, longer than Docker lets it, and for a
+    request's body for ever.
     """
+
+    def handle(self, conn: TConn) -> Any:
+        """Read, answer, and tell whether the connection stays."""
+        if not conn.initialized:
+            if not conn.wait_for_data(DEFAULT_WORKER_DATA_TIMEOUT):
+                return _DEFER
+            conn.init()
+            conn.parser.unreader.sock = PatientSocket(conn.sock)
+            conn.parser.unreader.mxchunk = _CHUNK
+        conn.parser.unreader.sock.begin()
+        try:
+            return super().handle(conn)
+        except Refusal:  # nothing to answer: it was no request yet, or the answer is on its way
+            return False
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what is no request; one that did not come in time is no error."""
+        if isinstance(exc, Refusal):
+            self.log.debug("Closing connection. %s", exc)
+            return
+        super().handle_error(req, client, addr, exc)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Take what has come in, and look again soon while ending."""

@@ -101,8 +101,8 @@ def test_round_when_database_objects_to_one_row_then_it_is_set_aside(journal: Jo
 
 def test_recorder_when_two_run_then_one_is_in_charge_until_it_ends(journal: Journal, database: str, bucket: str):
     first, second = Recorder(journal), Recorder(journal)
-    assert first._in_charge()
-    assert not second._in_charge()
+    assert first._charge.mine()
+    assert not second._charge.mine()
     first.stop()
-    assert second._in_charge()
+    assert second._charge.mine()
     second.stop()

@@ -101,7 +101,7 @@ def configuration(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[s
 def test_gunicorn_when_nothing_is_said_then_one_process_on_loopback(monkeypatch: pytest.MonkeyPatch):
     found = configuration(monkeypatch)
     assert (found["bind"], found["workers"], found["preload_app"]) == ("127.0.0.1:8000", 1, False)
-    assert found["threads"] == max(4, 2 * usable_cores())
+    assert found["threads"] == max(32, 4 * usable_cores())
 
 
 def test_gunicorn_when_host_and_port_are_given_then_it_listens_there(monkeypatch: pytest.MonkeyPatch):
