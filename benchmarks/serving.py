@@ -1,0 +1,236 @@
+"""How fast serving is, over real HTTP, beside what else there is: `python -m benchmarks.serving [--images FOLDER]`.
+
+Serving, a bare loop of decoding and ONNX Runtime in one process, `mlflow models serve` of the same registered version,
+and a plain Flask view around `keras.Model.predict`. All of them have the first core to themselves, the client the
+second. They take turns, round by round, so that what else the machine does hits all alike; no image is sent twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks.stage import PROJECT, Stage, free_port
+from pipelines.settings import REPOSITORY
+
+CONNECTIONS = (1, 8, 32)
+SERVERS_CORE, CLIENTS_CORE = 0, 1
+_AIMS = (
+    ("p50 of one connection, to the bare loop's", 1.3, "at most"),
+    ("rate at saturation, to the bare loop's", 0.85, "at least"),
+    ("rate at saturation, to `mlflow models serve`", 5.0, "at least"),
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print the table, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="benchmarks.serving", description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=Path, help="a folder of JPEGs (default: drawn battery cells)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement of a round")
+    parser.add_argument("--without", nargs="*", default=(), choices=("mlflow", "keras"), help="leave a rival out")
+    asked = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="benchmark-serving-") as folder, ExitStack() as stack:
+        stage = stack.enter_context(Stage(Path(folder), asked.images).set())
+        figures = measure(stage, stack, asked)
+    print(table(figures))
+    return 0
+
+
+def measure(stage: Stage, stack: ExitStack, asked: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Return the figures of each contender, round by round."""
+    servers = {"serving": stack.enter_context(_serving(stage))}
+    if "mlflow" not in asked.without:
+        servers["mlflow models serve"] = stack.enter_context(_mlflow(stage))
+    if "keras" not in asked.without:
+        servers["Flask and keras.predict"] = stack.enter_context(_keras(stage))
+    figures: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for turn in range(-1, asked.rounds):  # the first is to warm up
+        found = {"bare loop": _loop(stage, asked.seconds)}
+        for name, server in servers.items():
+            for connections in CONNECTIONS:
+                before = server.cpu_seconds()
+                told = _load(stage, server, connections, asked.seconds)
+                if told["failures"]:
+                    raise SystemExit(f"{name} failed: {told['failures']}")
+                told["cpu"] = 1000 * (server.cpu_seconds() - before) / told["answers"]
+                found[f"{name}, {connections}"] = told
+        if turn >= 0:
+            for name, told in found.items():
+                figures[name].append(told)
+            rates = ", ".join(f"{name} {told['rate']:.1f}/s" for name, told in found.items())
+            print(f"round {turn + 1}: {rates}", flush=True)
+    waiting = requests.get(f"{servers['serving'].address}/status", timeout=10).json()["journal"]["waiting"]
+    print(f"{waiting} of serving's predictions wait in its journal")
+    return figures
+
+
+def table(figures: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the medians over the rounds, and the ratios that were aimed at, as Markdown."""
+    lines = [
+        "| what | p50 ms | p95 ms | p99 ms | images/s | CPU ms an image |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, rounds in figures.items():
+        cells = [statistics.median(one[key] for one in rounds) for key in ("p50", "p95", "p99", "rate", "cpu")]
+        lines.append(f"| {name} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
+    lines += ["", "| ratio, median of rounds (lowest to highest) | found | aim |", "| --- | --- | --- |"]
+    bare = figures["bare loop"]
+    best = [max(one["rate"] for one in turn) for turn in zip(*_of(figures, "serving"), strict=True)]
+    rivals = [max(one["rate"] for one in turn) for turn in zip(*_of(figures, "mlflow models serve"), strict=True)]
+    ratios = [
+        [one["p50"] / other["p50"] for one, other in zip(figures["serving, 1"], bare, strict=True)],
+        [one / other["rate"] for one, other in zip(best, bare, strict=True)],
+        [
+            one / max(other["rate"] for other in turn)
+            for one, turn in zip(best, zip(*rivals, strict=True), strict=False)
+        ],
+    ]
+    for (what, aim, way), found in zip(_AIMS, ratios, strict=True):
+        if found:
+            lines.append(
+                f"| {what} | {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) | {way} {aim} |"
+            )
+    busy = statistics.median(one["cpu"] for one in bare) / statistics.median(
+        one["cpu"] for one in figures["serving, 32"]
+    )
+    lines.append(f"| CPU time an image, bare loop's to serving's at 32 connections | {busy:.2f} | |")
+    return "\n".join(lines)
+
+
+def _of(figures: dict[str, list[dict[str, Any]]], contender: str) -> list[list[dict[str, Any]]]:
+    return [rounds for name, rounds in figures.items() if name.startswith(f"{contender},")]
+
+
+class Server:
+    """A contender's processes, all on one core."""
+
+    def __init__(self, process: subprocess.Popen[bytes], address: str, path: str, body: str):
+        self.process, self.address, self.path, self.body = process, address, path, body
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the process group has used."""
+        ticks = 0
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(fields[2]) == self.process.pid:
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def _started(
+    command: list[str], address: str, ready: str, path: str, body: str, **environment: str
+) -> Iterator[Server]:
+    process = subprocess.Popen(
+        ["taskset", "-c", str(SERVERS_CORE), *command],
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                if requests.get(address + ready, timeout=2).status_code < 500:
+                    break
+            except requests.RequestException:
+                pass
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise SystemExit(f"{' '.join(command)} does not answer at {address}{ready}")
+            time.sleep(0.2)
+        yield Server(process, address, path, body)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _serving(stage: Stage) -> Any:
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-c", "serving/gunicorn.conf.py"]
+    return _started(command, f"http://127.0.0.1:{port}", "/health/ready", "/predict", "image", PORT=str(port))
+
+
+def _mlflow(stage: Stage) -> Any:
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        f"models:/{PROJECT}/1",
+        "--env-manager",
+        "local",
+    ]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    return _started(command, f"http://127.0.0.1:{port}", "/ping", "/invocations", "tensor")
+
+
+def _keras(stage: Stage) -> Any:
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--threads", "8", "--timeout", "300"]
+    command += ["benchmarks.rivals:plain_view()"]
+    model = str(stage.package / "model.keras")
+    return _started(
+        command, f"http://127.0.0.1:{port}", "/", "/predict", "image", MODEL=model, KERAS_BACKEND="tensorflow"
+    )
+
+
+def _loop(stage: Stage, seconds: float) -> dict[str, Any]:
+    command = ["benchmarks.rivals", "loop", str(stage.package), str(stage.images), str(seconds)]
+    return _figures(SERVERS_CORE, command)
+
+
+def _load(stage: Stage, server: Server, connections: int, seconds: float) -> dict[str, Any]:
+    job = {
+        "address": server.address,
+        "path": server.path,
+        "body": server.body,
+        "connections": connections,
+        "seconds": seconds,
+        "folder": str(stage.images),
+        "tensors": str(stage.tensors),
+    }
+    path = stage.folder / "job.json"
+    path.write_text(json.dumps(job), encoding="utf-8")
+    return _figures(CLIENTS_CORE, ["benchmarks.load", str(path)])
+
+
+def _figures(core: int, command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        ["taskset", "-c", str(core), sys.executable, "-m", *command],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed: {done.stderr[-2000:]}")
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
