@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import NotFound, StorageError
+from pipelines.quick_put import quick_put
 
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _lock = threading.Lock()
@@ -122,6 +123,13 @@ class Storage:
         with self._told("write", key):
             _client().put_object(Bucket=self.bucket, Key=key, Body=data, **extra)
         return self.uri(key)
+
+    def put_small(self, key: str, data: bytes, content_type: str | None = None) -> None:
+        """Write a small object as `put` does, in less processor time."""
+        with self._told("write", key):
+            client = _client()
+        if not quick_put(client, self.bucket, key, data, content_type):
+            self.put(key, data, content_type)
 
     def put_new(self, key: str, data: bytes, content_type: str | None = None) -> bool:
         """Write the object unless it is there already; return whether it was written (`If-None-Match: *`)."""

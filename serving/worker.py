@@ -4,6 +4,7 @@ costs nobody the connection.
 
 import contextlib
 import os
+import select
 import socket
 import time
 from typing import Any
@@ -17,6 +18,7 @@ _GLANCE_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
 _DRAIN_BYTES = 64 << 20
 _CHUNK = 1 << 16
+_STAY_MILLISECONDS = 10
 
 
 class PatientSocket:
@@ -72,11 +74,25 @@ class Worker(ThreadWorker):
             conn.init()
             conn.parser.unreader.sock = PatientSocket(conn.sock)
             conn.parser.unreader.mxchunk = _CHUNK
-        conn.parser.unreader.sock.begin()
-        try:
-            return super().handle(conn)
-        except Refusal:  # nothing to answer: it was no request yet, or the answer is on its way
+        while True:
+            conn.parser.unreader.sock.begin()
+            try:
+                stays = super().handle(conn)
+            except Refusal:  # nothing to answer: it was no request yet, or the answer is on its way
+                return False
+            if stays is not True or not self._goes_on(conn):
+                return stays
+
+    def _goes_on(self, conn: TConn) -> bool:
+        """Tell whether the client's next request comes at once, while nobody else waits for this thread.
+
+        The way through the poller costs the processor a third as much as all the rest of HTTP.
+        """
+        if not self.alive or not self.tpool._work_queue.empty():
             return False
+        ready = select.poll()
+        ready.register(conn.sock, select.POLLIN)
+        return bool(ready.poll(_STAY_MILLISECONDS)) and self.alive
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is no request; one that did not come in time is no error."""
