@@ -110,7 +110,7 @@ class Reloader:
             refused = found["refused"]
             if refused:
                 at = datetime.fromisoformat(refused["at"])
-                state.refused = RefusedVersion(RegisteredVersion(**refused["registered"]), refused["why"], at)
+                state.refuse(RefusedVersion(RegisteredVersion(**refused["registered"]), refused["why"], at))
             elif registered and self._has(state, registered):
                 state.refused = None
             state.confirmed, state.problem = found["confirmed"], found["problem"]
