@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from pipelines.package import read_card, read_reference, write_card, write_reference
+from pipelines.package import Package, read_card, read_reference, write_card, write_reference
 from tests.conftest import wait_until
 from tests.serving.conftest import Registry, Relay, Server, until_rows
 
@@ -100,11 +100,12 @@ def test_swap_when_new_version_is_bad_then_old_one_stays_and_status_names_it(
 def test_swap_when_stored_example_scores_otherwise_then_refused(server: Server, registry: Registry, good_file: bytes):
     def shift(folder: Path) -> None:
         """Make the stored scores other than what the graph gives."""
-        arrays = read_reference(folder / "reference.npz")
+        examples, arrays = Package.open(folder).examples, read_reference(folder / "reference.npz")
         card = read_card(folder).model_dump(exclude={"files", "onnx_sha256"})
         arrays["score"] += 0.05
         named = {name: list(arrays.pop(name)) for name in ("sha256", "descriptor_names")}
-        write_reference(folder, **arrays, **named)
+        plain = {name: arrays[name] for name in ("score", "embedding", "descriptors")}
+        write_reference(folder, **plain, **named, examples=examples)
         write_card(folder, **card)
 
     good = registry.register()
