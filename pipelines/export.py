@@ -24,6 +24,7 @@ from pipelines.project import load_project, model_settings
 from pipelines.score import score
 from pipelines.storage import Storage, split_uri
 from pipelines.subprocess import main
+from pipelines.training_images import select
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +43,7 @@ def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from pipelines.models.inspection import inspection_model, load_network
     from pipelines.models.rows import spread
-    from pipelines.train import say, select
+    from pipelines.train import say
 
     bucket, key = split_uri(trained["weights_uri"])
     storage = Storage(bucket)

@@ -104,9 +104,9 @@ def _merged(graph: ScoringGraph, image: PreparedImage, said: dict[str, NDArray[n
 
 
 def fused_score(evidence: NDArray[np.float32]) -> float:
-    """Return the fused score of an image whose tiles have this evidence [T, 6]; of one tile, what the graph gives.
+    """Return the fused score of an image whose tiles have this evidence [T, 7]; of one tile, what the graph gives.
 
-    A mean is the mean over the tiles, the largest values and their means are the largest of any tile.
+    A mean is the mean over the tiles; of all else the largest of any tile counts.
     """
     merged = evidence.max(axis=0)
     merged[MEANS] = evidence.mean(axis=0)[MEANS]

@@ -21,7 +21,7 @@ from pipelines.package_store import package_uri
 from pipelines.project import load_project, model_settings
 from pipelines.storage import Storage, split_uri
 from pipelines.subprocess import main
-from pipelines.tiling import parts
+from pipelines.training_images import annotated_anomalies, known_samples, select
 from pipelines.training_progress import ProgressRow
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pipelines.models.progress import FitSettings, Fitted, Progress, TrainingState
     from pipelines.training_log import TrainingLog
 
-# Steps as large as those of a training from scratch would undo what the champion knows.
-FINE_TUNING = 0.3
+# Steps as large as those of a training from scratch would undo what the champion knows, and as many are not needed.
+FINE_TUNING, FINE_TUNING_TIME = 0.3, 0.3
 CHECKPOINT_SECONDS = 20.0
 SHOWN = 6
 
@@ -45,12 +45,17 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
 
     bucket = load_project(run["project"]).bucket
     settings = fit_settings(run)
-    training, validation = select(pack, "training"), select(pack, "validation")
+    training, validation = select(pack, "training", known_samples(run, say)), select(pack, "validation")
+    annotated = annotated_anomalies(run, pack)
     if not len(training):
         raise TrainingFailed(f"{run['project']}: dataset version {run['version_id']} has no good training images")
     checkpoint = Checkpoint.of(bucket, run)
     state, waiting = checkpoint.load() or (None, {})
     say(f"{len(training)} training and {len(validation)} validation images, {settings.input_size} pixels a side")
+    if len(annotated.located) or len(annotated.unlocated):
+        say(f"{len(annotated.located)} annotated anomalies with a mask and {len(annotated.unlocated)} without")
+    if training.fresh is not None:
+        say(f"{int(training.fresh.sum())} of the training images are new to the champion")
     if state:
         say(f"going on from the checkpoint at step {state.step}, {state.elapsed:.0f} s used")
     log = open_log(run)
@@ -69,6 +74,7 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
         training,
         settings,
         validation=validation,
+        annotated=annotated,
         weights=None if state else starting_weights(run),
         state=state,
         on_progress=on_progress,
@@ -112,20 +118,9 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
         seed=model.seed,
     )
     if params.get("start_from") == "champion":
-        return replace(settings, learning_rate=settings.learning_rate * FINE_TUNING)
+        shorter = 1.0 if params.get("time_budget_minutes") else FINE_TUNING_TIME
+        return replace(settings, learning_rate=settings.learning_rate * FINE_TUNING, seconds=settings.seconds * shorter)
     return settings
-
-
-def select(pack: dict[str, Any], subset: str) -> Selection:
-    """Return the images of one subset of a pack, or their tiles, by reference."""
-    from pipelines.models.batches import Selection
-    from pipelines.pack import open_pack
-
-    opened = open_pack(pack["uri"], pack["digest"])
-    index = opened.index[opened.index["subset"] == subset]
-    tiles = index["tiles"].to_numpy(np.int64)
-    rows = np.concatenate([np.arange(first, first + count) for first, count in zip(index["first"], tiles, strict=True)])
-    return Selection(opened.images, rows, parts(tiles))
 
 
 def starting_weights(run: dict[str, Any]) -> list[np.ndarray] | None:
@@ -213,7 +208,7 @@ def picture(fitted: Fitted, images: Selection, settings: FitSettings, folder: Pa
     from pipelines.models.resample import doubled
 
     count = min(SHOWN, len(images))
-    ((damaged, clean),) = validation_batches(images, count, settings.seed, most=count)
+    ((damaged, (clean, _)),) = validation_batches(images, count, settings.seed, most=count)
     restored, *_, error, _ = fitted.network(damaged, training=False)
     errors = as_array(doubled(error))[..., 0]
     path = folder / "reconstructions.png"

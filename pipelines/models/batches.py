@@ -12,11 +12,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.models.annotated import Annotated
 from pipelines.models.masks import Floats
 from pipelines.models.rows import spread, whole_batches
 from pipelines.models.synthetic import Painter, augment, is_aligned
 
-Batch = tuple[Floats, Floats]
+# The damaged images; what they were before; and 1 for those that are anomalous nobody knows where, else 0.
+Batch = tuple[Floats, tuple[Floats, Floats]]
+# Of how many batches one image is an annotated anomaly of which the place is not known.
+UNLOCATED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,13 @@ class Selection:
     """Some rows of a pack's memory map [n, S, S, 3], read only when they are asked for.
 
     `places` says of each which part of its image it shows, where images are cut: those of one number show the same
-    part. None: each shows the whole.
+    part. None: each shows the whole. `fresh` says which are new to the network that a fine-tuning starts from.
     """
 
     images: NDArray[np.uint8]
     rows: NDArray[np.int64]
     places: NDArray[np.int64] | None = None
+    fresh: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,37 +46,47 @@ class Selection:
         """Return those that show the same part of their images: the part that most show."""
         if self.places is None:
             return self
-        parts, counts = np.unique(self.places, return_counts=True)
-        return Selection(self.images, self.rows[self.places == parts[counts.argmax()]])
+        shown, counts = np.unique(self.places, return_counts=True)
+        return Selection(self.images, self.rows[self.places == shown[counts.argmax()]])
 
 
 Images = NDArray[np.uint8] | Selection
 
 
 class BatchStream:
-    """Batches of `batch_size` from `images` [n, S, S, 3] uint8: (damaged, clean), float32 in 0 to 1.
+    """Batches of `batch_size` from `images` [n, S, S, 3] uint8, as float32 in 0 to 1.
 
     Every image comes once before any comes again, in an order that the seed decides; step k is the same batch
-    whether the training began at step 0 or was taken up at k.
+    whether the training began at step 0 or was taken up at k. Where some images are fresh, half of each batch is, and
+    the other half replays the old ones, so that learning the new does not unlearn the old (Robins, "Catastrophic
+    forgetting, rehearsal and pseudorehearsal", Connection Science 1995).
     """
 
-    def __init__(self, images: Images, batch_size: int, seed: int) -> None:
+    def __init__(self, images: Images, batch_size: int, seed: int, annotated: Annotated | None = None) -> None:
         self._images = images
-        self._batch_size = batch_size
         self._seed = seed
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-        self._painter = Painter(_side(images), seed)
+        self._pools = _pools(images, batch_size)
+        self._order = lru_cache(maxsize=4)(self._shuffled)
         self._turns = not is_aligned(images.of_one_part() if isinstance(images, Selection) else images)
+        self._painter = Painter(_side(images), seed, annotated, self._turns)
+        self._unlocated = annotated.unlocated if annotated is not None else np.empty(0, np.uint8)
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step (from 0)."""
-        places = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
-        rounds, positions = np.divmod(places, len(self._images))
-        rows = [self._order(int(turn))[position] for turn, position in zip(rounds, positions, strict=True)]
+        rows: list[int] = []
+        for number, (pool, share) in enumerate(self._pools):
+            rounds, positions = np.divmod(np.arange(step * share, (step + 1) * share), len(pool))
+            orders = [self._order(number, int(turn)) for turn in rounds]
+            rows += [pool[order[position]] for order, position in zip(orders, positions, strict=True)]
         # A memory map wants its rows in order; the order within a batch does not matter.
         generator = np.random.default_rng([self._seed, 1, step])
-        clean = augment(self._images[np.sort(rows)], generator, self._turns)
-        return self._painter.add_defects(clean, generator), clean
+        clean = augment(self._images[np.sort(np.array(rows))], generator, self._turns)
+        damaged, unlocated = self._painter.add_defects(clean, generator), np.zeros(len(clean), np.float32)
+        if len(self._unlocated) and generator.random() < UNLOCATED_SHARE:
+            one = generator.integers(len(self._unlocated), size=1)
+            damaged[-1:] = clean[-1:] = augment(self._unlocated[one], generator, self._turns)
+            unlocated[-1] = 1
+        return damaged, (clean, unlocated)
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:
         """Yield the batches from `step` on without end, the next one made while this one is used."""
@@ -82,8 +97,19 @@ class BatchStream:
                 coming = worker.submit(self.batch, step)
                 yield ready
 
-    def _shuffled(self, turn: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self._seed, 0, turn]).permutation(len(self._images))
+    def _shuffled(self, pool: int, turn: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self._seed, 0, turn, pool]).permutation(len(self._pools[pool][0]))
+
+
+def _pools(images: Images, batch_size: int) -> list[tuple[NDArray[np.int64], int]]:
+    """Return which images a batch is drawn from, and how many from each."""
+    everything = np.arange(len(images))
+    fresh = images.fresh if isinstance(images, Selection) else None
+    if fresh is None or fresh.all() or not fresh.any():
+        return [(everything, batch_size)]
+    half = batch_size // 2
+    pools = [(everything[fresh], batch_size - half), (everything[~fresh], half)]
+    return [(pool, share) for pool, share in pools if share]
 
 
 def validation_batches(images: Images, batch_size: int, seed: int, most: int = 64) -> list[Batch]:
@@ -98,7 +124,7 @@ def validation_batches(images: Images, batch_size: int, seed: int, most: int = 6
     for number, part in enumerate(whole_batches(spread(len(images), most), batch_size)):
         generator = np.random.default_rng([seed, 2, number])
         clean = augment(images[part], generator)
-        batches.append((painter.add_defects(clean, generator), clean))
+        batches.append((painter.add_defects(clean, generator), (clean, np.zeros(len(clean), np.float32))))
     return batches
 
 

@@ -35,27 +35,36 @@ class Errors:
     coarse: Tensor
 
     @classmethod
-    def of(cls, clean: Tensor, restored: Tensor) -> Errors:
-        """Compare RGB [N, H, W, 3] in 0 to 1."""
-        gradient = gradient_error(clean, restored)
-        squared = halved(ops.mean(ops.square(clean - restored), axis=-1, keepdims=True))
+    def of(cls, clean: Tensor, restored: Tensor, counts: Tensor) -> Errors:
+        """Compare RGB [N, H, W, 3] in 0 to 1, of those images whose `counts` [N, 1, 1, 1] is 1 and not 0."""
+        gradient = [error * counts for error in gradient_error(clean, restored)]
+        squared = halved(ops.mean(ops.square(clean - restored), axis=-1, keepdims=True)) * counts
         fine = (halved(gradient[0]) + gradient[1]) / SCALES
-        coarse = gradient[2] / SCALES + COLOUR_WEIGHT * colour_error(clean, restored)
+        coarse = gradient[2] / SCALES + COLOUR_WEIGHT * colour_error(clean, restored) * counts
         return cls(gradient, squared, fine, coarse)
 
 
 def training_loss(
-    damaged: Tensor, clean: Tensor, restored: Tensor, expected: Tensor, defect: Tensor, anomalous: Tensor
+    damaged: Tensor,
+    clean: Tensor,
+    unlocated: Tensor,
+    restored: Tensor,
+    expected: Tensor,
+    defect: Tensor,
+    anomalous: Tensor,
 ) -> Tensor:
     """Return the scalar loss of a step.
 
-    `damaged`, `clean` and `restored` are RGB [N, H, W, 3] in 0 to 1; the others are what `build_network` gives.
+    `damaged`, `clean` and `restored` are RGB [N, H, W, 3] in 0 to 1. `unlocated` [N] is 1 for an image that is known to
+    be anomalous, but not where: of it, only `anomalous` counts; 0 for the others. The rest is what `build_network`
+    gives.
     """
-    errors = Errors.of(clean, restored)
+    counts = ops.reshape(1 - unlocated, (-1, 1, 1, 1))
+    errors = Errors.of(clean, restored, counts)
     change = halved(ops.mean(ops.abs(damaged - clean), axis=-1, keepdims=True))
     loss = restoration_loss(errors) + DAMAGE_WEIGHT * damage_loss(errors, change)
-    loss = loss + EXPECTATION_WEIGHT * expectation_loss(errors, expected)
-    return loss + marking_loss(change, defect, anomalous)
+    loss = loss + EXPECTATION_WEIGHT * expectation_loss(errors, expected, counts)
+    return loss + marking_loss(change, defect, anomalous, counts)
 
 
 def restoration_loss(errors: Errors) -> Tensor:
@@ -78,16 +87,16 @@ def damage_loss(errors: Errors, change: Tensor) -> Tensor:
     return (fine + ops.mean(errors.coarse * halved(hurt))) / (ops.mean(hurt) + FEW)
 
 
-def expectation_loss(errors: Errors, expected: Tensor) -> Tensor:
+def expectation_loss(errors: Errors, expected: Tensor, counts: Tensor) -> Tensor:
     """Return how badly `expected` foretells the error: the negative log-likelihood of an exponential
     distribution.
     """
     error = ops.stop_gradient(errors.fine + doubled(errors.coarse))
     scale = expected + LEAST_EXPECTED
-    return ops.mean(error / scale + ops.log(scale))
+    return ops.mean(error / scale + ops.log(scale) * counts)
 
 
-def marking_loss(change: Tensor, defect: Tensor, anomalous: Tensor) -> Tensor:
+def marking_loss(change: Tensor, defect: Tensor, anomalous: Tensor, counts: Tensor) -> Tensor:
     """Return how badly the second opinion marks what was changed, from logits.
 
     Cross-entropy with a focal term (Lin et al., "Focal loss for dense object detection", ICCV 2017) and the Dice
@@ -95,12 +104,13 @@ def marking_loss(change: Tensor, defect: Tensor, anomalous: Tensor) -> Tensor:
     """
     truth = ops.clip((change - UNSEEN) / CLEAR, 0, 1)
     chance = ops.sigmoid(defect)
-    entropy = _cross_entropy(truth, defect)
+    entropy = _cross_entropy(truth, defect) * counts
     focal = ops.mean(entropy) + FOCAL_WEIGHT * ops.mean(entropy * ops.square(truth - chance))
     both = ops.sum(chance * truth, axis=(1, 2, 3))
     either = ops.sum(chance, axis=(1, 2, 3)) + ops.sum(truth, axis=(1, 2, 3))
-    dice = ops.mean(1 - (2 * both + DICE_FLOOR) / (either + DICE_FLOOR))
-    image = _cross_entropy(ops.max(truth, axis=(1, 2)), anomalous)
+    dice = ops.mean((1 - (2 * both + DICE_FLOOR) / (either + DICE_FLOOR)) * counts[:, 0, 0, 0])
+    # What is anomalous without a known place is so wholly.
+    image = _cross_entropy(ops.maximum(ops.max(truth, axis=(1, 2)), 1 - counts[:, :, 0, 0]), anomalous)
     return focal + DICE_WEIGHT * dice + IMAGE_WEIGHT * ops.mean(image)
 
 

@@ -46,7 +46,7 @@ def build_network(
     """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> `restored` [N, S, S, 3] in 0 to 1, `expected`
     [N, S/2, S/2, 1] (the error it expects of its restoration, at least 0), `defect` [N, S/2, S/2, 1] and `anomalous`
     [N, 1] (logits that a pixel belongs to a defect, that there is any), `features` [N, h, w, d] (the bottleneck),
-    `error` [N, S/2, S/2, 1] (`scoring.relative_error`) and `evidence` [N, 6] (`scoring.evidence` in standard deviations
+    `error` [N, S/2, S/2, 1] (`scoring.relative_error`) and `evidence` [N, 7] (`scoring.evidence` in standard deviations
     from what is `usual`: its means and standard deviations over good images, 0 and 1 unless told). `dtype` is a Keras
     dtype policy; weights and outputs are float32.
     """
@@ -85,7 +85,7 @@ def build_network(
         [-mean / spread for mean, spread in zip(means, spreads, strict=True)],
         dtype="float32",
         name="evidence",
-    )(evidence(error, defect))
+    )(evidence(error, defect, anomalous))
     outputs = [restored, expected, defect, anomalous, features, error, found]
     return keras.Model(image, outputs, name=f"restoration_{preset}")
 

@@ -8,10 +8,10 @@ exceeds what the network expects of itself there (Kendall and Gal, "What uncerta
 deep learning for computer vision?", 2017): the grain of a metal cannot be predicted, a weld can.
 
 Two scores come of it. `reconstruction` is the largest relative error, smoothed so that one noisy pixel does not condemn
-an image. `fused` weighs, in units of their spread over good images, six pieces of evidence: the largest value, the mean
-of the highest five percent, and the mean, of the relative error and of the second opinion; a pit shows in the first, a
-crack in the second, a stained surface in the third. Each counts at most fully: a good image with one odd place is not
-to be ranked above a bad one by that place alone.
+an image. `fused` weighs, in units of their spread over good images, seven pieces of evidence: the largest value, the
+mean of the highest five percent, and the mean, of the relative error and of the second opinion, and what the latter
+thinks of the whole; a pit shows in the first, a crack in the second, a stained surface in the third. Each counts at
+most fully: a good image with one odd place is not to be ranked above a bad one by that place alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEAST_EXPECTED = 0.1
 # The network folds 2 x 2 pixels into one and pads with zeros: what it draws at the very edge, it draws half
 # blind. In pixels of the error map, which has half the image's side.
 EDGE = 2
-EVIDENCE = 6
+EVIDENCE = 7
 HIGHEST = 0.05
 
 Tensor = Any
@@ -89,20 +89,20 @@ def relative_error(image: Tensor, restored: Tensor, expected: Tensor) -> Tensor:
     return ops.pad(relative, ((0, 0), (EDGE, EDGE), (EDGE, EDGE), (0, 0)), mode="symmetric")
 
 
-def evidence(error: Tensor, defect: Tensor) -> Tensor:
-    """Return [N, 6]: largest value, mean of the highest twentieth, and mean, of the relative error and of the smoothed
-    logits `defect`, both [N, H, W, 1].
+def evidence(error: Tensor, defect: Tensor, anomalous: Tensor) -> Tensor:
+    """Return [N, 7]: largest value, mean of the highest twentieth, and mean, of the relative error and of the smoothed
+    logits `defect`, both [N, H, W, 1], and the logit `anomalous` [N, 1].
     """
     found = []
     for values in (error, smooth(defect)):
         flat = ops.reshape(values, (-1, values.shape[1] * values.shape[2]))
         highest = ops.top_k(flat, max(1, round(HIGHEST * flat.shape[1])))[0]
         found += [highest[:, 0], ops.mean(highest, axis=1), ops.mean(flat, axis=1)]
-    return ops.stack(found, axis=1)
+    return ops.concatenate([ops.stack(found, axis=1), anomalous], axis=1)
 
 
 def fused_score(found: Tensor) -> Tensor:
-    """Return the fused score [N], 0 to 1, from evidence [N, 6] in standard deviations: the mean of its logistic
+    """Return the fused score [N], 0 to 1, from evidence [N, 7] in standard deviations: the mean of its logistic
     functions, so that no piece of evidence, however large, outvotes the others.
     """
     return ops.mean(ops.sigmoid(found), axis=1)

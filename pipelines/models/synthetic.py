@@ -3,7 +3,8 @@ scipy only.
 
 A defect is a shape (`pipelines.models.masks`) and a filling: a part of another image of the set or of the same one
 (Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, or the
-surroundings drawn in, so that what was there is gone. Half of the images get one to three defects.
+surroundings drawn in, so that what was there is gone. Half of the images get one to three defects. Where people have
+annotated real ones, every other defect is one of those.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from pipelines.models.annotated import Annotated
 from pipelines.models.masks import Floats, MaskBank, smooth_noise, turned
 from pipelines.models.rows import spread
 
 DEFECTIVE_SHARE = 0.5
+ANNOTATED_SHARE = 0.5
 FAINTEST = 0.25
 TEXTURES = 64
 # Of the variance within an image, how much the mean image must keep for the set to count as aligned.
@@ -26,10 +29,15 @@ COMPARED = 200
 
 
 class Painter:
-    """Paints defects on images of `size` pixels a side; what it paints follows from `seed` and the generator given."""
+    """Paints defects on images of `size` pixels a side; what it paints follows from `seed` and the generator given.
 
-    def __init__(self, size: int, seed: int) -> None:
+    `known` are real ones to paste in, too; with `turns`, anywhere and in any orientation.
+    """
+
+    def __init__(self, size: int, seed: int, known: Annotated | None = None, turns: bool = False) -> None:
         self._shapes = MaskBank(size, seed)
+        self._known = known if known is not None and len(known.located) else None
+        self._turns = turns
         generator = np.random.default_rng([seed, 4])
         self._textures = [_texture(size, generator) for _ in range(TEXTURES)]
 
@@ -38,6 +46,9 @@ class Painter:
         damaged = images.copy()
         for index in np.flatnonzero(generator.random(len(images)) < DEFECTIVE_SHARE):
             for _ in range(int(generator.choice([1, 1, 2, 3]))):
+                if self._known is not None and generator.random() < ANNOTATED_SHARE:
+                    self._known.paste(damaged[index], generator, self._turns)
+                    continue
                 fill, wants_area = _FILLINGS[generator.integers(len(_FILLINGS))]
                 shape = self._shapes.shape(generator, wants_area)
                 filling = fill(_Canvas(images, damaged[index], shape, self._textures), generator)

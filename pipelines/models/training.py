@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import TrainingFailed
+from pipelines.models.annotated import Annotated
 from pipelines.models.batches import Batch, BatchStream, Images, validation_batches
 from pipelines.models.loss import training_loss
 from pipelines.models.network import build_network
@@ -53,8 +54,8 @@ class Restoration(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Return the loss of restoring `y` from `x`."""
-        return training_loss(x, y, *y_pred)
+        """Return the loss of restoring from `x` the clean images of `y`, and of finding what is wrong."""
+        return training_loss(x, *y, *y_pred)
 
 
 def fit(
@@ -62,6 +63,7 @@ def fit(
     settings: FitSettings,
     *,
     validation: Images | None = None,
+    annotated: Annotated | None = None,
     weights: list[NDArray[Any]] | None = None,
     state: TrainingState | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -70,9 +72,10 @@ def fit(
 ) -> Fitted:
     """Train on good `images` [n, S, S, 3] uint8 and return the network with its averaged weights, in float32.
 
-    `validation` images are only looked at, for the curve. `weights` start a fine-tuning; `state` takes an
-    interrupted training up again, its used time counted. `on_progress` is called at the end of each epoch and
-    every ten seconds, `on_checkpoint` every `checkpoint_seconds` (20) and at the end. Raises TrainingFailed.
+    `validation` images are only looked at, for the curve; `annotated` are real anomalies to learn from. `weights` start
+    a fine-tuning; `state` takes an interrupted training up again, its used time counted. `on_progress` is called at the
+    end of each epoch and every ten seconds, `on_checkpoint` every `checkpoint_seconds` (20) and at the end. Raises
+    TrainingFailed.
     """
     if len(images) == 0:
         raise TrainingFailed("there are no good training images; put some into the inbox and run again")
@@ -91,7 +94,7 @@ def fit(
         if on_progress:
             on_progress(training.progress(loss))
 
-    stream = BatchStream(images, settings.batch_size, settings.seed).from_step(training.step)
+    stream = BatchStream(images, settings.batch_size, settings.seed, annotated).from_step(training.step)
     try:
         while not training.is_done():
             training.take(next(stream))

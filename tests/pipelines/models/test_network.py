@@ -23,7 +23,7 @@ def test_build_network_of_each_preset_restores_at_full_size_in_range(preset):
     assert tuple(restored.shape) == (2, 64, 64, 3)
     assert tuple(expected.shape) == tuple(defect.shape) == tuple(error.shape) == (2, 32, 32, 1)
     assert tuple(anomalous.shape) == (2, 1)
-    assert tuple(found.shape) == (2, 6)
+    assert tuple(found.shape) == (2, 7)
     values = ops.convert_to_numpy(restored)
     assert 0 <= values.min() <= values.max() <= 1
 
@@ -73,7 +73,7 @@ def test_load_network_when_it_holds_code_is_refused(tmp_path: Path):
 def test_inspection_model_takes_bytes_and_gives_score_map_and_embedding(score):
     made = inspection_model(build_network("small", 32), score)(np.zeros((3, 32, 32, 3), np.uint8))
     shapes = {name: tuple(value.shape) for name, value in made.items()}
-    evidence = {"evidence": (3, 6)} if score == "fused" else {}
+    evidence = {"evidence": (3, 7)} if score == "fused" else {}
     assert shapes == {"score": (3,), "error_map": (3, 16, 16), "embedding": (3, 128), **evidence}
     assert ops.convert_to_numpy(made["score"]).min() >= 0
 

@@ -22,6 +22,10 @@ def image() -> np.ndarray:
     return good_parts(1, 64).astype(np.float32) / 255
 
 
+def verdict(logit: float) -> np.ndarray:
+    return np.array([[logit]], np.float32)
+
+
 def map_of(image: np.ndarray, restored: np.ndarray, expected: float | np.ndarray = 0.0) -> np.ndarray:
     expected = np.broadcast_to(np.asarray(expected, np.float32), (len(image), 32, 32, 1))
     error = relative_error(*(ops.convert_to_tensor(part) for part in (image, restored, expected)))
@@ -101,13 +105,17 @@ def test_evidence_of_a_defect_that_both_see_is_more_in_every_part(image):
     marked = logits.copy()
     marked[:, 10:13, 20:23] = 3
     expected = np.full((1, 32, 32, 1), 0.05, np.float32)
-    good = ops.convert_to_numpy(evidence(relative_error(image, image, expected), logits))
-    bad = ops.convert_to_numpy(evidence(relative_error(damaged, image, expected), marked))
-    assert good.shape == bad.shape == (1, 6)
+    good = ops.convert_to_numpy(
+        evidence(relative_error(image, image, expected), logits, np.array([[-2.0]], np.float32))
+    )
+    bad = ops.convert_to_numpy(
+        evidence(relative_error(damaged, image, expected), marked, np.array([[1.0]], np.float32))
+    )
+    assert good.shape == bad.shape == (1, 7)
     assert (bad > good).all()
     # Largest, mean of the highest twentieth, mean.
     assert (np.diff(bad[0, :3]) < 0).all()
-    assert (np.diff(bad[0, 3:]) < 0).all()
+    assert (np.diff(bad[0, 3:6]) < 0).all()
     assert ops.convert_to_numpy(fused_score(bad))[0] > ops.convert_to_numpy(fused_score(good))[0] >= 0
 
 
@@ -122,7 +130,7 @@ def test_weighted_error_when_either_sees_nothing_still_shows_what_the_other_sees
 
 
 def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_worst_place_and_the_mean():
-    found = np.random.default_rng(0).normal(0, 2, (5, 6)).astype(np.float32)
+    found = np.random.default_rng(0).normal(0, 2, (5, 7)).astype(np.float32)
     inside = ops.convert_to_numpy(fused_score(found))
     for row, value in zip(found, inside, strict=True):
         assert merged_score(row[None]) == pytest.approx(value, abs=1e-6)
@@ -131,6 +139,6 @@ def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_
     assert merged_score(spoilt) > merged_score(found)
     # Which tile it is does not matter, nor is one odd place enough to reach what an image odd throughout reaches.
     assert merged_score(spoilt[::-1]) == pytest.approx(merged_score(spoilt))
-    odd_place, odd_throughout = np.zeros((4, 6), np.float32), np.full((4, 6), 3, np.float32)
+    odd_place, odd_throughout = np.zeros((4, 7), np.float32), np.full((4, 7), 3, np.float32)
     odd_place[0, [0, 3]] = 1e6
     assert 0.5 < merged_score(odd_place) < merged_score(odd_throughout) < 1

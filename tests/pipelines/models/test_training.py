@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 from pipelines.errors import TrainingFailed
+from pipelines.models.annotated import Annotated
 from pipelines.models.batches import BatchStream, Selection, validation_batches
 from pipelines.models.inspection import inspection_model
 from pipelines.models.progress import FitSettings, Progress, TrainingState, clock
@@ -80,19 +81,50 @@ def test_batches_from_any_step_are_those_of_an_uninterrupted_stream():
     stream = BatchStream(good_parts(7), 4, seed=3)
     through = list(islice(stream.from_step(0), 6))
     for step in (2, 5):
-        for one, other in zip(stream.batch(step), through[step], strict=True):
-            np.testing.assert_array_equal(one, other)
+        (damaged, (clean, _)), (again, (clean_again, _)) = stream.batch(step), through[step]
+        np.testing.assert_array_equal(damaged, again)
+        np.testing.assert_array_equal(clean, clean_again)
 
 
 def test_batches_show_every_image_once_before_any_again():
     images = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((1, 32, 32, 3), 20, np.uint8)
     stream = BatchStream(images, 4, seed=1)
-    seen = [round(float(np.median(clean)) * 255 / 20) for step in range(3) for clean in stream.batch(step)[1]]
+    seen = [round(float(np.median(clean)) * 255 / 20) for step in range(3) for clean in stream.batch(step)[1][0]]
     # Light varies by 8 %, so that neighbours among the brightest may be taken for each other.
     assert len(seen) == 12
     assert sorted(seen)[:4] == pytest.approx([0, 1, 2, 3], abs=1)
-    assert stream._order(0).tolist() != list(range(12))
-    assert sorted(stream._order(0).tolist()) == list(range(12))
+    assert stream._order(0, 0).tolist() != list(range(12))
+    assert sorted(stream._order(0, 0).tolist()) == list(range(12))
+
+
+def test_batches_when_some_images_are_fresh_are_half_of_them_and_half_replayed():
+    images = np.repeat(np.array([40, 200], np.uint8), [30, 3])[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    fresh = np.arange(33) >= 30
+    stream = BatchStream(Selection(images, np.arange(33), fresh=fresh), 8, seed=0)
+    bright = [(np.median(stream.batch(step)[1][0], axis=(1, 2, 3)) > 0.5).sum() for step in range(9)]
+    assert bright == [4] * 9
+    # All old ones are gone through, too.
+    assert len({tuple(stream._order(1, turn)) for turn in range(3)}) == 3
+    everything = BatchStream(Selection(images, np.arange(33), fresh=np.ones(33, bool)), 8, seed=0)
+    assert len(everything.batch(0)[0]) == 8
+
+
+def test_batches_when_anomalies_are_annotated_show_them_where_they_are_known_and_say_where_not():
+    images, size = np.full((6, 32, 32, 3), 90, np.uint8), 32
+    located, masks = np.full((1, size, size, 3), 90, np.uint8), np.zeros((1, size, size), np.uint8)
+    located[0, 10:16, 10:16] = (255, 0, 0)
+    masks[0, 10:16, 10:16] = 255
+    known = Annotated(located, masks, np.full((2, size, size, 3), 250, np.uint8))
+    red, unknown = 0, 0
+    for step in range(30):
+        damaged, (clean, unlocated) = BatchStream(images, 8, 0, known).batch(step)
+        changed = np.abs(damaged - clean).max(axis=-1) > 0.05
+        red += ((damaged[..., 0] - damaged[..., 1] > 0.5) & changed).any(axis=(1, 2)).sum()
+        assert not changed[unlocated == 1].any()
+        assert (clean[unlocated == 1] > 0.8).all()
+        unknown += int(unlocated.sum())
+    assert red > 30
+    assert 5 < unknown < 25
 
 
 def test_selection_reads_only_the_rows_asked_for():
