@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from itertools import islice
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -12,16 +13,23 @@ from pipelines.errors import TrainingFailed
 from pipelines.models.annotated import Annotated
 from pipelines.models.batches import BatchStream, Selection, validation_batches
 from pipelines.models.inspection import inspection_model
-from pipelines.models.progress import FitSettings, Progress, TrainingState, clock
+from pipelines.models.progress import FitSettings, Fitted, Progress, TrainingState, clock
 from pipelines.models.training import fit, learning_rate
 from tests.pipelines.models.pictures_of_parts import defective_parts, good_parts
 
 QUICK = FitSettings(input_size=32, batch_size=8, epochs=2, seconds=300, precision="float32")
 
 
-def test_fit_on_a_few_parts_learns_to_tell_defects_and_reports_each_epoch():
+@pytest.fixture(scope="module")
+def trained() -> tuple[Fitted, list[Progress]]:
+    """A network trained on two dozen parts, and what was told of it."""
     lines: list[Progress] = []
-    fitted = fit(good_parts(24), replace(QUICK, epochs=20), validation=good_parts(4, seed=5), on_progress=lines.append)
+    settings = replace(QUICK, epochs=20)
+    return fit(good_parts(24), settings, validation=good_parts(4, seed=5), on_progress=lines.append), lines
+
+
+def test_fit_on_a_few_parts_learns_to_tell_defects_and_reports_each_epoch(trained):
+    fitted, lines = trained
     lines = [line for line in lines if line.ended]  # a busy machine reports in between, too
     assert [line.epoch for line in lines] == list(range(1, 21))
     assert lines[-1].loss < 0.5 * lines[0].loss
@@ -33,6 +41,27 @@ def test_fit_on_a_few_parts_learns_to_tell_defects_and_reports_each_epoch():
         ops.convert_to_numpy(inspect(images)["score"]) for images in (good_parts(20, seed=7), defective_parts(20))
     )
     assert np.mean(bad[:, None] > good[None]) > 0.9
+
+
+def test_fit_from_a_champion_on_new_parts_with_replay_is_better_on_them_and_not_worse_on_the_old(trained):
+    champion = trained[0].network
+    old, new = good_parts(24), red_parts(6)
+    images = Selection(np.concatenate([old, new]), np.arange(30), fresh=np.arange(30) >= 24)
+    settings = replace(QUICK, steps=100, learning_rate=0.3 * QUICK.learning_rate)
+    tuned = fit(images, settings, weights=champion.get_weights()).network
+    assert error_on(tuned, red_parts(8, seed=9)) < 0.7 * error_on(champion, red_parts(8, seed=9))
+    assert error_on(tuned, good_parts(8, seed=9)) < 1.1 * error_on(champion, good_parts(8, seed=9))
+
+
+def red_parts(n: int, seed: int = 3) -> np.ndarray:
+    """Parts of another make: the same stripes and disc, but red."""
+    return (good_parts(n, seed=seed) * np.array([1.0, 0.45, 0.4])).astype(np.uint8)
+
+
+def error_on(network: keras.Model, images: np.ndarray) -> float:
+    """Return the mean absolute error of restoring good images."""
+    scaled = images.astype(np.float32) / 255
+    return float(np.abs(ops.convert_to_numpy(network(scaled, training=False)[0]) - scaled).mean())
 
 
 def test_fit_with_one_seed_twice_gives_the_same_weights_and_taken_up_halfway_too():
