@@ -76,6 +76,7 @@ class Worker(ThreadWorker):
             conn.parser.unreader.mxchunk = _CHUNK
         while True:
             conn.parser.unreader.sock.begin()
+            vars(conn).pop("close", None)  # see _keepalive_after
             try:
                 stays = super().handle(conn)
             except Refusal:  # nothing to answer: it was no request yet, or the answer is on its way
@@ -121,7 +122,12 @@ class Worker(ThreadWorker):
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Read what is left of an image that was refused unread, and tell whether the connection can be used again.
 
-        Gunicorn 26 gives up after 64 kB and closes a connection that the answer has just called alive.
+        Gunicorn 26 gives up after 64 kB and closes a connection that the answer has just called alive. Before it closes
+        one, its main thread waits up to two seconds for the client to do so first, which holds up all others; only
+        where something was left unread is there a reason to.
         """
         deadline = time.monotonic() + _DRAIN_SECONDS
-        return keepalive and bool(conn.parser.finish_body(deadline=deadline, max_bytes=_DRAIN_BYTES))
+        whole = bool(conn.parser.finish_body(deadline=deadline, max_bytes=_DRAIN_BYTES))
+        if whole:
+            conn.close = lambda graceful=False: TConn.close(conn)
+        return keepalive and whole
