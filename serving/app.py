@@ -17,6 +17,7 @@ from pipelines.errors import InspectlineError
 from serving.access import guard, identify_anybody
 from serving.account_routes import account_routes
 from serving.annotations import annotating
+from serving.description import describing
 from serving.jobs import jobs
 from serving.logs import request_id
 from serving.metrics import LATENCY, REFUSALS, REQUESTS
@@ -56,7 +57,9 @@ def create_app(config: ServingSettings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=service.config.proxies, x_proto=service.config.proxies, x_host=0
         )
-    for part in (routes, predicting, sent_back, jobs, annotating, predictions, account_routes, model_routes):
+    for part in (
+        routes, predicting, sent_back, jobs, annotating, predictions, account_routes, model_routes, describing,
+    ):  # fmt: skip
         app.register_blueprint(part)
     app.before_request(_begin)
     app.before_request(service.start)
@@ -121,7 +124,7 @@ def _http_error(error: HTTPException) -> ResponseReturnValue:
             413, "the request is larger than allowed (INSPECTLINE_MAX_REQUEST_MB): send smaller images, or fewer"
         )
     if error.code == 404:
-        return _answer(404, f"there is no call {request.path[:200]}; see POST /predict and GET /status")
+        return _answer(404, f"there is no call {request.path[:200]}; see /docs")
     allowed = getattr(error, "valid_methods", None) if error.code == 405 else None
     said = f"{request.method} {request.path[:200]}: {error.name}. {error.description or ''}"
     return _answer(error.code or 500, said, {"Allow": ", ".join(sorted(allowed))} if allowed else {})
