@@ -25,7 +25,7 @@ _PAGE = _FOLDER / "docs"
 _FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 _PROJECT = "/projects/{project}"
 _METHODS = ("get", "post", "put", "patch", "delete")
-_SECURITY = [{"password": []}, {"token": []}]
+_SECURITY: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
 # Nothing from elsewhere, nothing inline; pictures are those that a call answered.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -63,7 +63,8 @@ def whole(app: Flask) -> dict[str, Any]:
     """Return the description of `app`'s calls without the server's address; made once, as the routes do not change."""
     made: dict[str, Any] | None = app.extensions.get("inspectline_description")
     if made is None:
-        made = app.extensions["inspectline_description"] = _complete(app)
+        with app.app_context():
+            made = app.extensions["inspectline_description"] = _complete(app)
     return made
 
 
@@ -114,7 +115,9 @@ def _named(answer: dict[str, Any]) -> dict[str, Any]:
     """Return an answer with the request's id among its headers; one that is referred to has it already."""
     if "$ref" in answer:
         return answer
-    return answer | {"headers": answer.get("headers", {}) | {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}}
+    return answer | {
+        "headers": answer.get("headers", {}) | {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
+    }
 
 
 def _of_project(calls: dict[str, Any]) -> dict[str, Any]:
