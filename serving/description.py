@@ -17,6 +17,7 @@ from flask.typing import ResponseReturnValue
 from pipelines.catalogue.users import ADMINISTRATOR
 from serving.access import needed_role, open_to_all
 from serving.refusals import Refusal
+from serving.routes import service
 
 describing = Blueprint("describing", __name__)
 
@@ -39,8 +40,16 @@ _PAGE_HEADERS = {
 @describing.get("/openapi.json")
 @open_to_all
 def openapi() -> ResponseReturnValue:
-    """Give this description, with the address at which it was asked for."""
-    return whole(current_app) | {"servers": [{"url": request.url_root.rstrip("/")}]}, 200, {"Cache-Control": "no-cache"}
+    """Give this description, with the address at which it was asked for, and the projects that there are now."""
+    told = whole(current_app)
+    names = [state.name for state in service().predictor.states()]
+    if names:
+        project = copy.deepcopy(told["components"]["parameters"]["Project"])
+        project["schema"] = {"type": "string", "enum": names}
+        project["example"] = names[0]
+        parameters = told["components"]["parameters"] | {"Project": project}
+        told = told | {"components": told["components"] | {"parameters": parameters}}
+    return told | {"servers": [{"url": request.url_root.rstrip("/")}]}, 200, {"Cache-Control": "no-cache"}
 
 
 @describing.get("/docs")

@@ -89,6 +89,8 @@ class Worker(ThreadWorker):
 
         The way through the poller costs the processor a third as much as all the rest of HTTP.
         """
+        if conn.parser.unreader.buf.getbuffer().nbytes:  # here already, read with the end of the one before
+            return self.alive
         if not self.alive or not self.tpool._work_queue.empty():
             return False
         ready = select.poll()

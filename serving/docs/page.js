@@ -118,7 +118,7 @@ async function showAnswer(place, answer, ms) {
 async function send(method, path, fields, body, place, button) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const query = new URLSearchParams();
-  const project = byId("project").value.trim();
+  const project = byId("project").value;
   let target = project && description.paths[PROJECT + path] ? `${PROJECT.replace("{project}", encodeURIComponent(project))}${path}` : path;
   for (const [parameter, field] of fields) {
     if (parameter.in === "path") target = target.replace(`{${parameter.name}}`, encodeURIComponent(field.value));
@@ -178,6 +178,8 @@ function showAll() {
     return make("section", {}, make("h2", {}, tag.name, " ", make("small", {}, tag.description)), ...calls);
   });
   byId("calls").replaceChildren(...sections);
+  const names = description.components.parameters.Project.schema.enum ?? [];
+  byId("project").append(...names.map((name) => make("option", { value: name }, name)));
   const open = byId(decodeURIComponent(location.hash.slice(1)));
   if (open?.matches("details")) open.open = true;
   byId("account").hidden = !Object.values(description.paths).some((item) => METHODS.some((method) => item[method]?.security?.length));

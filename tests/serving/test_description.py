@@ -68,3 +68,4 @@ def test_page_when_served_then_nothing_from_elsewhere(server: Server, registry: 
     assert requests.get(f"{server.address}/docs/%2e%2e%2fapp.py", timeout=10).status_code == 404
     told = requests.get(f"{server.address}/openapi.json", headers={"Host": "line-3.example:8443"}, timeout=10).json()
     assert told["servers"] == [{"url": "http://line-3.example:8443"}]
+    assert told["components"]["parameters"]["Project"]["schema"]["enum"] == [registry.project]

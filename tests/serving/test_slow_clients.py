@@ -58,3 +58,15 @@ def ended(connection: socket.socket) -> bool:
         return connection.recv(1000) == b""
     except ConnectionError:
         return True
+
+
+def test_next_request_when_it_comes_with_the_rest_of_a_refused_one_then_answered(server: Server, registry: Registry):
+    server.start()
+    host, _, port = server.address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.sendall(b"GET /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        told = client.recv(1 << 16)
+        client.sendall(b"0123456789GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        while b"alive" not in told:
+            told += client.recv(1 << 16)
+    assert told.startswith(b"HTTP/1.1 405")
