@@ -50,8 +50,8 @@ COLUMNS: list[tuple[str, Callable[[dict[str, Any]], float | None]]] = [
     ("pixel AUROC", lambda one: one["pixel_auroc"] and one["pixel_auroc"]["value"]),
     ("AUPRO", lambda one: one["aupro"] and one["aupro"]["value"]),
     # Times are never twice the same, so that a run by steps does without them.
-    ("images/s", lambda one: None if one["steps"] else one.get("images_per_second")),
-    ("ms/image", lambda one: None if one["steps"] else one.get("milliseconds_an_image")),
+    ("images/s", lambda one: one["minutes"] and one.get("images_per_second")),
+    ("ms/image", lambda one: one["minutes"] and one.get("milliseconds_an_image")),
 ]
 
 
