@@ -1,5 +1,6 @@
 """Storage against a real S3 endpoint."""
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,14 @@ def test_ensure_bucket_when_there_does_nothing(bucket: str) -> None:
 def test_split_uri_when_not_an_address_says_how_to_write_one(uri: str) -> None:
     with pytest.raises(NotFound, match="write s3://bucket/key"):
         split_uri(uri)
+
+
+def test_put_small_when_written_then_as_put_writes_it_and_what_fails_is_told(bucket: str):
+    storage = Storage(bucket)
+    for number in range(3):  # over the same connection
+        storage.put_small(f"a b/ü+~{number}.png", b"image %d" % number, "image/png")
+    assert [storage.get(f"a b/ü+~{number}.png") for number in range(3)] == [b"image 0", b"image 1", b"image 2"]
+    with urllib.request.urlopen(storage.url("a b/ü+~1.png")) as answer:
+        assert answer.headers["Content-Type"] == "image/png"
+    with pytest.raises(NotFound, match="no-such-bucket"):
+        Storage("no-such-bucket").put_small("key", b"data")
