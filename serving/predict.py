@@ -150,6 +150,7 @@ class _Call:
             "score": known.score,
             "threshold": self.serving.threshold,
             "is_anomaly": judged.is_anomaly,
+            "verdict": judged.verdict,
             "width": known.width,
             "height": known.height,
             "descriptors": dict(known.descriptors),

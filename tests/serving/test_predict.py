@@ -48,16 +48,19 @@ def test_predict_when_validation_scores_are_known_then_p_value_and_review(
     scores = np.sort(read_reference(registry.folder / "package-1" / "reference.npz")["score"])
     server.start().until_version(version)
     generator = np.random.default_rng(11)
-    verdicts = set()
+    verdicts = {}
     for _ in range(12):
         found = server.predict(encoded(good_image(generator))).json()
         as_high = int(np.sum(scores >= found["reconstruction_error"]))
         assert found["p_value"] == pytest.approx((1 + as_high) / 25)
         assert found["review_threshold"] == pytest.approx(scores[12])  # ceil(25 x 0.5) = 13th smallest
         assert found["verdict"] == ("review" if found["reconstruction_error"] > found["review_threshold"] else "good")
-        verdicts.add(found["verdict"])
-    assert verdicts == {"good", "review"}
+        verdicts[found["request_id"]] = found["verdict"]
+    assert set(verdicts.values()) == {"good", "review"}
     bad = server.predict(bad_file).json()
+    # A past prediction is found by the verdict that was given, whatever the thresholds are by then.
+    kept = {row["request_id"]: row["verdict"] for row in until_rows(13)}
+    assert kept == verdicts | {bad["request_id"]: "anomaly"}
     assert (bad["verdict"], bad["is_anomaly"], bad["p_value"]) == ("anomaly", True, 1 / 25)
     projects.write(registry.project)  # followed without a restart
     wait_until(lambda: server.status()["review_threshold"] is None, 10, "no review threshold any more")
