@@ -1,6 +1,8 @@
 """`POST /annotations`: somebody says what an image that was judged really shows."""
 
 import re
+import time
+from typing import Any
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
@@ -8,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from pipelines.annotate import ImageGone, NoSuchPrediction, annotate, sha256_of
 from pipelines.errors import BadImage
 from pipelines.ingest.posted import BadName, Posted
+from pipelines.project import Project
 from serving.access import account
 from serving.refusals import Refusal, unavailable
 from serving.routes import rules_of, service, state_of
@@ -16,6 +19,7 @@ from serving.uploads import Sent, read_body
 annotating = Blueprint("annotating", __name__)
 
 LABELS = ("good", "anomaly")
+_ARRIVES_SECONDS = 5.0  # a prediction is in the database after one or two
 _WORDS = ("request_id", "sha256", "label", "type", "group")
 
 
@@ -32,11 +36,9 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
         if not free:
             raise unavailable("many images are being stored at the moment; try again")
         try:
-            sha256 = value if name == "sha256" else sha256_of(rules.name, value)
-            told = annotate(rules, sha256, said, sent.files.get("mask"))
+            told = _entered(rules, name, value, said, sent.files.get("mask"))
         except NoSuchPrediction as error:
             if service().journal.holds(rules.name, name, value):
-                service().recorder.nudge()
                 raise unavailable("the prediction is on its way to the database; try again") from error
             raise Refusal(404, str(error)) from error
         except ImageGone as error:
@@ -58,6 +60,26 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
         "sample": {key: told[key] for key in ("sha256", "subset", "label", "state", "notes")},
     }
     return body, 201 if told["added"] else 200
+
+
+def _entered(rules: Project, name: str, value: str, said: Posted, mask: bytes | None) -> dict[str, Any]:
+    """Enter the annotation; of an image that was judged just now, once its prediction is in the database.
+
+    Raises:
+        NoSuchPrediction: it is not there in good time, or never was.
+    """
+
+    def enter() -> dict[str, Any]:
+        return annotate(rules, value if name == "sha256" else sha256_of(rules.name, value), said, mask)
+
+    try:
+        return enter()
+    except NoSuchPrediction:
+        end = time.monotonic() + _ARRIVES_SECONDS
+        service().recorder.nudge()
+        while service().journal.holds(rules.name, name, value) and time.monotonic() < end:
+            time.sleep(0.1)
+        return enter()
 
 
 def _label(sent: Sent) -> str:
