@@ -1,8 +1,9 @@
 """Gunicorn's threaded worker, except that neither idle nor slow clients hold up what matters, and that a refused image
-costs nobody the connection.
+costs nobody the connection, nor the answer.
 """
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -16,6 +17,7 @@ from serving.refusals import Refusal
 REQUEST_SECONDS = float(os.environ.get("INSPECTLINE_REQUEST_SECONDS") or 30)
 _GLANCE_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
+_LINGER_SECONDS = 0.5
 _DRAIN_BYTES = 64 << 20
 _CHUNK = 1 << 16
 _STAY_MILLISECONDS = 10
@@ -29,34 +31,64 @@ class PatientSocket:
 
     def __init__(self, connected: socket.socket):
         self._connected = connected
-        self._until = 0.0
+        self.until = 0.0
+        self._soon = math.inf
 
     def begin(self) -> None:
         """Give the next request its time."""
-        self._until = time.monotonic() + REQUEST_SECONDS
+        self.until = time.monotonic() + REQUEST_SECONDS
 
     def gettimeout(self) -> None:
         """Return no timeout: a request has a time as a whole."""
 
     def settimeout(self, seconds: float | None) -> None:
-        """Leave no more than `seconds`; what is left of a request that was refused has less time than others."""
-        if seconds is not None:
-            self._until = min(self._until, time.monotonic() + seconds)
+        """Have the next reads end within `seconds`, in a TimeoutError; with None, the request's time alone counts."""
+        self._soon = math.inf if seconds is None else time.monotonic() + seconds
 
     def recv(self, size: int) -> bytes:
         """Return what has come, as a socket does.
 
         Raises:
-            Refusal: 408, time is up.
+            TimeoutError: what `settimeout` allowed is over.
+            Refusal: 408, the request's time is up.
         """
-        left = self._until - time.monotonic()
+        left = min(self.until, self._soon) - time.monotonic()
         if left > 0:
             self._connected.settimeout(left)
             with contextlib.suppress(TimeoutError):
                 return self._connected.recv(size)
         # What is answered, too, has to be taken within a time.
         self._connected.settimeout(REQUEST_SECONDS)
+        if self._soon < self.until:
+            raise TimeoutError
         raise Refusal(408, f"the request was not here within {REQUEST_SECONDS:g} s: send it faster, or less at a time")
+
+
+class Remainder:
+    """What the app left unread of a request: read before the answer says whether the connection stays.
+
+    Gunicorn 26 reads it afterwards. Then the client's next request may come with it, and would lie unseen until the
+    connection is closed; and when it gives up, it closes a connection that the answer has just called alive.
+    """
+
+    def __init__(self, parser: Any, closes: bool):
+        self._parser, self._closes = parser, closes
+        self._read: bool | None = None
+
+    def should_close(self) -> bool:
+        """Tell whether the answer ends the connection; gunicorn asks this of a request when it writes the headers."""
+        return self._closes or not self.read
+
+    @property
+    def read(self) -> bool:
+        """Whether all has come; it is given a second for that, when this is asked first."""
+        if self._read is None:
+            try:
+                within = time.monotonic() + _DRAIN_SECONDS
+                self._read = bool(self._parser.finish_body(deadline=within, max_bytes=_DRAIN_BYTES))
+            except Exception:  # cut off, in broken chunks, or not in time: nothing after it can be understood
+                self._read = False
+        return self._read
 
 
 class Worker(ThreadWorker):
@@ -69,29 +101,59 @@ class Worker(ThreadWorker):
     def handle(self, conn: TConn) -> Any:
         """Read, answer, and tell whether the connection stays."""
         if not conn.initialized:
-            if not conn.wait_for_data(DEFAULT_WORKER_DATA_TIMEOUT):
+            if not conn.wait_for_data(DEFAULT_WORKER_DATA_TIMEOUT if self.alive else _LINGER_SECONDS):
                 return _DEFER
             conn.init()
             conn.parser.unreader.sock = PatientSocket(conn.sock)
             conn.parser.unreader.mxchunk = _CHUNK
         while True:
             conn.parser.unreader.sock.begin()
-            vars(conn).pop("close", None)  # see _keepalive_after
             try:
                 stays = super().handle(conn)
             except Refusal:  # nothing to answer: it was no request yet, or the answer is on its way
-                return False
+                stays = False
+            if stays is False or (stays is True and not self.alive):
+                self._linger(conn)
             if stays is not True or not self._goes_on(conn):
                 return stays
 
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        """Have the app answer, and tell whether the connection stays."""
+        conn.remainder = Remainder(conn.parser, req.should_close())
+        req.should_close = conn.remainder.should_close
+        return super().handle_request(req, conn)
+
+    def _linger(self, conn: TConn) -> None:
+        """Take what still comes, until the client has read the answer and closes (RFC 9112, section 9.6).
+
+        Closed with bytes unread, the connection would be reset, and the answer lost on its way. Gunicorn 26 does this
+        in the thread that all connections need, where each silent client stops them all for two seconds.
+        """
+        remainder = getattr(conn, "remainder", None)
+        until = time.monotonic() + _LINGER_SECONDS
+        if remainder is not None and not remainder.read and self.alive:  # the client is still sending
+            until = max(until, conn.parser.unreader.sock.until)
+        taken = 0
+        with contextlib.suppress(OSError):  # it is gone
+            conn.sock.shutdown(socket.SHUT_WR)
+            while taken < _DRAIN_BYTES and (left := until - time.monotonic()) > 0:
+                conn.sock.settimeout(left)
+                if not (chunk := conn.sock.recv(_CHUNK)):
+                    break
+                taken += len(chunk)
+        with contextlib.suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_RDWR)  # gunicorn's own wait ends at once
+
     def _goes_on(self, conn: TConn) -> bool:
-        """Tell whether the client's next request comes at once, while nobody else waits for this thread.
+        """Tell whether the client's next request is here, or comes at once while nobody else waits for this thread.
 
         The way through the poller costs the processor a third as much as all the rest of HTTP.
         """
-        if conn.parser.unreader.buf.getbuffer().nbytes:  # here already, read with the end of the one before
-            return self.alive
-        if not self.alive or not self.tpool._work_queue.empty():
+        if not self.alive:
+            return False
+        if conn.parser.unreader.buf.getbuffer().nbytes:  # it came with the one before: the poller would not see it
+            return True
+        if not self.tpool._work_queue.empty():
             return False
         ready = select.poll()
         ready.register(conn.sock, select.POLLIN)
@@ -103,6 +165,22 @@ class Worker(ThreadWorker):
             self.log.debug("Closing connection. %s", exc)
             return
         super().handle_error(req, client, addr, exc)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Take new connections or not; when ending, take those that already stand in line, and then refuse all others.
+
+        Gunicorn 26 resets them at the end: a client sees its request, already sent, fail.
+        """
+        if not self.alive:
+            for listener in self.sockets:
+                before = -1
+                while before < self.nr_conns < self.worker_connections:
+                    before = self.nr_conns
+                    self.accept(listener)
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                listener.close()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Take what has come in, and look again soon while ending."""
@@ -122,14 +200,5 @@ class Worker(ThreadWorker):
         super().murder_keepalived()
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """Read what is left of an image that was refused unread, and tell whether the connection can be used again.
-
-        Gunicorn 26 gives up after 64 kB and closes a connection that the answer has just called alive. Before it closes
-        one, its main thread waits up to two seconds for the client to do so first, which holds up all others; only
-        where something was left unread is there a reason to.
-        """
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        whole = bool(conn.parser.finish_body(deadline=deadline, max_bytes=_DRAIN_BYTES))
-        if whole:
-            conn.close = lambda graceful=False: TConn.close(conn)
-        return keepalive and whole
+        """Tell what the answer said."""
+        return keepalive and bool(conn.remainder.read)

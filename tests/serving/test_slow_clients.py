@@ -1,10 +1,12 @@
 """Clients that send a byte now and then hold neither a thread nor the others."""
 
+import re
 import socket
 import threading
 import time
 
 import pytest
+import requests
 
 from tests.conftest import wait_until
 from tests.serving.conftest import Registry, Server
@@ -60,13 +62,69 @@ def ended(connection: socket.socket) -> bool:
         return True
 
 
-def test_next_request_when_it_comes_with_the_rest_of_a_refused_one_then_answered(server: Server, registry: Registry):
+def answer_on(connection: socket.socket) -> tuple[int, str, bytes]:
+    """Read one whole answer; return its status, what it says of the connection, and the body."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += (more := connection.recv(65536))
+        assert more, f"closed without a whole answer: {received!r}"
+    head, _, body = received.partition(b"\r\n\r\n")
+    named = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    while len(body) < int(named["Content-Length"]):
+        body += connection.recv(65536)
+    return int(head.split()[1]), named["Connection"], body
+
+
+@pytest.mark.parametrize("pause", [0.0, 2.0])
+def test_request_when_refused_before_its_image_has_come_then_the_answer_is_true_about_the_connection(
+    server: Server, pause: float
+):
     server.start()
-    host, _, port = server.address.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=5) as client:
-        client.sendall(b"GET /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
-        told = client.recv(1 << 16)
-        client.sendall(b"0123456789GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-        while b"alive" not in told:
-            told += client.recv(1 << 16)
-    assert told.startswith(b"HTTP/1.1 405")
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(HEAD + b"x" * 1000)  # there is no model: refused unread
+        time.sleep(pause)
+        client.sendall(b"x" * 99_000)
+        status, said, body = answer_on(client)
+        assert status == 503, body
+        if pause:
+            assert said == "close"
+        if said == "close":
+            assert client.recv(1000) == b""
+        else:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer_on(client)[0] == 200
+
+
+def test_requests_when_sent_at_once_on_one_connection_then_each_is_answered(server: Server):
+    server.start()
+    host, port = server.address.removeprefix("http://").split(":")
+    refused = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000
+    )
+    health = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(refused + health + refused + health)
+        received = b""
+        while received.count(b'{"status":"alive"}') < 2:
+            received += (more := client.recv(65536))
+            assert more, received
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"503", b"200", b"503", b"200"]
+
+
+def test_connections_when_clients_never_close_them_then_others_are_answered_at_once(server: Server):
+    server.start()
+    host, port = server.address.removeprefix("http://").split(":")
+    silent = [socket.create_connection((host, int(port)), timeout=20) for _ in range(20)]
+    try:
+        for one in silent:
+            one.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for one in silent:
+            assert answer_on(one)[:2] == (200, "close")
+        began = time.monotonic()
+        for _ in range(5):
+            assert requests.get(f"{server.address}/health/live", timeout=30).status_code == 200
+        assert time.monotonic() - began < 5
+    finally:
+        for one in silent:
+            one.close()
