@@ -160,6 +160,12 @@ class Server:
             self.process.send_signal(sig)
         return self.process.wait(timeout=60)
 
+    def workers(self) -> list[int]:
+        """Return the processes that answer."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
+        return [int(number) for number in children.split()]
+
     def lines(self) -> list[dict[str, Any]]:
         """Return the log, line by line."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line]

@@ -1,9 +1,13 @@
 """However a process ends, whatever is away for a while: no answered prediction is lost, none is doubled."""
 
 import concurrent.futures
+import contextlib
+import os
 import signal
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +47,11 @@ def send_until_killed(server: Server, clients: int, seconds: float) -> set[str]:
     return answered
 
 
+def until_rows_of(answered: set[str], seconds: float) -> None:
+    """Wait until the catalogue has every prediction that was answered."""
+    wait_until(lambda: answered <= {row["request_id"] for row in rows()}, seconds, "all answered ones in the database")
+
+
 def kill_and_restart(server: Server, registry: Registry, bucket: str, kills: int, seconds: float) -> None:
     """Kill -9 under load and start again, several times; every answer must be recorded once, with its image."""
     version = registry.register()
@@ -52,6 +61,7 @@ def kill_and_restart(server: Server, registry: Registry, bucket: str, kills: int
         answered |= send_until_killed(server, clients=4, seconds=seconds)
     assert answered
     server.start()
+    until_rows_of(answered, 10)
     wait_until(lambda: server.status()["journal"]["waiting"] == 0, 60, "empty journal")
     recorded = rows()
     assert answered <= {row["request_id"] for row in recorded}
@@ -127,6 +137,61 @@ def test_sigterm_when_requests_are_under_way_then_all_are_answered(
         answers = [one.result() for one in under_way]
     assert [answer.status_code for answer in answers] == [200] * 8
     assert len(until_rows(8)) == 8  # written before the end, or else by nobody: no process is left
+
+
+def test_sigterm_when_clients_stand_in_line_then_they_are_answered(
+    server: Server, registry: Registry, good_file: bytes
+):
+    version = registry.register()
+    server.start().until_version(version)
+    assert server.process is not None
+    worker = server.workers()[0]
+    os.kill(worker, signal.SIGSTOP)  # it accepts nobody
+    host, port = server.address.removeprefix("http://").split(":")
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(good_file)}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((host, int(port)), timeout=30)) for _ in range(20)]
+        for client in clients:
+            client.sendall(head.encode() + good_file)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Handling signal: term" in server.log.read_text(encoding="utf-8"), 10, "the end begun")
+        os.kill(worker, signal.SIGCONT)
+        answers = [client.recv(65536) for client in clients]
+        assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 20
+    assert server.process.wait(timeout=30) == 0
+    assert len(rows()) == 20
+
+
+def test_sigterm_when_an_upload_and_many_images_are_under_way_then_both_are_finished(
+    server: Server, registry: Registry, cache: Path
+):
+    version = registry.register()
+    server.start().until_version(version)
+    assert server.process is not None
+    generator = np.random.default_rng(5)
+    many = [("file", (f"{number}.png", encoded(good_image(generator)))) for number in range(64)]
+    slow = encoded(good_image(generator))
+    host, port = server.address.removeprefix("http://").split(":")
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(slow)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as upload, ThreadPoolExecutor(1) as pool:
+        upload.sendall(head.encode() + slow[:1000])
+        batch = pool.submit(requests.post, f"{server.address}/predict", files=many, timeout=60)
+        # An image of the batch is in the journal: it is under way, and the upload, sent before, has been taken, too.
+        wal = cache / "journal" / "predictions.db-wal"
+        wait_until(lambda: wal.stat().st_size > 30_000, 30, "the batch begun")
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Handling signal: term" in server.log.read_text(encoding="utf-8"), 10, "the end begun")
+        for start in range(1000, len(slow), 8000):
+            upload.sendall(slow[start : start + 8000])
+            time.sleep(0.1)
+        answer = upload.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        told = batch.result().json()["predictions"]
+    assert [one["model_version"] for one in told] == [version] * 64
+    assert server.process.wait(timeout=30) == 0
+    wait_for_rest = server.start()
+    wait_until(lambda: wait_for_rest.status()["journal"]["waiting"] == 0, 30, "empty journal")
+    assert len({row["request_id"] for row in rows()}) == len(rows()) == 65
 
 
 def test_predict_when_journal_is_full_then_503_and_nothing_lost(
