@@ -23,6 +23,7 @@ workers = int(os.environ.get("INSPECTLINE_WORKERS") or 1)
 # One for each request under way, most of them waiting: what takes the processor or memory has limits of its own.
 threads = int(os.environ.get("INSPECTLINE_THREADS") or max(32, 4 * usable_cores()))
 worker_class = "serving.worker.Worker"
+logger_class = "serving.worker.Log"
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a heartbeat must not wait for a disk
 if workers > 1:
     # Before a worker imports it: there, each writes its figures for all (serving.metrics).

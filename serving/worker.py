@@ -10,6 +10,7 @@ import socket
 import time
 from typing import Any
 
+from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import _DEFER, DEFAULT_WORKER_DATA_TIMEOUT, TConn, ThreadWorker
 
 from serving.refusals import Refusal
@@ -21,6 +22,13 @@ _LINGER_SECONDS = 0.5
 _DRAIN_BYTES = 64 << 20
 _CHUNK = 1 << 16
 _STAY_MILLISECONDS = 10
+
+
+class Log(Logger):
+    """Gunicorn's log without its line for each request: the app writes one that says more (`serving.app`)."""
+
+    def access(self, *_: Any) -> None:
+        """Write nothing."""
 
 
 class PatientSocket:
