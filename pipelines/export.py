@@ -2,7 +2,8 @@
 ONNX graph.
 
 Normalising and scoring go into the graph, and the graph is compared with the network on the validation images
-before anybody may use it. Works on the TensorFlow backend, whichever backend trained the network.
+before anybody may use it. Where the project asks for int8, that is tried then, and taken if it passes
+(`pipelines.quantise`). Works on the TensorFlow backend, whichever backend trained the network.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from pipelines.training_images import select
 if TYPE_CHECKING:
     import keras
 
+    from pipelines.quantise import Trial
+
 # Of the spread of the scores of good images: far below anything that a threshold could tell apart.
 TOLERANCE = 1e-3
 COMPARED = 512
@@ -37,8 +40,9 @@ COMPARED = 512
 def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
     """Export the network at `trained["weights_uri"]`, compare, and upload `model.onnx` beside `model.keras`.
 
-    Returns `package_uri`, `onnx_sha256`, `max_difference` (of scores) and `tolerance`. Raises ExportMismatch,
-    BadPackage, StorageError.
+    Returns `package_uri`, `onnx_sha256`, `arithmetic` (`float32` or `int8`), `notes` (sentences: why int8 was taken or
+    not, where it was asked for), `max_difference` (of scores) and `tolerance`. Raises ExportMismatch, BadPackage,
+    StorageError.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from pipelines.models.inspection import inspection_model, load_network
@@ -52,11 +56,21 @@ def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -
     if not len(images):
         images = select(pack, "training")
     rows = spread(len(images), COMPARED)
+    settings, arithmetic, notes = model_settings(run), "float32", []
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
-        model = inspection_model(load_network(storage.download(key, Path(folder) / WEIGHTS)), model_settings(run).score)
+        model = inspection_model(load_network(storage.download(key, Path(folder) / WEIGHTS)), settings.score)
         path = write_graph(model, Path(folder) / GRAPH)
         difference, tolerance = compare(model, path, images[rows])
         say(f"exported graph and network differ by {difference:.2e} of score at most; allowed are {tolerance:.2e}")
+        if settings.export == "int8":
+            quantised, trial = try_int8(path, pack, images[rows])
+            notes.append(str(trial))
+            say(notes[-1])
+            if trial.passed:
+                path, arithmetic = quantised.replace(path), "int8"
+                # What rounding changes of the scores is no fault of whoever scores an image again.
+                difference = trial.difference + difference
+                tolerance = max(tolerance, difference)
         uri = storage.upload(path, f"{prefix}/{GRAPH}")
         digest = file_digest(path)
     # From here on nobody needs to take the training up again.
@@ -64,6 +78,8 @@ def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -
     return {
         "package_uri": uri.removesuffix(f"/{GRAPH}"),
         "onnx_sha256": digest,
+        "arithmetic": arithmetic,
+        "notes": notes,
         "max_difference": difference,
         "tolerance": tolerance,
     }
@@ -78,6 +94,16 @@ def write_graph(model: keras.Model, path: Path) -> Path:
         warnings.simplefilter("ignore")  # tf2onnx asks numpy for names that are gone
         model.export(path, format="onnx", verbose=False, input_signature=signature)
     return path
+
+
+def try_int8(path: Path, pack: dict[str, Any], images: NDArray[np.uint8]) -> tuple[Path, Trial]:
+    """Write the int8 graph beside the one at `path`, calibrated on the pack's training images, and return it with how
+    it did on `images`.
+    """
+    from pipelines.quantise import attempt, quantise
+
+    quantised = quantise(path, select(pack, "training"), path.with_name("int8.onnx"))
+    return quantised, attempt(path, quantised, images)
 
 
 def compare(model: keras.Model, path: Path, images: NDArray[np.uint8]) -> tuple[float, float]:

@@ -37,13 +37,15 @@ class ImageRules(_Section):
 
 class ModelSettings(_Section):
     """The network and its training; `input_size` is the side of its square input in pixels, `score` what the threshold
-    is set on: the reconstruction error alone, or fused with the second opinion on it.
+    is set on: the reconstruction error alone, or fused with the second opinion on it. `export` is the arithmetic of the
+    graph that serves; int8 is taken only where it loses nothing and is faster.
     """
 
     preset: Literal["small", "base", "large"] = "small"
     input_size: int = Field(default=128, ge=32, le=1024, multiple_of=32)
     resize: Resize = "tile"
     score: Literal["fused", "reconstruction"] = "fused"
+    export: Literal["float32", "int8"] = "float32"
     epochs: int = Field(default=1000, ge=1, le=10_000)
     batch_size: int = Field(default=16, ge=1, le=1024)
     time_budget_minutes: float = Field(default=10, gt=0, le=10_080)

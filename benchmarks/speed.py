@@ -1,0 +1,169 @@
+"""How fast training and scoring are beside what others would use: `python -m benchmarks.speed [FOLDER] --rounds 7`.
+
+Times training steps against the same network in PyTorch (if it is installed), the exported graph through `score()`
+against a bare ONNX Runtime session and against its int8 form, and how long a step waits for its batch. All in turns,
+several rounds; printed are medians, and ratios as medians of the rounds' own, which a busy machine changes least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.folders import read_pixels, read_set
+from benchmarks.timed import MANY, ExportedGraph, Figures, NotTimed, OurTraining, PeerTrainingSteps, Turn
+from pipelines.errors import InspectlineError
+from pipelines.prepare import prepare
+from pipelines.project import ModelSettings
+
+IMAGES = 64
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what the arguments ask for, print the table, and return the exit status."""
+    asked = _parser().parse_args(arguments)
+    try:
+        told, rounds = measure(asked)
+    except InspectlineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    found = figures(told, rounds)
+    print()
+    print(table(found))
+    if asked.json:
+        asked.json.write_text(json.dumps({**told, "figures": found, "rounds": rounds}, indent=1), encoding="utf-8")
+    return 0
+
+
+def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Figures]]]:
+    """Return what was timed, and the seconds of each round by what was timed."""
+    raw = list(_read(asked.folder))
+    model = ModelSettings(preset=asked.preset, input_size=asked.input_size, batch_size=asked.batch_size)
+    images = np.concatenate([prepare(one, model.input_size, model.resize) for one in raw])
+    job = {
+        "images": images,
+        "raw": raw[:1],
+        "preset": model.preset,
+        "batch_size": model.batch_size,
+        "resize": model.resize,
+        "steps": asked.steps,
+        "compiled": asked.compile,
+        "threads": asked.threads or len(os.sched_getaffinity(0)),
+    }
+    told: dict[str, Any] = {name: getattr(model, name) for name in ("preset", "input_size", "batch_size")}
+    told["threads"] = job["threads"]
+    with ExitStack() as held:
+        turns: dict[str, Turn] = {}
+
+        def begin(name: str, kind: Any) -> dict[str, Any]:
+            turns[name] = Turn(kind, job)
+            held.callback(turns[name].end)
+            return turns[name].told
+
+        ours = begin("ours", OurTraining)
+        told["precision"] = job["precision"] = ours["precision"]
+        job["ready"] = ours["ready"]
+        try:
+            told |= begin("peer", PeerTrainingSteps)
+        except NotTimed as error:
+            print(error, flush=True)
+        begin("graph", ExportedGraph)
+        rounds = []
+        for number in range(asked.rounds):
+            rounds.append({name: turn.round() for name, turn in turns.items()})
+            print(f"round {number + 1} of {asked.rounds}: {_pace(rounds[-1], told)}", flush=True)
+    return told, rounds
+
+
+def figures(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> list[dict[str, Any]]:
+    """Return each figure: `what`, `value` (milliseconds), `beside` (None if there is nothing) and `ratio`."""
+
+    def compared(what: str, one: tuple[str, str], other: tuple[str, str]) -> dict[str, Any]:
+        values = [1000 * round[one[0]][one[1]] for round in rounds]
+        if other[0] not in rounds[0]:
+            return {"what": what, "value": float(np.median(values)), "beside": None, "ratio": None}
+        beside = [1000 * round[other[0]][other[1]] for round in rounds]
+        ratio = float(np.median(np.divide(values, beside)))
+        return {"what": what, "value": float(np.median(values)), "beside": float(np.median(beside)), "ratio": ratio}
+
+    step = f"a training step of {told['batch_size']} images in {told['precision']}"
+    return [
+        compared(f"{step}, beside PyTorch's", ("ours", "step"), ("peer", "step")),
+        compared("the same in processor time", ("ours", "processor"), ("peer", "processor")),
+        compared(f"{step} and on the stream, beside one on ready batches", ("ours", "streamed"), ("ours", "step")),
+        compared("waiting for a batch, beside the whole step", ("ours", "waited"), ("ours", "streamed")),
+        compared("making a batch, beside the whole step", ("ours", "made"), ("ours", "streamed")),
+        *(
+            compared(
+                f"{what}, an image of {count} at a time, beside {other}",
+                ("graph", f"{one}_{count}"),
+                ("graph", f"{two}_{count}"),
+            )
+            for what, one, two, other in (
+                ("score()", "score", "bare", "a bare session's"),
+                ("score() in int8", "int8_score", "score", "float32's"),
+            )
+            for count in (1, MANY)
+        ),
+    ]
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Return figures as a Markdown table."""
+    lines = ["| what | ms | beside, ms | ratio |", "| --- | --- | --- | --- |"]
+    for one in found:
+        cells = [one["what"], *(_number(one[name]) for name in ("value", "beside", "ratio"))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _pace(one: dict[str, Figures], told: dict[str, Any]) -> str:
+    parts = [
+        f"{name} {told['batch_size'] / one[name]['step']:.1f} images/s" for name in ("ours", "peer") if name in one
+    ]
+    return ", ".join([*parts, f"score() {1000 * one['graph']['score_1']:.1f} ms"])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _read(folder: Path | None) -> Iterator[NDArray[np.uint8]]:
+    """Yield training images of a set, or of the demo where there is none."""
+    if folder is None:
+        from include.demo_images import draw
+
+        for number in range(IMAGES):
+            yield draw(0, number)[0]
+        return
+    for file in read_set(folder).training[:IMAGES]:
+        yield read_pixels(file)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="a set in the layout of MVTec AD (the demo's images)")
+    parser.add_argument("--preset", choices=["small", "base", "large"], default="small")
+    parser.add_argument("--input-size", type=int, default=128, help="pixels a side (128)")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step (16)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each is timed (7)")
+    parser.add_argument("--steps", type=int, default=10, help="steps, and runs of the graph, a round (10)")
+    parser.add_argument("--threads", type=int, help="threads of each (as many as there are processors)")
+    parser.add_argument("--compile", action="store_true", help="compile the peer by torch.compile")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,224 @@
+"""What `benchmarks.speed` times, each in a process of its own that waits while another is timed.
+
+A process each, so that the threads of one framework are not in the other's way; in turns, so that whatever else the
+machine does falls on all alike. A training step's processor time is told beside its time: it stands where others keep
+the processors busy.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import InspectlineError
+
+Figures = dict[str, float]
+BATCHES = 4
+MANY = 16
+
+
+class NotTimed(InspectlineError):
+    """Something could not be timed; the message says why."""
+
+
+class Timed(Protocol):
+    """One thing to time: made by a job, it tells what it is and times itself once a round."""
+
+    told: dict[str, Any]
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        """Prepare; whatever is slow at first use is used once."""
+
+    def round(self) -> Figures:
+        """Return the figures of one round."""
+
+
+class OurTraining:
+    """Training steps as `fit` takes them: on batches that are ready, and on those of the stream."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        from pipelines.models.batches import BatchStream
+        from pipelines.models.progress import FitSettings
+        from pipelines.models.training import _Training
+
+        images, size = job["images"], job["batch_size"]
+        settings = FitSettings(job["preset"], images.shape[1], size, epochs=10**6, seconds=float("inf"))
+        self._training = _Training(images, settings, None, None)
+        self._steps, self._next = job["steps"], 0
+        self._batches = BatchStream(images, size, settings.seed)
+        self._stream = self._batches.from_step(0)
+        self._ready = [self._batches.batch(step) for step in range(BATCHES)]
+        self.told = {"precision": self._training.precision, "ready": self._ready}
+        for _ in range(2):
+            self._training.take(self._ready[0])
+
+    def round(self) -> Figures:
+        """Return seconds: of a step on ready batches (and of processors) and on the stream's, waited for a batch, and
+        to make one.
+        """
+        ready = _steps(self._training.take, self._ready, self._steps)
+        # The batch that was made before the round began.
+        self._training.take(next(self._stream))
+        waited, begun = 0.0, time.perf_counter()
+        for _ in range(self._steps):
+            asked = time.perf_counter()
+            batch = next(self._stream)
+            waited += time.perf_counter() - asked
+            self._training.take(batch)
+        streamed = (time.perf_counter() - begun) / self._steps
+        self._next += self._steps
+        made = _seconds(self._batches.batch, range(self._next, self._next + self._steps)) / self._steps
+        return {**ready, "streamed": streamed, "waited": waited / self._steps, "made": made}
+
+
+class PeerTrainingSteps:
+    """The same steps in PyTorch, on the same batches."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        os.environ["KERAS_BACKEND"] = "torch"
+        try:
+            import torch
+        except ImportError:
+            raise NotTimed("PyTorch is not installed, so that training is timed alone") from None
+        from benchmarks.torch_peer import PeerTraining
+
+        # Its default is one thread a core, TensorFlow's one for each of a core's two.
+        torch.set_num_threads(job["threads"])
+        side = job["images"].shape[1]
+        self._training = PeerTraining(job["preset"], side, job["precision"], job["compiled"])
+        self._steps, self._ready = job["steps"], job["ready"]
+        self.told = {"torch": torch.__version__}
+        for _ in range(2):
+            self._training.take(self._ready[0])
+
+    def round(self) -> Figures:
+        """Return seconds of a step, and of processors."""
+        return _steps(self._training.take, self._ready, self._steps)
+
+
+class ExportedGraph:
+    """The exported graph through `score()`, alone in a bare ONNX Runtime session, and in int8."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        import onnxruntime
+
+        from pipelines.export import write_graph
+        from pipelines.graph import ScoringGraph
+        from pipelines.models.inspection import inspection_model
+        from pipelines.models.network import build_network
+        from pipelines.quantise import quantise
+
+        images = job["images"]
+        side = images.shape[1]
+        with tempfile.TemporaryDirectory(prefix="speed-") as folder:
+            path = write_graph(inspection_model(build_network(job["preset"], side)), Path(folder) / "model.onnx")
+            graphs = {"": path, "int8_": quantise(path, images, Path(folder) / "int8.onnx")}
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = job["threads"]
+            self._bare = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._graphs = {
+                name: ScoringGraph(one, side, job["resize"], job["threads"]) for name, one in graphs.items()
+            }
+            for graph in self._graphs.values():
+                graph.session()
+        self._times, self._raw = job["steps"], job["raw"]
+        self._prepared = np.resize(images, (MANY, *images.shape[1:]))
+        self.told: dict[str, Any] = {}
+
+    def round(self) -> Figures:
+        """Return seconds an image, one and sixteen at a time: best of the round, a run being short."""
+        from pipelines.score import score
+
+        figures: Figures = {}
+        for _ in range(self._times):
+            for count in (1, MANY):
+                raw = [self._raw[place % len(self._raw)] for place in range(count)]
+                prepared = {"image": self._prepared[:count]}
+                found = {f"{name}score_{count}": self._score(score, graph, raw) for name, graph in self._graphs.items()}
+                found[f"bare_{count}"] = _seconds(lambda fed: self._bare.run(None, fed), [prepared])
+                for name, value in found.items():
+                    figures[name] = min(figures.get(name, float("inf")), value / count)
+        return figures
+
+    @staticmethod
+    def _score(score: Callable[..., Any], graph: Any, images: list[NDArray[np.uint8]]) -> float:
+        return _seconds(lambda given: score(graph, given), [images])
+
+
+class Turn:
+    """A process that holds one thing to time and times it when told to."""
+
+    def __init__(self, kind: type[Timed], job: dict[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, kind, job), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            self.told = self._answer()
+        except NotTimed:
+            self._process.join()
+            raise
+
+    def round(self) -> Figures:
+        """Return the figures of one round."""
+        self._pipe.send(True)
+        return self._answer()
+
+    def end(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            raise InspectlineError("a process that was timed died; its error is above") from None
+        if isinstance(answer, NotTimed):
+            raise answer
+        return answer
+
+
+def _serve(pipe: Connection, kind: type[Timed], job: dict[str, Any]) -> None:
+    threads = str(job["threads"])
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    try:
+        timed = kind(job)
+    except NotTimed as error:
+        pipe.send(error)
+        return
+    pipe.send(timed.told)
+    try:
+        while pipe.recv():
+            pipe.send(timed.round())
+    except EOFError:
+        return
+
+
+def _again(batches: list[Any]) -> Iterable[Any]:
+    while True:
+        yield from batches
+
+
+def _steps(take: Callable[[Any], Any], batches: list[Any], steps: int) -> Figures:
+    used = time.process_time()
+    seconds = _seconds(take, islice(_again(batches), steps))
+    return {"step": seconds / steps, "processor": (time.process_time() - used) / steps}
+
+
+def _seconds(act: Callable[[Any], Any], over: Iterable[Any]) -> float:
+    start = time.perf_counter()
+    for one in over:
+        act(one)
+    return time.perf_counter() - start

@@ -1,0 +1,74 @@
+"""Sets of real images: what is read of them, how they are split, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.folders import BadSet, read_mask, read_pixels, read_set
+from pipelines.errors import BadImage
+from tests.benchmarks.conftest import TESTED, TRAINED, write_images
+from tests.pipelines.models.pictures_of_parts import defective_parts
+
+
+def test_read_set_tells_good_images_defects_and_their_masks_apart(parts: Path):
+    images = read_set(parts)
+    assert images.name == "parts"
+    assert len(images.training) == TRAINED
+    assert [one.type for one in images.test] == ["good"] * TESTED + ["spot"] * TESTED
+    assert all((one.mask is not None) == (one.type == "spot") for one in images.test)
+    masks = [read_mask(one, 48, 48) for one in images.test]
+    assert {mask.sum() for mask in masks[:TESTED]} == {0}
+    assert {mask.sum() for mask in masks[TESTED:]} == {36}
+
+
+def test_split_holds_a_quarter_back_and_another_seed_another_quarter(parts: Path):
+    images = read_set(parts)
+    fitted, held_back = images.split(0)
+    assert (len(fitted), len(held_back)) == (18, 6)
+    assert sorted([*fitted, *held_back]) == sorted(images.training)
+    assert images.split(0) == (fitted, held_back)
+    assert images.split(1) != (fitted, held_back)
+
+
+def test_digest_is_of_the_files_and_not_of_where_they_lie(parts: Path, tmp_path: Path):
+    first = read_set(parts).digest()
+    moved = shutil.copytree(parts, tmp_path / "elsewhere" / "parts")
+    assert read_set(moved).digest() == first
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(moved / "test" / "good" / "000.png")
+    assert read_set(moved).digest() != first
+
+
+def test_read_set_of_some_types_leaves_the_other_defects_out_and_keeps_the_good(parts: Path):
+    write_images(parts / "test" / "hole", defective_parts(2, 48))
+    assert {one.type for one in read_set(parts).test} == {"good", "spot", "hole"}
+    chosen = read_set(parts, ["hole"])
+    assert [one.type for one in chosen.test].count("good") == TESTED
+    assert {one.type for one in chosen.test} == {"good", "hole"}
+    # Without masks, nobody knows which pixels are wrong.
+    assert read_mask(chosen.test[-1], 48, 48) is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "types", "pattern"),
+    [
+        ("", None, "there is no such folder"),
+        ("train/good", None, r"has 0 images in train/good/, and 20 are needed"),
+        ("test/good", None, r"needs test/good/ and at least one test/<defect>/"),
+        ("test/spot", None, r"needs test/good/ and at least one test/<defect>/"),
+        ("ground_truth", ["crack"], r"has no test/crack/; there are spot"),
+    ],
+)
+def test_read_set_when_it_cannot_be_measured_on_says_why(parts: Path, missing, types, pattern):
+    shutil.rmtree(parts / missing)
+    with pytest.raises(BadSet, match=pattern):
+        read_set(parts, types)
+
+
+def test_read_pixels_of_a_damaged_file_refuses_it(parts: Path):
+    file = parts / "train" / "good" / "000.png"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(BadImage):
+        read_pixels(file)
