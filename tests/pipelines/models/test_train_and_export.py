@@ -16,6 +16,7 @@ import pytest
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import BadPackage, ExportMismatch, TrainingFailed
 from pipelines.graph import ScoringGraph
+from pipelines.package import file_digest
 from pipelines.score import score
 from pipelines.settings import REPOSITORY
 from pipelines.storage import Storage, split_uri
@@ -58,6 +59,7 @@ def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, b
 
     assert exported["package_uri"] == f"s3://{bucket}/{run['project']}/v1/model/t1"
     assert 0 <= exported["max_difference"] <= exported["tolerance"]
+    assert (exported["arithmetic"], exported["notes"]) == ("float32", [])
     kept = {item.key.rpartition("/")[2] for item in Storage(bucket).list(f"{run['project']}/v1/model/t1/")}
     assert kept == {"model.onnx", "model.keras"}
     assert Checkpoint.of(bucket, run).load() is None
@@ -160,6 +162,26 @@ def test_train_when_it_cannot_begin_says_why_and_is_not_tried_again(run, pack, b
     with pytest.raises(TrainingFailed, match=pattern) as caught:
         train(run | change | {"mlflow_run_id": None}, pack)
     assert not caught.value.passing
+
+
+def test_export_when_int8_is_asked_for_says_whether_it_was_taken(run, pack, bucket, tmp_path: Path):
+    import onnx
+
+    from pipelines.export import export
+    from pipelines.models.network import build_network
+
+    build_network("small", 32).save(tmp_path / "model.keras")
+    uri = Storage(bucket).upload(tmp_path / "model.keras", f"{run['project']}/v1/model/t1/model.keras")
+    asked = {"model": {"input_size": 32, "batch_size": 8, "export": "int8"}}
+    exported = export(run | {"settings": asked}, pack, {"weights_uri": uri})
+    path = Storage(bucket).download(split_uri(exported["package_uri"] + "/model.onnx")[1], tmp_path / "model.onnx")
+    quantised = "DequantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}
+    # Which it is, the machine decides; that the graph and all that is said of it agree is what counts.
+    (note,) = exported["notes"]
+    assert note.startswith("int8 is taken" if quantised else "float32 is kept: ")
+    assert exported["arithmetic"] == ("int8" if quantised else "float32")
+    assert exported["onnx_sha256"] == file_digest(path)
+    assert exported["max_difference"] <= exported["tolerance"]
 
 
 def test_compare_when_the_graph_is_of_another_network_refuses(tmp_path: Path):

@@ -1,0 +1,99 @@
+"""The yardstick: the table, what the cache knows again, and that an interrupted run goes on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import accuracy
+from benchmarks.measure import OURS
+
+Lines = Callable[[], list[str]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep what is measured in a folder of the test's own, and leave the long trainings out."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(accuracy, "CACHE", folder)
+    monkeypatch.setattr(accuracy, "BASELINES", dict.fromkeys(accuracy.TIMELESS))
+    return folder
+
+
+def measured(parts: Path, *arguments: str) -> list[dict[str, Any]]:
+    """Measure by two steps, and return the figures."""
+    told = parts.with_suffix(".json")
+    asked = [str(parts), "--steps", "2", "--seeds", "1", "--rate", "0.2", "--json", str(told), *arguments]
+    assert accuracy.main(asked) == 0
+    return json.loads(told.read_text(encoding="utf-8"))
+
+
+def estimate(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": min(1.0, value + 0.1)}
+
+
+def result(seed: int, auroc: float, **others: Any) -> dict[str, Any]:
+    figures = {name: estimate(0.5) for name in ("average_precision", "f1", "recall", "fpr")}
+    names = {"set": "tiles", "method": OURS, "seed": seed, "steps": None}
+    rest = {"pixel_auroc": None, "aupro": None, "promised_fpr": 0.01, "promise_kept": seed == 0}
+    types = {"auroc_by_type": {"crack": estimate(auroc), "pit": estimate(0.5)}, "images_per_second": 98.4}
+    return {**names, **figures, **rest, **types, "auroc": estimate(auroc), **others}
+
+
+def test_table_shows_every_seed_then_mean_and_spread_then_types():
+    lines = accuracy.table([result(0, 0.8), result(1, 0.9)]).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert {len(row) for row in cells} == {len(cells[0])}
+    rows = [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+    assert [row["seed"] for row in rows] == ["0", "1", "mean", "mean", "mean"]
+    assert [row["AUROC"] for row in rows] == ["0.800", "0.900", "0.850 ± 0.050", "0.850 ± 0.050", "0.500 ± 0.000"]
+    assert [row["promise"] for row in rows] == ["kept", "broken", "1 of 2", "", ""]
+    assert [row["set"] for row in rows[2:]] == ["**tiles**", "tiles, crack", "tiles, pit"]
+    assert rows[0]["95 % interval of AUROC"] == "0.700–0.900"
+    assert (rows[0]["pixel AUROC"], rows[2]["AUPRO"]) == ("–", "–")
+    assert rows[0]["images/s"] == "98.4"
+
+
+def test_table_of_runs_by_steps_names_no_time():
+    line = accuracy.table([result(0, 0.8, steps=10)]).splitlines()[2]
+    assert "98" not in line
+
+
+def test_accuracy_once_measured_is_read_again_until_the_code_changes(
+    parts: Path, store: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+):
+    first = measured(parts)
+    assert [one["method"] for one in first] == [OURS, "brightness", "PCA"]
+    assert not any("measured before" in line for line in lines())
+    assert len(list(store.iterdir())) == 3
+
+    assert measured(parts) == first
+    assert [line for line in lines() if "measured before" in line] == [
+        f"parts, {method}, seed 0: measured before" for method in (OURS, "brightness", "PCA")
+    ]
+
+    # Interrupted: what is missing is measured, the rest is read.
+    kept = [path for path in store.iterdir() if "steps" in path.read_text(encoding="utf-8")]
+    for path in kept:
+        path.unlink()
+    again = measured(parts)
+    assert [one["auroc"] for one in again] == [one["auroc"] for one in first]
+    assert again[0]["scores"] == first[0]["scores"]  # by steps, and on a CPU, two trainings are one
+    assert [line for line in lines() if line.endswith(("measured before", "2 steps"))] == [
+        f"parts, {OURS}, seed 0: 2 steps",
+        "parts, brightness, seed 0: measured before",
+        "parts, PCA, seed 0: measured before",
+    ]
+
+    # Another judge of the baselines measures those anew, and neither our own nor anything else.
+    keys = set(store.iterdir())
+    monkeypatch.setattr(accuracy, "BASELINE_CODE", (*accuracy.BASELINE_CODE, "README.md"))
+    measured(parts)
+    assert len(set(store.iterdir()) - keys) == 2
+
+
+def test_accuracy_when_a_folder_is_no_set_says_so_in_a_line(tmp_path: Path, store: Path, capfd):
+    assert accuracy.main([str(tmp_path / "nothing")]) == 1
+    assert capfd.readouterr().err == f"{tmp_path / 'nothing'}: there is no such folder\n"
