@@ -128,7 +128,7 @@ class _Call:
                 width, height, kind, extension = image.width, image.height, image.format, image.extension
                 del image
         except BadImage as error:
-            raise Refusal(422, f"the image {error}") from error
+            raise Refusal(422, str(error)) from error
         try:
             scored = self.serving.score(prepared)
         except Full:
