@@ -5,6 +5,7 @@ processes may fetch the same one.
 """
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -99,7 +100,7 @@ def missing_files(version: RegisteredVersion) -> list[str]:
         return [name for name in needed if not Storage(bucket).exists(f"{prefix}/{name}")]
     server, _, folder = source.partition(f"{_ARTIFACTS}/")
     if not folder:
-        raise RegistryError(f"{source}: cannot be listed; look whether {', '.join(needed)} are there")
+        raise RegistryError(f"{_shown(source)}: cannot be listed; look whether {', '.join(needed)} are there")
     answer = _ask("GET", server + _ARTIFACTS, params={"path": unquote(folder)}) or {}
     names = {str(file["path"]).rpartition("/")[2] for file in answer.get("files", [])}
     return [name for name in needed if name not in names]
@@ -216,16 +217,16 @@ def _download(source: str, name: str, folder: Path) -> None:
         return
     address = f"{source}/{quote(name)}"
     try:
-        with requests.get(address, timeout=TIMEOUT, stream=True, auth=_credentials(), headers=_token()) as response:
+        with requests.get(address, timeout=TIMEOUT, stream=True, **_proof(address)) as response:
             if response.status_code != 200:
-                raise RegistryError(f"{address}: answered {response.status_code}{_reason(response)}")
+                raise RegistryError(f"{_shown(address)}: answered {response.status_code}{_reason(response)}")
             with (folder / name).open("wb") as file:
                 for chunk in response.iter_content(1 << 20):
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
     except requests.RequestException as error:
-        raise RegistryError(f"{address}: cannot be fetched ({_short(error)}); is MLflow up?") from error
+        raise RegistryError(f"{_shown(address)}: cannot be fetched ({_short(error)}); is MLflow up?") from error
 
 
 def call(path: str, query: dict[str, Any], method: str = "GET") -> dict[str, Any] | None:
@@ -240,16 +241,18 @@ def call(path: str, query: dict[str, Any], method: str = "GET") -> dict[str, Any
 
 def _ask(method: str, address: str, **sent: Any) -> dict[str, Any] | None:
     try:
-        response = requests.request(method, address, timeout=TIMEOUT, auth=_credentials(), headers=_token(), **sent)
+        response = requests.request(method, address, timeout=TIMEOUT, **_proof(address), **sent)
     except requests.RequestException as error:
-        raise RegistryError(f"MLflow at {settings().tracking_uri} cannot be reached ({_short(error)})") from error
+        raise RegistryError(
+            f"MLflow at {_shown(settings().tracking_uri)} cannot be reached ({_short(error)})"
+        ) from error
     try:
         answer = response.json()
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
         hint = "; name this host in MLFLOW_SERVER_ALLOWED_HOSTS" if response.status_code == 403 else ""
-        raise RegistryError(f"{address}: answered {response.status_code}, which is not MLflow's way{hint}")
+        raise RegistryError(f"{_shown(address)}: answered {response.status_code}, which is not MLflow's way{hint}")
     if response.status_code == 200:
         return answer
     code, message = answer.get("error_code"), str(answer.get("message", ""))
@@ -257,7 +260,20 @@ def _ask(method: str, address: str, **sent: Any) -> dict[str, Any] | None:
     missing_alias = code == "INVALID_PARAMETER_VALUE" and "alias" in message and "not found" in message
     if code == "RESOURCE_DOES_NOT_EXIST" or missing_alias:
         return None
-    raise RegistryError(f"{address}: answered {response.status_code} {code}: {message}"[:500])
+    raise RegistryError(f"{_shown(address)}: answered {response.status_code} {code}: {message}"[:500])
+
+
+def _proof(address: str) -> dict[str, Any]:
+    """Return what shows MLflow who we are; another server that a version's files lie on is not told."""
+    server, asked = urlsplit(settings().tracking_uri), urlsplit(address)
+    if (server.scheme, server.hostname, server.port) != (asked.scheme, asked.hostname, asked.port):
+        return {}
+    return {"auth": _credentials(), "headers": _token()}
+
+
+def _shown(address: str) -> str:
+    """Return an address as it may be told: without the name and password that it may hold."""
+    return re.sub(r"//[^/]*@", "//", address)
 
 
 def _credentials() -> tuple[str, str] | None:

@@ -57,6 +57,9 @@ def guard(app: Flask, identify: Callable[[], Account]) -> None:
     """Have `identify` tell, before each call that is not open to all, whose it is; the role decides then."""
 
     def check() -> None:
+        if request.method not in ("GET", "HEAD", "OPTIONS") and request.headers.get("Sec-Fetch-Site") == "cross-site":
+            # A browser sends along the password that it remembers, or needs none, whichever page has it ask.
+            raise Refusal(403, "another site's page asks for this: call serving from its own pages, or from a program")
         role = needed_role(request.endpoint)
         if role is None:
             return

@@ -165,9 +165,11 @@ class Accounts:
 
         if time.monotonic() < self._away_until:
             raise CatalogueError(_AWAY)
+        asked = self._readers.submit(ask)
         try:
-            return self._readers.submit(ask).result(_DATABASE_SECONDS)
+            return asked.result(_DATABASE_SECONDS)
         except (CatalogueError, SQLAlchemyError, FutureTimeout) as error:
+            asked.cancel()
             self._away_until = time.monotonic() + _AWAY_SECONDS
             _log.warning("accounts cannot be read", extra={"why": str(error) or type(error).__name__})
             raise CatalogueError(_AWAY) from error

@@ -20,7 +20,7 @@ from serving.annotations import annotating
 from serving.description import describing
 from serving.jobs import jobs
 from serving.logs import request_id
-from serving.metrics import LATENCY, REFUSALS, REQUESTS
+from serving.metrics import request_answered
 from serving.model_routes import model_routes
 from serving.predict import MOST_IMAGES, predicting
 from serving.predictions import predictions
@@ -86,10 +86,7 @@ def _end(response: Response) -> Response:
     seconds = time.monotonic() - g.began
     # Counted the same for every project; an address that is no call must not make a series of its own.
     call = request.url_rule.rule.removeprefix("/projects/<project>") if request.url_rule else "none"
-    REQUESTS.labels(request.method, call, response.status_code).inc()
-    LATENCY.labels(call).observe(seconds)
-    if response.status_code >= 400:
-        REFUSALS.labels(response.status_code).inc()
+    request_answered(request.method, call, response.status_code, seconds)
     line = {
         "method": request.method,
         "path": request.path,

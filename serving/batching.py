@@ -91,8 +91,8 @@ class Batches(Generic[Item, Result]):
                 turn.woken.release()
 
     def _answer(self, batch: list[_Turn[Item, Result]]) -> None:
-        self._told(len(batch), len(self._waiting))
         try:
+            self._told(len(batch), len(self._waiting))
             for turn, result in zip(batch, self._run([turn.item for turn in batch]), strict=True):
                 turn.result = result
         except Exception as error:

@@ -101,12 +101,12 @@ class Fetcher:
 
     def _lookup(self, parts: SplitResult, deadline: float) -> list[str]:
         host = str(parts.hostname)
+        # In a thread, because nothing else puts a limit to the time that the system's resolver takes.
+        asked = self._resolvers.submit(socket.getaddrinfo, host, _port(parts), type=socket.SOCK_STREAM)
         try:
-            # In a thread, because nothing else puts a limit to the time that the system's resolver takes.
-            found = self._resolvers.submit(socket.getaddrinfo, host, _port(parts), type=socket.SOCK_STREAM).result(
-                timeout=max(0.0, deadline - time.monotonic())
-            )
+            found = asked.result(timeout=max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
+            asked.cancel()
             raise _too_slow(shown(parts.geturl()), self.seconds) from None
         except (OSError, UnicodeError):
             raise Refusal(424, f"{shown(parts.geturl())}: no host {host!r} is known; check the address") from None

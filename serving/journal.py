@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,13 @@ class Journal:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Make the file if need be, and begin to write."""
+        """Make the folder if need be, and begin to write; a disk that is full now may have room later."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as connection:
-                connection.execute(_TABLE)
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise JournalError(f"{self.path}: cannot be opened ({error}); check INSPECTLINE_JOURNAL") from error
+        with suppress(sqlite3.Error):
+            self._opened().close()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
 
@@ -144,9 +144,13 @@ class Journal:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA max_page_count = {self._max_pages}")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA max_page_count = {self._max_pages}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _change(self, statement: str, parameters: list[tuple[Any, ...]]) -> None:
@@ -156,7 +160,7 @@ class Journal:
             connection.execute("COMMIT")
 
     def _write(self) -> None:
-        connection = self._connect()
+        connection: sqlite3.Connection | None = None
         ended = False
         while not ended:
             batch = [self._queue.get()]
@@ -166,6 +170,7 @@ class Journal:
             handed = [item for item in batch if item is not None]
             try:
                 if handed:
+                    connection = connection or self._opened()
                     self._commit(connection, [entry for entry, _ in handed])
             except Exception as error:  # every one that waits must be told
                 for _, done in handed:
@@ -173,7 +178,18 @@ class Journal:
             else:
                 for _, done in handed:
                     done.set_result(None)
-        connection.close()
+        if connection is not None:
+            connection.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        """Return a connection to a file that has its table."""
+        connection = self._connect()
+        try:
+            connection.execute(_TABLE)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _commit(self, connection: sqlite3.Connection, entries: list[Entry]) -> None:
         connection.execute("BEGIN IMMEDIATE")

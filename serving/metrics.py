@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+# Whatever a client invents must not make a series of its own.
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
 REQUESTS = Counter("inspectline_requests", "Requests answered, by call and HTTP status.", ["method", "call", "status"])
 LATENCY = Histogram("inspectline_request_seconds", "Time to answer a request.", ["call"], buckets=_SECONDS)
 BATCH_SIZE = Histogram(
@@ -64,6 +67,14 @@ def exposition(service: Service) -> tuple[bytes, str]:
         MultiProcessCollector(common)
         return generate_latest(common), CONTENT_TYPE_LATEST
     return generate_latest(REGISTRY) + generate_latest(common), CONTENT_TYPE_LATEST
+
+
+def request_answered(method: str, call: str, status: int, seconds: float) -> None:
+    """Count a request."""
+    REQUESTS.labels(method if method in _METHODS else "other", call, status).inc()
+    LATENCY.labels(call).observe(seconds)
+    if status >= 400:
+        REFUSALS.labels(status).inc()
 
 
 def version_taken(project: str, version: str, before: str | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy.exc import DataError, IntegrityError
 
+from pipelines.errors import CatalogueError, StorageError
 from pipelines.served import enter
 from pipelines.storage import Storage
 from serving.charge import Charge
@@ -66,7 +67,7 @@ class Recorder:
                     moved = self.round()
             except Exception as error:  # nothing may end the moving
                 _log.exception("moving predictions failed")
-                self.problem = f"{type(error).__name__}: {error}"
+                self.problem = _reason(error)
             if last_round:
                 return
             last_round = self._stop.is_set()
@@ -97,7 +98,7 @@ class Recorder:
             self._pauses[project] = (failures, time.monotonic() + min(_LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10)))
             if failures == 1:
                 _log.warning("predictions wait in the journal", extra={"project": project, "why": str(error)})
-            self.problem = str(error)
+            self.problem = _reason(error)
         self._journal.remove(moved)
         return len(moved)
 
@@ -120,6 +121,15 @@ class Recorder:
                 self._journal.set_aside(entries[0], f"{type(error).__name__}: {error}"[:1000])
                 return []
             return [done for entry in entries for done in self._enter([entry])]
+
+
+def _reason(error: Exception) -> str:
+    """Return what everybody may be told, who may not learn the names of hosts and users."""
+    if isinstance(error, StorageError):
+        return "S3 takes no images; the log tells more"
+    if isinstance(error, CatalogueError):
+        return "the catalogue takes no predictions; the log tells more"
+    return f"{type(error).__name__}; the log tells more"
 
 
 def row(entry: Entry) -> dict[str, Any]:

@@ -72,9 +72,11 @@ def ready() -> ResponseReturnValue:
 def dbconnex() -> ResponseReturnValue:
     """Tell whether the catalogue answers, and in how many milliseconds."""
     began = time.monotonic()
+    asked = _asking.submit(_ask_catalogue)
     try:
-        _asking.submit(_ask_catalogue).result(_DATABASE_SECONDS)
+        asked.result(_DATABASE_SECONDS)
     except FutureTimeout:
+        asked.cancel()
         raise unavailable(f"the catalogue does not answer within {_DATABASE_SECONDS:g} s") from None
     except Exception as error:  # said in the log alone: it names hosts and users
         _log.warning("the catalogue does not answer", extra={"why": str(error)})

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import _DEFER, DEFAULT_WORKER_DATA_TIMEOUT, TConn, ThreadWorker
+from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 from serving.refusals import Refusal
 
@@ -109,7 +109,8 @@ class Worker(ThreadWorker):
     def handle(self, conn: TConn) -> Any:
         """Read, answer, and tell whether the connection stays."""
         if not conn.initialized:
-            if not conn.wait_for_data(DEFAULT_WORKER_DATA_TIMEOUT if self.alive else _LINGER_SECONDS):
+            # Gunicorn's five seconds would let a few silent clients take all threads.
+            if not conn.wait_for_data(_GLANCE_SECONDS):
                 return _DEFER
             conn.init()
             conn.parser.unreader.sock = PatientSocket(conn.sock)

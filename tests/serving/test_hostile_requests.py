@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import requests
 
-from tests.serving.conftest import Registry, Server, encoded, until_rows
+from tests.conftest import wait_until
+from tests.serving.conftest import Registry, Relay, Server, encoded, until_rows
 
 NO_IMAGES = [
     b"",
@@ -83,3 +84,45 @@ def test_predict_when_request_is_hostile_then_4xx_with_one_line_and_nothing_reco
     assert server.predict(good_file).status_code == 200
     assert len(until_rows(1)) == 1
     assert "Traceback" not in server.log.read_text(encoding="utf-8")
+
+
+def test_methods_when_invented_then_405_and_no_figures_of_their_own(server: Server):
+    server.start()
+    for number in range(20):
+        assert requests.request(f"ODD{number}", f"{server.address}/predict", timeout=10).status_code == 405
+    figures = requests.get(f"{server.address}/metrics", timeout=10).text
+    assert "ODD" not in figures
+    assert 'inspectline_requests_total{call="none",method="other",status="405"} 20.0' in figures
+
+
+def test_calls_when_another_sites_page_makes_them_then_403(server: Server):
+    server.start()
+    cross = {"Sec-Fetch-Site": "cross-site"}
+    for call in ("/models/1/promote", "/models/release", "/predict", "/login", "/retrain"):
+        answer = requests.post(server.address + call, headers=cross, timeout=30)
+        assert (answer.status_code, "another site" in answer.json()["error"]) == (403, True), call
+    assert requests.get(f"{server.address}/status", headers=cross, timeout=10).status_code == 200
+    own = requests.post(f"{server.address}/predict", headers={"Sec-Fetch-Site": "same-origin"}, timeout=10)
+    assert own.status_code == 503  # no model
+
+
+def test_status_when_the_registry_and_the_database_are_away_then_no_secret_nor_host_of_theirs(
+    server: Server, registry: Registry, good_file: bytes
+):
+    version = registry.register()
+    server.start().until_version(version)
+    server.end()
+    secret = registry.address.replace("//", "//someone:topsecret@")
+    with Relay(registry.address) as relay:
+        server.start(
+            MLFLOW_TRACKING_URI=secret.replace(registry.address.rpartition(":")[2], str(relay.port)),
+            INSPECTLINE_DATABASE_URL="postgresql+psycopg://hidden_user:topsecret@127.0.0.1:1/hidden_base",
+        ).until_version(version)
+        relay.down()
+        assert server.predict(good_file).status_code == 200
+        wait_until(lambda: server.status()["last_poll"]["problem"] is not None, 20, "a failed poll")
+        wait_until(lambda: server.status()["journal"]["problem"] is not None, 20, "a failed entry")
+    told = requests.get(f"{server.address}/status", timeout=10).text
+    assert "topsecret" not in told + server.log.read_text(encoding="utf-8")
+    assert "someone" not in told
+    assert "hidden" not in told

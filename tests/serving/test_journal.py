@@ -1,5 +1,6 @@
 """The journal and the recorder by themselves, on a real catalogue and a real S3."""
 
+import resource
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,6 +65,21 @@ def test_append_when_folder_cannot_be_made_then_told(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(JournalError, match="INSPECTLINE_JOURNAL"):
         Journal(tmp_path / "file" / "journal", 1 << 20).start()
+
+
+def test_append_when_the_disk_is_full_at_the_start_then_told_until_there_is_room(tmp_path: Path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    journal = Journal(tmp_path / "journal", 64 << 20)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        journal.start()
+        with pytest.raises(JournalError, match="make room"):
+            journal.append(entry(1, "bucket"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.append(entry(2, "bucket"))
+    assert [one.prediction["request_id"] for one in journal.read(10, set())] == ["request-2"]
+    journal.stop()
 
 
 def test_round_when_done_twice_then_each_prediction_is_entered_once(journal: Journal, each_database: str, bucket: str):

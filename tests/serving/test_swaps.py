@@ -4,23 +4,45 @@ import itertools
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 import requests
 
 from pipelines.package import Package, read_card, read_reference, write_card, write_reference
-from tests.conftest import wait_until
+from tests.conftest import Projects, wait_until
 from tests.serving.conftest import Registry, Relay, Server, until_rows
 
 
-def swap_under_load(server: Server, registry: Registry, image: bytes, swaps: int, connections: int) -> None:
-    """Promote versions in turn while `connections` clients predict; every answer must be whole and of one version."""
-    thresholds = {registry.register(threshold=value, champion=False): value for value in (0.1, 0.2, 0.3)}
+def swap_under_load(
+    server: Server,
+    registry: Registry,
+    projects: Projects,
+    image: bytes,
+    *,
+    swaps: int,
+    connections: int,
+    by_hand: bool = False,
+    workers: int = 1,
+) -> None:
+    """Swap versions in turn while `connections` clients predict; every answer must be whole and of one version.
+
+    Versions differ in threshold and in how many validation images the p-value and the review threshold come from.
+    `by_hand`, an administrator promotes over REST, and releases now and then; else the alias moves, as a run moves it.
+    """
+    projects.write(registry.project, threshold={"review_false_positive_rate": 0.2})
+    sizes = {0.1: 20, 0.2: 24, 0.3: 30}
+    thresholds = {
+        registry.register(threshold=value, n_reference=size, seed=size, champion=False): value
+        for value, size in sizes.items()
+    }
     turns = itertools.cycle(thresholds)
     registry.promote(next(turns))
-    server.start().until_version("1")
+    server.start(INSPECTLINE_WORKERS=str(workers)).until_version("1")
+    wait_until(lambda: serves_everywhere(server, "1"), 20, "the first version in all workers")
     stop = threading.Event()
-    answers: list[tuple[int, str, float]] = []
+    answers: list[tuple[int, dict[str, Any]]] = []
     failures: list[str] = []
 
     def client() -> None:
@@ -28,49 +50,108 @@ def swap_under_load(server: Server, registry: Registry, image: bytes, swaps: int
         while not stop.is_set():
             try:
                 answer = session.post(f"{server.address}/predict", files={"file": image}, timeout=30)
-                body = answer.json()
-                answers.append((answer.status_code, body["model_version"], body["threshold"]))
+                answers.append((answer.status_code, answer.json()))
             except Exception as error:
                 failures.append(f"{type(error).__name__}: {error}")
+
+    def choose(number: int, version: str) -> None:
+        if not by_hand:
+            registry.promote(version)
+            return
+        assert requests.post(f"{server.address}/models/{version}/promote", timeout=60).status_code == 200
+        if number % 3 == 2:
+            assert requests.post(f"{server.address}/models/release", timeout=60).status_code == 200
 
     threads = [threading.Thread(target=client) for _ in range(connections)]
     for thread in threads:
         thread.start()
     try:
-        for _ in range(swaps):
+        for number in range(swaps):
             version = next(turns)
-            registry.promote(version)
+            choose(number, version)
             server.until_version(version, 30)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert failures == []
-    assert {status for status, _, _ in answers} == {200}
-    assert all(thresholds[version] == threshold for _, version, threshold in answers)
-    assert {version for _, version, _ in answers} == set(thresholds)
-    print(f"{swaps} swaps, {connections} connections, {len(answers)} answers, no failed and no mixed one")
+    assert {status for status, _ in answers} == {200}
+    # One image: whatever depends on the version alone is the same in all its answers.
+    told = {
+        (one["model_version"], one["threshold"], one["review_threshold"], one["p_value"], one["verdict"])
+        for _, one in answers
+    }
+    assert len(told) == len(thresholds), told
+    assert len({review for _, _, review, _, _ in told}) == len(thresholds)
+    for version, threshold, _, p_value, _ in told:
+        assert thresholds[version] == threshold
+        assert p_value * (sizes[threshold] + 1) == pytest.approx(round(p_value * (sizes[threshold] + 1)))
+    how = f"{'by hand, ' if by_hand else ''}{workers} worker(s)"
+    print(f"{swaps} swaps, {how}, {connections} connections, {len(answers)} answers, no failed and no mixed one")
     recorded = until_rows(len(answers), 120)
     assert len(recorded) == len({row["request_id"] for row in recorded}) == len(answers)
     assert all(thresholds[row["model_version"]] == row["threshold"] for row in recorded)
 
 
+def serves_everywhere(server: Server, version: str) -> bool:
+    """Tell whether twelve connections in turn find `version`."""
+    return all(requests.get(f"{server.address}/status", timeout=10).json()["version"] == version for _ in range(12))
+
+
 def test_swaps_when_eight_clients_predict_then_none_fails_and_none_is_mixed(
-    server: Server, registry: Registry, good_file: bytes
+    server: Server, registry: Registry, projects: Projects, good_file: bytes
 ):
-    swap_under_load(server, registry, good_file, swaps=6, connections=8)
+    swap_under_load(server, registry, projects, good_file, swaps=5, connections=8)
+
+
+def test_swaps_when_chosen_by_hand_before_two_workers_then_none_fails_and_none_is_mixed(
+    server: Server, registry: Registry, projects: Projects, good_file: bytes
+):
+    swap_under_load(server, registry, projects, good_file, swaps=3, connections=8, by_hand=True, workers=2)
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize(("by_hand", "workers"), [(False, 1), (False, 2), (True, 2)])
 def test_swaps_when_a_hundred_under_32_clients_then_none_fails_and_none_is_mixed(
-    server: Server, registry: Registry, good_file: bytes
+    server: Server, registry: Registry, projects: Projects, good_file: bytes, by_hand: bool, workers: int
 ):
-    swap_under_load(server, registry, good_file, swaps=100, connections=32)
+    swap_under_load(server, registry, projects, good_file, swaps=100, connections=32, by_hand=by_hand, workers=workers)
+
+
+def test_swap_when_half_uploaded_version_is_completed_then_it_is_taken(
+    server: Server, registry: Registry, good_file: bytes, tmp_path: Path
+):
+    good = registry.register()
+    server.start().until_version(good)
+    aside = tmp_path / "model.onnx"
+    half = registry.register(threshold=0.2, spoil=lambda folder: (folder / "model.onnx").rename(aside))
+    wait_until(lambda: server.status()["refused"] is not None, 15, "refused version")
+    assert server.status()["refused"]["version"] == half
+    assert server.predict(good_file).json()["model_version"] == good
+    run = registry.client.get_model_version(registry.project, half).run_id
+    registry.client.log_artifact(run, str(aside), "model")
+    server.until_version(half, 40)
+    assert server.status()["refused"] is None
+    assert server.predict(good_file).json()["threshold"] == 0.2
+
+
+def of_a_later_onnx(folder: Path) -> None:
+    """Make the package whole and right, but for a runtime that is not there yet."""
+    card = read_card(folder).model_dump(exclude={"files", "onnx_sha256"})
+    graph = onnx.load(folder / "model.onnx")
+    graph.ir_version = 99
+    onnx.save(graph, folder / "model.onnx")
+    write_card(folder, **card)
 
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [("altered", "sha256"), ("half uploaded", "model.onnx"), ("another project's", "made for project")],
+    [
+        ("altered", "sha256"),
+        ("half uploaded", "model.onnx"),
+        ("another project's", "made for project"),
+        ("of a later ONNX", "IR version"),
+    ],
 )
 def test_swap_when_new_version_is_bad_then_old_one_stays_and_status_names_it(
     server: Server, registry: Registry, good_file: bytes, kind: str, why: str
@@ -80,9 +161,10 @@ def test_swap_when_new_version_is_bad_then_old_one_stays_and_status_names_it(
     spoils = {
         "altered": lambda folder: (folder / "model.onnx").write_bytes(b"half"),
         "half uploaded": lambda folder: (folder / "model.onnx").unlink(),
-        "another project's": lambda folder: None,
     }
-    if kind == "another project's":
+    if kind == "of a later ONNX":
+        bad = registry.register(champion=False, remake=of_a_later_onnx)
+    elif kind == "another project's":
         bad = registry.register(champion=False, card_project="somebody_else")
     else:
         bad = registry.register(champion=False, spoil=spoils[kind])
