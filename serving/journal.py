@@ -1,7 +1,8 @@
-"""The local journal: predictions are safe on disk before they are answered, whatever becomes of the process.
+"""The local journal: predictions are kept in it before they are answered, whatever becomes of the process.
 
-SQLite in WAL mode; what has queued while the last batch was synced forms the next one, so that many requests share one
-fsync. Several processes may use one journal.
+SQLite in WAL mode; what has queued while the last batch was written forms the next one. Several processes may use one
+journal. A process that is killed loses nothing that the operating system has taken; a machine that loses its power may
+lose what was answered in its last seconds and had not reached the database, unless every batch is `synced` to the disk.
 """
 
 import json
@@ -55,11 +56,15 @@ class Entry:
 
 
 class Journal:
-    """The journal in `folder`, of at most `max_bytes`; `start` it in the process that writes, after any fork."""
+    """The journal in `folder`, of at most `max_bytes`; `start` it in the process that writes, after any fork.
 
-    def __init__(self, folder: Path, max_bytes: int):
+    `synced`: an entry is kept once the disk has it, and not once the operating system has.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, synced: bool = False):
         self.path = folder / "predictions.db"
         self._max_pages = max(16, max_bytes // _PAGE)
+        self._synchronous = "FULL" if synced else "NORMAL"
         self._queue: queue.SimpleQueue[tuple[Entry, Future[None]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -82,7 +87,7 @@ class Journal:
             self._thread = None
 
     def append(self, entry: Entry) -> None:
-        """Return once the entry is safe on disk.
+        """Return once the entry is kept.
 
         Raises:
             JournalError: it is not, and will not be.
@@ -146,7 +151,7 @@ class Journal:
         connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute(f"PRAGMA max_page_count = {self._max_pages}")
         except BaseException:
             connection.close()

@@ -32,7 +32,7 @@ class Service:
         self.predictor = Predictor()
         self.decoding = DecodingRoom(config.decode_pixels, max(2, usable_cores()))
         self.several = ThreadPoolExecutor(_SEVERAL_AT_ONCE, "several")  # makes its threads when they are needed
-        self.journal = Journal(config.journal, config.journal_max_bytes)
+        self.journal = Journal(config.journal, config.journal_max_bytes, config.journal_synced)
         self.recorder = Recorder(self.journal)
         self.reloader = Reloader(self.predictor, config)
         self.waiting = Room(config.waiting)

@@ -28,6 +28,7 @@ class ServingSettings:
     max_request_bytes: int
     journal_max_bytes: int
     journal: Path
+    journal_synced: bool
     onnx_threads: int
     wait_seconds: float
     waiting: int
@@ -66,6 +67,9 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
     auth = env.get("INSPECTLINE_AUTH", "").strip().lower() or "accounts"
     if auth not in ("accounts", "none"):
         raise SettingsError(f"INSPECTLINE_AUTH is {auth!r}: give accounts, or none on a closed network")
+    sync = env.get("INSPECTLINE_JOURNAL_SYNC", "").strip().lower() or "off"
+    if sync not in ("on", "off"):
+        raise SettingsError(f"INSPECTLINE_JOURNAL_SYNC is {sync!r}: give on, or off")
     max_image = number("INSPECTLINE_MAX_IMAGE_MB", 32, 0.001, 1024)
     cores = usable_cores()
     threads = number("INSPECTLINE_THREADS", 32, 1, 10_000)
@@ -77,6 +81,7 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
         max_request_bytes=int(number("INSPECTLINE_MAX_REQUEST_MB", 2 * max_image, max_image, 4096) * (1 << 20)),
         journal_max_bytes=int(number("INSPECTLINE_JOURNAL_MAX_MB", 4096, 1, 1 << 20) * (1 << 20)),
         journal=Path(journal) if journal else settings(env).cache / "journal",
+        journal_synced=sync == "on",
         onnx_threads=int(number("INSPECTLINE_ONNX_THREADS", cores, 1, 256)),
         wait_seconds=number("INSPECTLINE_WAIT_SECONDS", 30, 0, 600),
         waiting=int(number("INSPECTLINE_WAITING", max(1, threads // 4), 0, 10_000)),

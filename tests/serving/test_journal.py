@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.errors import SettingsError
 from pipelines.storage import Storage
 from serving.journal import Entry, Journal, JournalError
 from serving.recorder import Recorder
+from serving.settings import serving_settings
 from tests.serving.conftest import rows
 
 
@@ -59,6 +61,18 @@ def test_append_when_many_threads_then_each_is_read_once_in_order(journal: Journ
     assert [one.id for one in read] == sorted(one.id for one in read)
     journal.remove(read[:100])
     assert journal.counts() == {"waiting": 60, "set_aside": 0}
+
+
+@pytest.mark.parametrize(("told", "level"), [({}, 1), ({"INSPECTLINE_JOURNAL_SYNC": "on"}, 2)])
+def test_journal_when_told_so_waits_for_the_disk_and_else_for_the_operating_system(tmp_path: Path, told, level):
+    config = serving_settings(told | {"INSPECTLINE_JOURNAL": str(tmp_path / "journal")})
+    journal = Journal(config.journal, config.journal_max_bytes, config.journal_synced)
+    journal.start()
+    journal.append(entry(1, "bucket"))
+    assert journal._connect().execute("PRAGMA synchronous").fetchone() == (level,)  # SQLite's NORMAL and FULL
+    journal.stop()
+    with pytest.raises(SettingsError, match="give on, or off"):
+        serving_settings({"INSPECTLINE_JOURNAL_SYNC": "sometimes"})
 
 
 def test_append_when_folder_cannot_be_made_then_told(tmp_path: Path):
