@@ -19,6 +19,11 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from hypothesis import settings as hypothesis_settings
+
+# How long an example takes says something about the machine and its other work, not about the code.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 # The suite never talks to a stack that happens to run on this machine.
 for _name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "MLFLOW_TRACKING_URI", "INSPECTLINE_PROJECTS"):

@@ -30,7 +30,7 @@ def test_image_when_good_has_an_empty_mask():
     assert not mask.any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(number=st.integers(0, 100_000), defect=st.sampled_from(DEFECTS))
 def test_defect_when_drawn_changes_the_cell_at_its_mask_and_hardly_elsewhere(number, defect):
     good, _ = draw(0, number)

@@ -66,7 +66,7 @@ def test_describe_when_image_is_large_then_takes_milliseconds():
     assert (time.process_time() - started) / 5 < 0.1  # 10 ms on an idle core
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays(np.uint8, st.tuples(st.integers(1, 90), st.integers(1, 90), st.just(3))))
 def test_describe_when_image_is_any_then_every_value_is_finite_and_in_range(pixels: np.ndarray):
     values = describe(pixels)

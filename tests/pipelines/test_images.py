@@ -172,7 +172,7 @@ def test_open_image_when_called_from_many_threads_then_gives_the_same():
         np.testing.assert_array_equal(pixels, alone[index % len(files)])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(EVERY_MODE)),
     cut=st.floats(0, 1),
@@ -191,7 +191,7 @@ def test_open_image_when_any_file_is_cut_or_altered_then_gives_pixels_or_bad_ima
     assert image.width * image.height <= 1_000_000
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"RIFF0000WEBP"]),
     rest=st.binary(max_size=400),

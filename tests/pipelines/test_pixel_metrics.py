@@ -67,7 +67,7 @@ def test_pixel_figures_on_small_maps_equal_the_slow_references(seed):
 
 
 @given(st.integers(0, 1000), st.sampled_from([1e-12, 1e-3, 1.0, 1e6]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_pixel_figures_when_the_error_changes_scale_stay_what_they_were(seed, scale):
     pairs = maps(seed, images=3)
     scaled = [((error.astype(np.float64) * scale).astype(np.float32), mask) for error, mask in pairs]

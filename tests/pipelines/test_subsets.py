@@ -33,7 +33,7 @@ def test_assign_when_sixty_good_images_come_then_each_side_is_usable(batch: int)
     assert counts["test"] >= 10
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     total=st.integers(16, 700),
     batch=st.integers(1, 150),
@@ -50,7 +50,7 @@ def test_assign_when_any_number_of_images_comes_then_meets_the_targets(total, ba
         assert counts["validation"] >= 99
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(total=st.integers(2, 900), batch=st.integers(1, 100))
 def test_assign_when_train_is_imported_then_validation_gets_its_share_and_never_more_than_half(total, batch):
     counts: Counter = Counter()
@@ -104,7 +104,7 @@ def test_assign_when_anomalies_come_then_good_images_stay_balanced():
     assert good["training"] == pytest.approx(30, abs=2)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.randoms())
 def test_assign_when_groups_differ_in_size_then_order_does_not_matter_and_sizes_balance(sizes, random):
     groups = [NewGroup(f"lot-{number}", size) for number, size in enumerate(sizes)]

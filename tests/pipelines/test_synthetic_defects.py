@@ -37,7 +37,7 @@ def test_with_defect_of_a_known_image_is_what_it_always_was():
 
 
 @given(st.integers(0, 10_000), st.integers(32, 160), st.integers(32, 160))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_with_defect_on_any_image_changes_a_visible_small_part_and_not_the_original(number, height, width):
     image = surface(number, height, width)
     kept = image.copy()

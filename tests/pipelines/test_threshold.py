@@ -127,7 +127,7 @@ def test_choose_when_least_cost_would_break_the_promise_serves_the_conformal_one
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["least_cost", "f1", "conformal"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_choose_whatever_the_policy_never_serves_below_the_conformal_threshold(seed, policy):
     rng = np.random.default_rng(seed)
     good, anomalies = rng.gamma(2, 1, rng.integers(1, 150)), rng.gamma(3, 1.5, rng.integers(0, 60))

@@ -35,7 +35,7 @@ def test_read_index_when_it_cannot_be_used_then_says_what_to_do(data: bytes, sai
     assert ": " in str(error.value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=300), st.text(max_size=300).map(lambda text: b"file,split\n" + text.encode())))
 def test_read_index_when_bytes_are_any_then_gives_rows_or_bad_index(data: bytes):
     try:
@@ -46,7 +46,7 @@ def test_read_index_when_bytes_are_any_then_gives_rows_or_bad_index(data: bytes)
         describe(path, [index], PROJECT)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=30))
 def test_read_time_when_text_is_any_then_gives_a_time_with_zone_or_value_error(text: str):
     try:

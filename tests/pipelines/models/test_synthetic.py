@@ -23,7 +23,7 @@ def test_add_defects_on_many_images_changes_about_half_and_a_small_part_of_each(
     assert 0.002 < (changed > 0.02).mean() < 0.2
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.sampled_from([32, 48, 96]), st.integers(0, 10_000))
 def test_add_defects_with_one_seed_draws_the_same_whatever_was_drawn_before(n, size, seed):
     clean = good_parts(n, size).astype(np.float32) / 255
@@ -48,7 +48,7 @@ def test_mask_bank_gives_shapes_of_many_extents_in_range(size):
     assert (areas > 0.2).mean() > 1.2 * covered.mean()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.sampled_from([32, 64, 128]), st.integers(1, 64), st.integers(0, 1000))
 def test_smooth_noise_stays_in_range_and_varies_slowly(size, cells, seed):
     noise = smooth_noise(size, cells, np.random.default_rng(seed))
