@@ -24,6 +24,7 @@ from serving.metrics import request_answered
 from serving.model_routes import model_routes
 from serving.predict import MOST_IMAGES, predicting
 from serving.predictions import predictions
+from serving.receiving import ByteRoom, bound
 from serving.refusals import RETRY_SECONDS, Refusal
 from serving.routes import routes
 from serving.sent_back import sent_back
@@ -68,6 +69,7 @@ def create_app(config: ServingSettings | None = None) -> Flask:
         _log.warning("INSPECTLINE_AUTH is none: whoever reaches this port may make every call, administration included")
     else:
         guard(app, lambda: service.accounts.identify(request.headers.get("Authorization"), request.remote_addr or ""))
+    bound(app, ByteRoom(service.config.receive_bytes), service.config.max_request_bytes)
     app.after_request(_end)
     app.register_error_handler(InspectlineError, _refused)
     app.register_error_handler(HTTPException, _http_error)

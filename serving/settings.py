@@ -15,9 +15,10 @@ class ServingSettings:
     """How serving polls, fetches, decodes and keeps its journal.
 
     Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use, `queue` how
-    many images may wait for their run, `decode_pixels` how many pixels may be in memory at a time. `auth` is
-    `accounts`, or `none` where the network itself is closed. Whoever asks for a run waits for it up to `wait_seconds`;
-    `waiting` may do so at a time, and `storing` may send back images: predictions keep the other threads.
+    many images may wait for their run, `receive_bytes` how large all request bodies together may be, `decode_pixels`
+    how many pixels may be in memory at a time. `auth` is `accounts`, or `none` where the network itself is closed.
+    Whoever asks for a run waits for it up to `wait_seconds`; `waiting` may do so at a time, and `storing` may send back
+    images: predictions keep the other threads.
     `proxies` is how many reverse proxies stand before serving and say whom they speak for; without a `secret_key` that
     signs tokens, one is made and kept.
     """
@@ -26,6 +27,7 @@ class ServingSettings:
     fetch_seconds: float
     max_bytes: int
     max_request_bytes: int
+    receive_bytes: int
     journal_max_bytes: int
     journal: Path
     journal_synced: bool
@@ -79,6 +81,7 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
         fetch_seconds=number("INSPECTLINE_FETCH_SECONDS", 15, 0.1, 600),
         max_bytes=int(max_image * (1 << 20)),
         max_request_bytes=int(number("INSPECTLINE_MAX_REQUEST_MB", 2 * max_image, max_image, 4096) * (1 << 20)),
+        receive_bytes=int(number("INSPECTLINE_RECEIVE_MB", 256, 0.1, 1 << 20) * (1 << 20)),
         journal_max_bytes=int(number("INSPECTLINE_JOURNAL_MAX_MB", 4096, 1, 1 << 20) * (1 << 20)),
         journal=Path(journal) if journal else settings(env).cache / "journal",
         journal_synced=sync == "on",

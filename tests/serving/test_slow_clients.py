@@ -112,6 +112,32 @@ def test_requests_when_sent_at_once_on_one_connection_then_each_is_answered(serv
     assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"503", b"200", b"503", b"200"]
 
 
+def test_large_bodies_when_there_is_no_more_room_then_503_and_small_ones_are_answered(
+    server: Server, registry: Registry, good_file: bytes
+):
+    version = registry.register()
+    server.start(INSPECTLINE_RECEIVE_MB="1").until_version(version)
+    host, port = server.address.removeprefix("http://").split(":")
+    large = good_file + b"\0" * (900_000 - len(good_file))
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(large)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as slow:
+        slow.sendall(head.encode() + large[:1000])
+        wait_until(lambda: server.predict(large).status_code == 503, 10, "no more room")
+        refused = server.predict(large)
+        assert (refused.headers["Retry-After"], "large images" in refused.json()["error"]) == ("5", True)
+        chunks = requests.post(
+            f"{server.address}/predict", data=iter([good_file]), headers={"Content-Type": "image/png"}, timeout=20
+        )
+        assert chunks.status_code == 503  # it does not tell its length
+        assert server.predict(good_file).status_code == 200
+        slow.sendall(large[1000:])
+        assert answer_on(slow)[0] in (200, 422)
+    assert server.predict(large).status_code in (200, 422)
+    with socket.create_connection((host, int(port)), timeout=20) as gone:
+        gone.sendall(head.encode() + large[:1000])
+    wait_until(lambda: server.predict(large).status_code != 503, 10, "room again after a client that went away")
+
+
 def test_connections_when_clients_never_close_them_then_others_are_answered_at_once(server: Server):
     server.start()
     host, port = server.address.removeprefix("http://").split(":")
