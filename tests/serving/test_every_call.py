@@ -45,7 +45,13 @@ def stand(server: Server, registry: Registry, projects: Projects, good_file: byt
         version
     )
     image = Storage(projects.bucket).put("camera/good.png", good_file)
-    addresses = [image, image.replace("good", "none"), "s3://other/x.png", "http://127.0.0.1/x.png", "https://127.0.0.1/x"]
+    addresses = [
+        image,
+        image.replace("good", "none"),
+        "s3://other/x.png",
+        "http://127.0.0.1/x.png",
+        "https://127.0.0.1/x",
+    ]
     files = [good_file, bad_file, good_file[: len(good_file) // 2]]
     sent = {"files": [data.hex() for data in files], "addresses": addresses}
     (server.log.parent / "sent.json").write_text(json.dumps(sent), encoding="utf-8")
