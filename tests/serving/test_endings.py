@@ -178,7 +178,7 @@ def test_sigterm_when_an_upload_and_many_images_are_under_way_then_both_are_fini
         batch = pool.submit(requests.post, f"{server.address}/predict", files=many, timeout=60)
         # An image of the batch is in the journal: it is under way, and the upload, sent before, has been taken, too.
         wal = cache / "journal" / "predictions.db-wal"
-        wait_until(lambda: wal.stat().st_size > 30_000, 30, "the batch begun")
+        wait_until(lambda: wal.exists() and wal.stat().st_size > 30_000, 30, "the batch begun")
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "Handling signal: term" in server.log.read_text(encoding="utf-8"), 10, "the end begun")
         for start in range(1000, len(slow), 8000):
