@@ -12,6 +12,7 @@ from keras import ops
 from pipelines.errors import BadPackage
 from pipelines.models.inspection import inspection_model, load_network
 from pipelines.models.network import CHANNELS, build_network
+from pipelines.models.scoring import EVIDENCE
 from pipelines.settings import REPOSITORY
 
 
@@ -39,7 +40,7 @@ def test_build_network_when_told_what_is_usual_counts_evidence_from_there():
     image = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
     plain = build_network("small", 32)
     raw = ops.convert_to_numpy(plain(image, training=False)[-1])
-    means, spreads = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0], [0.1, 0.2, 0.3, 0.4, 0.5, 2.0]
+    means, spreads = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0, -0.5], [0.1, 0.2, 0.3, 0.4, 0.5, 2.0, 1.5]
     counted = build_network("small", 32, usual=(means, spreads))
     counted.set_weights(plain.get_weights())
     found = ops.convert_to_numpy(counted(image, training=False)[-1])
@@ -54,7 +55,7 @@ def test_network_when_only_brightness_changes_sees_the_same_features():
 
 
 def test_load_network_when_saved_gives_the_same_in_safe_mode(tmp_path: Path):
-    network = build_network("small", 32, usual=([0.5] * 6, [0.1] * 6))
+    network = build_network("small", 32, usual=([0.5] * EVIDENCE, [0.1] * EVIDENCE))
     network.save(tmp_path / "model.keras")
     image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
     loaded = load_network(tmp_path / "model.keras")
