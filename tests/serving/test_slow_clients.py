@@ -119,9 +119,12 @@ def test_large_bodies_when_there_is_no_more_room_then_503_and_small_ones_are_ans
     server.start(INSPECTLINE_RECEIVE_MB="1").until_version(version)
     host, port = server.address.removeprefix("http://").split(":")
     large = good_file + b"\0" * (900_000 - len(good_file))
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(large)}\r\n\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(large)}\r\n"
+    head += "Expect: 100-continue\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=20) as slow:
-        slow.sendall(head.encode() + large[:1000])
+        slow.sendall(head.encode())
+        assert slow.recv(100).startswith(b"HTTP/1.1 100")  # the first in line, before any other asks for room
+        slow.sendall(large[:1000])
         wait_until(lambda: server.predict(large).status_code == 503, 10, "no more room")
         refused = server.predict(large)
         assert (refused.headers["Retry-After"], "large images" in refused.json()["error"]) == ("5", True)
