@@ -10,17 +10,9 @@ from pipelines.catalogue import requests as rows
 from pipelines.catalogue import transaction
 from pipelines.catalogue.schema import trainings
 from pipelines.training_progress import ProgressRow
+from tests.pipelines.outcomes import OUTCOME
 
-OUTCOME = {
-    "metrics": {
-        "reconstruction_error_validation": {"value": 0.03, "low": 0.02, "high": 0.04},
-        "reconstruction_error_anomaly": {"value": 0.5, "low": 0.4, "high": 0.6},
-    },
-    "threshold": 0.12,
-    "promoted": True,
-    "why": "better",
-    "version": "7",
-}
+BETTER = OUTCOME | {"why": "better"}
 SAMPLE = {"sha256": "a" * 64, "subset": "training"}
 
 
@@ -54,7 +46,7 @@ def test_job_from_pending_to_done(job: int):
     watch.begin("line", "retrain", "run 1")
     assert (found(job)["state"], found(job)["progress"]) == ("running", None)
     train()
-    watch.end_run("line", "retrain", "run 1", [], done=True, result=OUTCOME)
+    watch.end_run("line", "retrain", "run 1", [], done=True, result=BETTER)
     done = found(job)
     assert (done["state"], done["error"], done["run"]) == ("done", None, "run 1")
     assert done["finished_at"] >= done["started_at"] >= done["created_at"]

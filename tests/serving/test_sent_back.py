@@ -13,18 +13,10 @@ from pipelines.catalogue import connect
 from pipelines.catalogue import requests as rows
 from pipelines.catalogue.samples import labelled_samples
 from tests.conftest import Projects, wait_until
+from tests.pipelines.outcomes import OUTCOME
 from tests.serving.conftest import Registry, Relay, Server
 
 ASYNC = {"Prefer": "respond-async"}
-OUTCOME = {
-    "metrics": {
-        "reconstruction_error_validation": {"value": 0.03, "low": 0.02, "high": 0.04},
-        "reconstruction_error_anomaly": {"value": 0.5, "low": 0.4, "high": 0.6},
-    },
-    "threshold": 0.12,
-    "promoted": True,
-    "version": "7",
-}
 
 
 def post(server: Server, call: str, data: bytes, headers: dict[str, str] | None = None, **words: str) -> Any:
