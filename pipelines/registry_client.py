@@ -13,15 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
-
-import requests
 
 from pipelines.errors import BadPackage, RegistryError
 from pipelines.package import CARD, REQUIRED, WEIGHTS, Package, package_digest, read_card
 from pipelines.settings import settings
 from pipelines.storage import Storage
+
+if TYPE_CHECKING:
+    import requests
 
 CHAMPION = "champion"
 TIMEOUT = (5, 60)  # seconds to connect, seconds between bytes
@@ -215,6 +216,8 @@ def _download(source: str, name: str, folder: Path) -> None:
         bucket, _, prefix = source.removeprefix("s3://").partition("/")
         Storage(bucket).download(f"{prefix}/{name}", folder / name)
         return
+    import requests
+
     address = f"{source}/{quote(name)}"
     try:
         with requests.get(address, timeout=TIMEOUT, stream=True, **_proof(address)) as response:
@@ -240,6 +243,8 @@ def call(path: str, query: dict[str, Any], method: str = "GET") -> dict[str, Any
 
 
 def _ask(method: str, address: str, **sent: Any) -> dict[str, Any] | None:
+    import requests  # by the first call: what the cache remembers can serve without
+
     try:
         response = requests.request(method, address, timeout=TIMEOUT, **_proof(address), **sent)
     except requests.RequestException as error:
@@ -286,7 +291,7 @@ def _token() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _reason(response: requests.Response) -> str:
+def _reason(response: "requests.Response") -> str:
     with suppress(ValueError, AttributeError):
         return f": {response.json().get('message', '')}"[:300]
     return ""

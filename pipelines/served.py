@@ -15,11 +15,6 @@ from pipelines.storage import Storage
 _CHUNK = 500
 
 
-def image_key(project: str, sha256: str, extension: str, created_at: datetime) -> str:
-    """Return where a served image is kept: `<project>/served/<date>/<sha256>.<extension>`."""
-    return f"{project}/served/{created_at:%Y-%m-%d}/{sha256}.{extension}"
-
-
 def enter(rows: Sequence[Mapping[str, Any]]) -> None:
     """Enter predictions, each a row of the table; one whose `request_id` is there already stays as it is.
 

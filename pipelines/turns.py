@@ -13,9 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import text
-
-from pipelines.catalogue import connect, engine
 from pipelines.errors import CatalogueError
 
 PATIENCE = 120.0  # seconds; a turn takes a second or so
@@ -24,6 +21,10 @@ PATIENCE = 120.0  # seconds; a turn takes a second or so
 @contextmanager
 def registry_turn(project: str, patience: float = PATIENCE) -> Iterator[None]:
     """Hold the project's turn at the registry. Raises CatalogueError if it does not come within `patience` seconds."""
+    from sqlalchemy import text
+
+    from pipelines.catalogue import connect, engine
+
     if engine().dialect.name == "postgresql":
         with connect() as connection:
             connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": f"{patience:.0f}s"})

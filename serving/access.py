@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from flask import Flask, current_app, g, request
 
-from pipelines.catalogue.users import ADMINISTRATOR, USER
+from pipelines.roles import ADMINISTRATOR, USER
 from serving.refusals import Refusal
 
 _View = TypeVar("_View", bound=Callable[..., Any])

@@ -3,19 +3,24 @@
 Passwords are in requests alone: never in an answer, never in the log.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, current_app, request, url_for
 from flask.typing import ResponseReturnValue
 
 from pipelines import passwords
-from pipelines.catalogue import connect, transaction, users
-from pipelines.catalogue.users import ADMINISTRATOR, USER, User
 from pipelines.errors import AccountRefused, BadAccount
+from pipelines.roles import ADMINISTRATOR, USER
+from serving import catalogue
 from serving.access import account, administrators_only, open_to_all
 from serving.accounts import Accounts
 from serving.refusals import Refusal
 from serving.uploads import read_fields
+
+if TYPE_CHECKING:
+    from pipelines.catalogue.users import User
 
 account_routes = Blueprint("accounts", __name__)
 _FIELDS = ("role", "password", "disabled", "current_password")
@@ -43,8 +48,8 @@ def login() -> ResponseReturnValue:
 @administrators_only
 def list_users() -> ResponseReturnValue:
     """List the accounts."""
-    with connect() as connection:
-        return {"users": [_shown(user) for user in users.every(connection)]}
+    with catalogue.connect() as connection:
+        return {"users": [_shown(user) for user in catalogue.users.every(connection)]}
 
 
 @account_routes.post("/users")
@@ -57,8 +62,8 @@ def add_user() -> ResponseReturnValue:
     try:
         passwords.check_name(name)
         hashed = _accounts().hash(password)
-        with transaction() as connection:
-            made = users.add(connection, name, hashed, role)
+        with catalogue.transaction() as connection:
+            made = catalogue.users.add(connection, name, hashed, role)
     except (BadAccount, AccountRefused) as error:
         raise _refused(error) from error
     return _shown(made), 201, {"Location": url_for("accounts.change_user", name=made.name)}
@@ -68,7 +73,7 @@ def add_user() -> ResponseReturnValue:
 def change_user(name: str) -> ResponseReturnValue:
     """Change an account's role or password, or disable it; one's own password with `current_password`."""
     fields = read_fields(request, _FIELDS)
-    own = users.name_key(name) == users.name_key(account().name)
+    own = catalogue.users.name_key(name) == catalogue.users.name_key(account().name)
     if account().role != ADMINISTRATOR and (not own or not set(fields) <= {"password", "current_password"}):
         raise Refusal(403, "this is for administrators; others may change their own password")
     if not set(fields) - {"current_password"}:
@@ -87,8 +92,8 @@ def change_user(name: str) -> ResponseReturnValue:
 def remove_user(name: str) -> ResponseReturnValue:
     """Delete an account."""
     try:
-        with transaction() as connection:
-            user = users.remove(connection, name)
+        with catalogue.transaction() as connection:
+            user = catalogue.users.remove(connection, name)
     except AccountRefused as error:
         raise _refused(error) from error
     if user is None:
@@ -114,8 +119,8 @@ def _change(name: str, fields: dict[str, Any]) -> User:
     if "disabled" in fields and not isinstance(disabled, bool):
         raise Refusal(400, "disabled is neither true nor false")
     hashed = _accounts().hash(_text(fields, "password")) if "password" in fields else None
-    with transaction() as connection:
-        changed = users.change(connection, name, role=role, password_hash=hashed, disabled=disabled)
+    with catalogue.transaction() as connection:
+        changed = catalogue.users.change(connection, name, role=role, password_hash=hashed, disabled=disabled)
     if changed is None:
         raise _missing(name)
     _accounts().forget(changed.id)

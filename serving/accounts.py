@@ -4,6 +4,8 @@ What was verified is remembered for a minute under a keyed hash, so that argon2 
 longer while the database is away, so that predictions go on. One argon2 runs at a time: each takes 64 MiB.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hmac
@@ -17,19 +19,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import TypeVar
-
-from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from typing import TYPE_CHECKING, TypeVar
 
 from pipelines import passwords
-from pipelines.catalogue import connect, transaction, users
-from pipelines.catalogue.users import User
 from pipelines.errors import CatalogueError
+from serving import catalogue
 from serving.access import Account
 from serving.logins import LoginLimits
 from serving.refusals import Refusal, unavailable
 from serving.tokens import Claim, Tokens
+
+if TYPE_CHECKING:
+    from pipelines.catalogue.users import User
 
 _log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
@@ -103,11 +104,11 @@ class Accounts:
             Refusal: 401 for a wrong one, 429 after too many, 503 when too many wait for their turn.
             CatalogueError: the database is away.
         """
-        compared = users.name_key(name)
+        compared = catalogue.users.name_key(name)
         wait = self._limits.wait_seconds(compared, remote)
         if wait > 0:
             raise Refusal(429, "too many wrong passwords: wait, and try again", max(1, math.ceil(wait)))
-        user = self._read(lambda connection: users.find(connection, name))
+        user = self._read(lambda connection: catalogue.users.find(connection, name))
         if not self._turn.acquire(timeout=_TURN_SECONDS):
             raise unavailable("too many log in at once; try again")
         try:
@@ -146,13 +147,13 @@ class Accounts:
     def _by_token(self, token: str, key: bytes) -> User:
         claim = self.tokens.read(token)
         if claim is not None:
-            user = self._read(lambda connection: users.by_id(connection, claim.user_id))
+            user = self._read(lambda connection: catalogue.users.by_id(connection, claim.user_id))
             if user and not user.disabled and hmac.compare_digest(user.stamp, claim.stamp):
                 self._remember(key, _Remembered(user, time.monotonic(), claim))
                 return user
         raise denied("the token is not valid, or no longer: POST /login gives a new one")
 
-    def _read(self, query: Callable[[Connection], _Value]) -> _Value:
+    def _read(self, query: Callable[[catalogue.Connection], _Value]) -> _Value:
         """Ask the database, not longer than a few seconds, and not again just after it was away.
 
         Raises:
@@ -160,7 +161,7 @@ class Accounts:
         """
 
         def ask() -> _Value:
-            with connect() as connection:
+            with catalogue.connect() as connection:
                 return query(connection)
 
         if time.monotonic() < self._away_until:
@@ -168,7 +169,7 @@ class Accounts:
         asked = self._readers.submit(ask)
         try:
             return asked.result(_DATABASE_SECONDS)
-        except (CatalogueError, SQLAlchemyError, FutureTimeout) as error:
+        except (CatalogueError, catalogue.SQLAlchemyError, FutureTimeout) as error:
             asked.cancel()
             self._away_until = time.monotonic() + _AWAY_SECONDS
             _log.warning("accounts cannot be read", extra={"why": str(error) or type(error).__name__})
@@ -177,8 +178,8 @@ class Accounts:
     def _rehash(self, user: User, password: str) -> None:
         try:
             made = self.hash(password)
-            with transaction() as connection:
-                users.rehash(connection, user, made)
+            with catalogue.transaction() as connection:
+                catalogue.users.rehash(connection, user, made)
         except Exception as error:  # the old hash is as good as it was
             _log.warning("a password keeps its old hash", extra={"account": user.name, "why": str(error)})
 

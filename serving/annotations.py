@@ -1,5 +1,7 @@
 """`POST /annotations`: somebody says what an image that was judged really shows."""
 
+from __future__ import annotations
+
 import re
 import time
 from typing import Any
@@ -7,10 +9,9 @@ from typing import Any
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from pipelines.annotate import ImageGone, NoSuchPrediction, annotate, sha256_of
 from pipelines.errors import BadImage
-from pipelines.ingest.posted import BadName, Posted
 from pipelines.project import Project
+from serving import catalogue
 from serving.access import account
 from serving.refusals import Refusal, unavailable
 from serving.routes import rules_of, service, state_of
@@ -31,21 +32,21 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
     sent = read_body(request, images=0, words=_WORDS, files=("mask",))
     label = _label(sent)
     name, value = _named(sent)
-    said = Posted(b"", label, sent.words.get("type"), group=sent.words.get("group"), author=account().name)
+    said = catalogue.Posted(b"", label, sent.words.get("type"), group=sent.words.get("group"), author=account().name)
     with service().storing.place() as free:
         if not free:
             raise unavailable("many images are being stored at the moment; try again")
         try:
             told = _entered(rules, name, value, said, sent.files.get("mask"))
-        except NoSuchPrediction as error:
+        except catalogue.NoSuchPrediction as error:
             if service().journal.holds(rules.name, name, value):
                 raise unavailable("the prediction is on its way to the database; try again") from error
             raise Refusal(404, str(error)) from error
-        except ImageGone as error:
+        except catalogue.ImageGone as error:
             raise Refusal(410, str(error)) from error
         except BadImage as error:
             raise Refusal(422, str(error)) from error
-        except BadName as error:
+        except catalogue.BadName as error:
             raise Refusal(400, str(error)) from error
     body = {
         "annotation": told["annotation"],
@@ -62,7 +63,7 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
     return body, 201 if told["added"] else 200
 
 
-def _entered(rules: Project, name: str, value: str, said: Posted, mask: bytes | None) -> dict[str, Any]:
+def _entered(rules: Project, name: str, value: str, said: catalogue.Posted, mask: bytes | None) -> dict[str, Any]:
     """Enter the annotation; of an image that was judged just now, once its prediction is in the database.
 
     Raises:
@@ -70,11 +71,13 @@ def _entered(rules: Project, name: str, value: str, said: Posted, mask: bytes | 
     """
 
     def enter() -> dict[str, Any]:
-        return annotate(rules, value if name == "sha256" else sha256_of(rules.name, value), said, mask)
+        return catalogue.annotate(
+            rules, value if name == "sha256" else catalogue.sha256_of(rules.name, value), said, mask
+        )
 
     try:
         return enter()
-    except NoSuchPrediction:
+    except catalogue.NoSuchPrediction:
         end = time.monotonic() + _ARRIVES_SECONDS
         service().recorder.nudge()
         while service().journal.holds(rules.name, name, value) and time.monotonic() < end:

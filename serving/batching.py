@@ -19,6 +19,10 @@ class Full(Exception):
     """As many wait already as may."""
 
 
+class Late(Exception):
+    """The item's time was up before its run was over; what becomes of it nobody is told."""
+
+
 class _Turn(Generic[Item, Result]):
     """One item in the queue, and the thread that waits for it: until it is done, or has to run the next batch."""
 
@@ -52,11 +56,12 @@ class Batches(Generic[Item, Result]):
         self._waiting: deque[_Turn[Item, Result]] = deque()
         self._running = False
 
-    def result(self, item: Item) -> Result:
-        """Return what `run` gives for `item`, whatever is beside it.
+    def result(self, item: Item, seconds: float | None = None) -> Result:
+        """Return what `run` gives for `item`, whatever is beside it, waiting for others at most `seconds`.
 
         Raises:
             Full: `room` items wait already.
+            Late: the runs of others, or the one it shared with them, took longer.
             Exception: what `run` raises for this item alone.
         """
         turn: _Turn[Item, Result] = _Turn(item)
@@ -66,13 +71,23 @@ class Batches(Generic[Item, Result]):
             self._waiting.append(turn)
             leads, self._running = not self._running, True
         if not leads:
-            turn.woken.acquire()
+            if not turn.woken.acquire(timeout=-1 if seconds is None else seconds):
+                self._leave(turn)
             leads = turn.leads
         if leads:
             self._lead()
         if turn.error is not None:
             raise turn.error
         return turn.result  # type: ignore[return-value]  # set, since there was no error
+
+    def _leave(self, turn: _Turn[Item, Result]) -> None:
+        """Have no further run wait for a turn; unless it has come to lead by now, raise `Late`."""
+        with self._lock:
+            if turn.leads:
+                return
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+        raise Late
 
     def _lead(self) -> None:
         """Run the batch that waits now, whose first turn is the caller's, and hand on."""
@@ -84,9 +99,9 @@ class Batches(Generic[Item, Result]):
             with self._lock:
                 following = self._waiting[0] if self._waiting else None
                 self._running = following is not None
-            if following is not None:
-                following.leads = True
-                following.woken.release()
+                if following is not None:
+                    following.leads = True
+                    following.woken.release()
             for turn in batch[1:]:
                 turn.woken.release()
 

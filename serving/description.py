@@ -14,7 +14,7 @@ import yaml
 from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
-from pipelines.catalogue.users import ADMINISTRATOR
+from pipelines.roles import ADMINISTRATOR
 from serving.access import needed_role, open_to_all
 from serving.refusals import Refusal
 from serving.routes import service

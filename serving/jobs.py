@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, url_for
 from flask.typing import ResponseReturnValue
 
-from pipelines.jobs import find_job
+from serving import catalogue
 from serving.refusals import Refusal
 from serving.routes import state_of
 
@@ -18,7 +18,7 @@ def show(job: str, project: str | None = None) -> ResponseReturnValue:
     """Tell the state, the progress and the result of a retraining or an evaluation."""
     name = state_of(project).name
     number = int(job) if job.isascii() and job.isdigit() and len(job) < 20 else 0
-    found = find_job(name, number)
+    found = catalogue.find_job(name, number)
     if found is None:
         raise Refusal(404, f"project {name} has no job {job[:64]!r}; POST /retrain and POST /anomaly answer with one")
     return found

@@ -1,24 +1,24 @@
 """The local journal: predictions are kept in it before they are answered, whatever becomes of the process.
 
-SQLite in WAL mode; what has queued while the last batch was written forms the next one. Several processes may use one
-journal. A process that is killed loses nothing that the operating system has taken; a machine that loses its power may
-lose what was answered in its last seconds and had not reached the database, unless every batch is `synced` to the disk.
+SQLite in WAL mode; what has queued while the last batch was written forms the next one (`serving.batching`). Several
+processes may use one journal. A process that is killed loses nothing that the operating system has taken; a machine
+that loses its power may lose what was answered in its last seconds and had not reached the database, unless every batch
+is `synced` to the disk.
 """
 
 import json
-import queue
 import sqlite3
-import threading
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import InspectlineError
+from serving.batching import Batches, Late
 
 _BATCH = 64
+_ROOM = 1 << 16  # more than ever wait: each is a request under way
 _WAIT_SECONDS = 15.0
 _PAGE = 4096
 _READ_BYTES = 16 << 20  # of images, in memory at a time
@@ -65,26 +65,22 @@ class Journal:
         self.path = folder / "predictions.db"
         self._max_pages = max(16, max_bytes // _PAGE)
         self._synchronous = "FULL" if synced else "NORMAL"
-        self._queue: queue.SimpleQueue[tuple[Entry, Future[None]] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._batches: Batches[Entry | None, Exception | None] = Batches(self._write, most=_BATCH, room=_ROOM)
+        self._connection: sqlite3.Connection | None = None
 
     def start(self) -> None:
-        """Make the folder if need be, and begin to write; a disk that is full now may have room later."""
+        """Make the folder and the file if need be; a disk that is full now may have room later."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(f"{self.path}: cannot be opened ({error}); check INSPECTLINE_JOURNAL") from error
         with suppress(sqlite3.Error):
             self._opened().close()
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
 
     def stop(self) -> None:
-        """Write what has been handed in, and end."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(_WAIT_SECONDS)
-            self._thread = None
+        """Write what has been handed in, and close the file."""
+        with suppress(Late):
+            self._batches.result(None, _WAIT_SECONDS)
 
     def append(self, entry: Entry) -> None:
         """Return once the entry is kept.
@@ -92,16 +88,15 @@ class Journal:
         Raises:
             JournalError: it is not, and will not be.
         """
-        done: Future[None] = Future()
-        self._queue.put((entry, done))
         try:
-            done.result(_WAIT_SECONDS)
-        except (sqlite3.Error, FutureTimeout) as error:
-            # One that timed out may yet be written: then it is kept though nobody was told, which harms nothing.
-            reason = str(error) or f"no answer from the disk within {_WAIT_SECONDS:g} s"
-            raise JournalError(
-                f"the journal {self.path} takes no prediction: {reason}; make room on its disk"
-            ) from error
+            problem = self._batches.result(entry, _WAIT_SECONDS)
+        except Late as error:
+            # It may yet be written: then it is kept though nobody was told, which harms nothing.
+            raise self._refused(f"no answer from the disk within {_WAIT_SECONDS:g} s") from error
+        if isinstance(problem, sqlite3.Error):
+            raise self._refused(str(problem)) from problem
+        if problem is not None:
+            raise problem
 
     def read(self, limit: int, skipping: set[str]) -> list[Entry]:
         """Return the oldest entries, but none of the projects in `skipping` nor any that was set aside."""
@@ -148,7 +143,7 @@ class Journal:
         return {"waiting": int(waiting), "set_aside": int(aside)}
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -164,27 +159,26 @@ class Journal:
             connection.executemany(statement, parameters)
             connection.execute("COMMIT")
 
-    def _write(self) -> None:
-        connection: sqlite3.Connection | None = None
-        ended = False
-        while not ended:
-            batch = [self._queue.get()]
-            while len(batch) < _BATCH and not self._queue.empty():
-                batch.append(self._queue.get())
-            ended = None in batch
-            handed = [item for item in batch if item is not None]
-            try:
-                if handed:
-                    connection = connection or self._opened()
-                    self._commit(connection, [entry for entry, _ in handed])
-            except Exception as error:  # every one that waits must be told
-                for _, done in handed:
-                    done.set_exception(error)
-            else:
-                for _, done in handed:
-                    done.set_result(None)
-        if connection is not None:
-            connection.close()
+    def _refused(self, reason: str) -> JournalError:
+        return JournalError(f"the journal {self.path} takes no prediction: {reason}; make room on its disk")
+
+    def _write(self, handed: Sequence[Entry | None]) -> list[Exception | None]:
+        """Commit one batch, and return for each entry why it is not kept; all share one fate. None closes the file.
+
+        Of those that call this, each in its own thread, one at a time writes.
+        """
+        entries = [entry for entry in handed if entry is not None]
+        problem = None
+        try:
+            if entries:
+                self._connection = self._connection or self._opened()
+                self._commit(self._connection, entries)
+        except Exception as error:  # every one that waits must be told
+            problem = error
+        if len(entries) < len(handed) and self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        return [problem] * len(handed)
 
     def _opened(self) -> sqlite3.Connection:
         """Return a connection to a file that has its table."""

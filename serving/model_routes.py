@@ -5,13 +5,11 @@ from typing import Any
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from sqlalchemy import select
 
-from pipelines.catalogue import connect
-from pipelines.catalogue.schema import trainings
 from pipelines.errors import BadPackage, CatalogueError, NoSuchVersion, RegistryError
 from pipelines.registry_client import RegisteredVersion, aliases, fetch, missing_files, versions
 from pipelines.registry_hold import CHOSEN_BY, Hold, held, hold, release, version_of
+from serving import catalogue
 from serving.access import account, administrators_only
 from serving.predictor import ProjectState, load
 from serving.refusals import Refusal
@@ -112,11 +110,12 @@ def _shown(version: RegisteredVersion, state: ProjectState, kept: Hold | None) -
 
 def _figures(project: str, numbers: list[str]) -> dict[str, dict[str, Any]] | None:
     """Return what the evaluation found of each version; None while the catalogue is away."""
-    wanted = select(trainings.c.model_version, trainings.c.result).where(
+    trainings = catalogue.trainings
+    wanted = catalogue.select(trainings.c.model_version, trainings.c.result).where(
         trainings.c.project == project, trainings.c.state == "completed", trainings.c.model_version.in_(numbers)
     )
     try:
-        with connect() as connection:
+        with catalogue.connect() as connection:
             rows = connection.execute(wanted).all()
     except CatalogueError:
         return None

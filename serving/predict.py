@@ -22,7 +22,7 @@ from pipelines.errors import BadImage, InspectlineError
 from pipelines.images import CONTENT_TYPES, decode, identify
 from pipelines.project import Project
 from pipelines.score import prepare_image
-from pipelines.served import image_key
+from pipelines.storage import image_key
 from serving import heatmap
 from serving.batching import Full
 from serving.journal import Entry, JournalError

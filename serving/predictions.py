@@ -1,5 +1,7 @@
 """`GET /predictions`: what was judged, when, and how; the newest first, page by page."""
 
+from __future__ import annotations
+
 import base64
 import binascii
 import json
@@ -8,8 +10,7 @@ from datetime import datetime
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from pipelines.ingest.index import read_time
-from pipelines.past_predictions import VERDICTS, Place, Wanted, read_page
+from serving import catalogue
 from serving.refusals import Refusal
 from serving.routes import rules_of, state_of
 from serving.uploads import read_query
@@ -29,15 +30,15 @@ def past(project: str | None = None) -> ResponseReturnValue:
     rules = rules_of(state_of(project))
     asked = read_query(request, PARAMETERS)
     truth = asked.get("is_anomaly")
-    wanted = Wanted(
+    wanted = catalogue.Wanted(
         since=_moment("since", asked, rules.timezone),
         until=_moment("until", asked, rules.timezone),
-        verdict=_one_of("verdict", asked.get("verdict"), VERDICTS),
+        verdict=_one_of("verdict", asked.get("verdict"), catalogue.VERDICTS),
         is_anomaly=_TRUTHS[_one_of("is_anomaly", truth, tuple(_TRUTHS)) or ""] if truth else None,
         version=asked.get("version"),
     )
     after = _place(asked["cursor"]) if "cursor" in asked else None
-    rows, place = read_page(rules.name, wanted, _limit(asked.get("limit")), after)
+    rows, place = catalogue.read_page(rules.name, wanted, _limit(asked.get("limit")), after)
     return {"predictions": rows, "next": _cursor(place) if place else None}
 
 
@@ -46,7 +47,7 @@ def _moment(name: str, asked: dict[str, str], timezone: str) -> datetime | None:
         return None
     try:
         # A plus sign that was not percent-encoded arrives as a blank.
-        return read_time(asked[name].replace(" ", "+") if "T" in asked[name] else asked[name], timezone)
+        return catalogue.read_time(asked[name].replace(" ", "+") if "T" in asked[name] else asked[name], timezone)
     except ValueError:
         example = "2026-05-01T13:30:00+02:00 (its + written as %2B)"
         raise Refusal(400, f"{name} is {asked[name][:64]!r}: give an ISO 8601 time, such as {example}") from None
@@ -67,12 +68,12 @@ def _limit(text: str | None) -> int:
     return number
 
 
-def _cursor(place: Place) -> str:
+def _cursor(place: catalogue.Place) -> str:
     moment, number = place
     return base64.urlsafe_b64encode(json.dumps([moment.isoformat(), number]).encode()).decode().rstrip("=")
 
 
-def _place(cursor: str) -> Place:
+def _place(cursor: str) -> catalogue.Place:
     try:
         moment, number = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         place = (datetime.fromisoformat(moment), int(number))

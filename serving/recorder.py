@@ -12,11 +12,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.exc import DataError, IntegrityError
-
 from pipelines.errors import CatalogueError, StorageError
-from pipelines.served import enter
 from pipelines.storage import Storage
+from serving import catalogue
 from serving.charge import Charge
 from serving.journal import Entry, Journal
 
@@ -113,9 +111,12 @@ class Recorder:
     def _enter(self, entries: list[Entry]) -> list[Entry]:
         """Enter the rows, and return the entries that are done with."""
         try:
-            enter([row(entry) for entry in entries])
+            catalogue.enter([row(entry) for entry in entries])
             return entries
-        except (DataError, IntegrityError) as error:  # the database objects to a row: it must hold up no other
+        except (
+            catalogue.DataError,
+            catalogue.IntegrityError,
+        ) as error:  # the database objects to a row: it must hold up no other
             if len(entries) == 1:
                 _log.exception("the catalogue refuses a prediction", extra={"project": entries[0].project})
                 self._journal.set_aside(entries[0], f"{type(error).__name__}: {error}"[:1000])

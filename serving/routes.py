@@ -8,10 +8,9 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app
 from flask.typing import ResponseReturnValue
-from sqlalchemy import text
 
-from pipelines.catalogue import connect
 from pipelines.project import Project
+from serving import catalogue
 from serving.access import open_to_all
 from serving.journal import JournalError
 from serving.metrics import exposition
@@ -93,8 +92,8 @@ def metrics() -> ResponseReturnValue:
 
 
 def _ask_catalogue() -> None:
-    with connect() as connection:
-        connection.execute(text("SELECT 1"))
+    with catalogue.connect() as connection:
+        connection.execute(catalogue.text("SELECT 1"))
 
 
 def _journal(held: Service) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from pipelines.errors import BadImage, CatalogueError
-from pipelines.ingest.posted import BadName, Posted, take_in
-from pipelines.jobs import answer, find_job
+from serving import catalogue
 from serving.access import account
 from serving.jobs import address
 from serving.refusals import Refusal, unavailable
@@ -43,7 +42,7 @@ def _take(project: str | None, kind: str, label: str) -> ResponseReturnValue:
     sent = read_body(request, words=("group",) if label == "good" else ("type", "group"))
     image = sent.images[0]
     data, _ = image.load(held.fetcher, rules.bucket)
-    posted = Posted(
+    posted = catalogue.Posted(
         data,
         label,
         type=sent.words.get("type"),
@@ -56,10 +55,10 @@ def _take(project: str | None, kind: str, label: str) -> ResponseReturnValue:
         if not free:
             raise unavailable("many images are being stored at the moment; try again")
         try:
-            job, sample = take_in(rules, posted, kind)
+            job, sample = catalogue.take_in(rules, posted, kind)
         except BadImage as error:
             raise Refusal(422, str(error)) from error
-        except BadName as error:
+        except catalogue.BadName as error:
             raise Refusal(400, str(error)) from error
     seconds, kept_to = patience(request, held.config.wait_seconds)
     wait_for(rules.name, job, seconds, held.waiting, held.ending)
@@ -68,13 +67,13 @@ def _take(project: str | None, kind: str, label: str) -> ResponseReturnValue:
     told = {"job": job, "state": found["state"], "subset": sample["subset"], "sample": sample}
     if found["state"] in ("pending", "running"):
         return told | {"progress": found["progress"]}, 202, headers | {"Location": address(job, project)}
-    return answer({}) | (found["result"] or {}) | told | {"error": found["error"]}, 200, headers
+    return catalogue.answer({}) | (found["result"] or {}) | told | {"error": found["error"]}, 200, headers
 
 
 def _look_up(project: str, job: int) -> dict[str, Any]:
     """Return the job; one that was just entered, if the catalogue has gone away since."""
     try:
-        found = find_job(project, job)
+        found = catalogue.find_job(project, job)
     except CatalogueError:
         found = None
     return found or {"state": "pending", "progress": None, "result": None, "error": None}

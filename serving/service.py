@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from pipelines.settings import settings
+from serving import catalogue
 from serving.accounts import Accounts
 from serving.decoding import DecodingRoom
 from serving.fetch import Fetcher
@@ -19,6 +20,7 @@ from serving.settings import ServingSettings, usable_cores
 from serving.tokens import Tokens, signing_key
 from serving.waiting import Room
 
+_LATER_SECONDS = 0.5  # the first answers are not to wait for what they do not need
 _SEVERAL_AT_ONCE = 8  # images of requests that hold several
 
 
@@ -43,6 +45,8 @@ class Service:
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._process: int | None = None
+        self._later = threading.Timer(_LATER_SECONDS, catalogue.load)
+        self._later.daemon = True
 
     def start(self) -> None:
         """Start the threads, once, in the process that answers: neither threads nor sessions survive a fork."""
@@ -55,12 +59,14 @@ class Service:
             self.journal.start()
             self.recorder.start()
             self.reloader.start()
+            self._later.start()
 
     def stop(self) -> None:
         """Stop the threads; what was answered is safe already."""
         self.ending.set()
         with self._lock:
             if self._process == os.getpid():
+                self._later.cancel()
                 self.reloader.stop()
                 self.journal.stop()
                 self.recorder.stop()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from flask import Request
 
 from pipelines.errors import CatalogueError
-from pipelines.jobs import is_ended
+from serving import catalogue
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
@@ -55,7 +55,7 @@ def wait_for(project: str, job: int, seconds: float, room: Room, ending: threadi
     with room.place() as seated:
         while seated and not ending.wait(max(0.0, min(pause, end - time.monotonic()))):
             try:
-                if is_ended(project, job) or time.monotonic() >= end:
+                if catalogue.is_ended(project, job) or time.monotonic() >= end:
                     return
             except CatalogueError:  # what was asked for is safe; the client asks for the job later
                 return

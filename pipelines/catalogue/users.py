@@ -15,9 +15,8 @@ from pipelines.catalogue.database import lock_project
 from pipelines.catalogue.schema import now, users
 from pipelines.errors import AccountRefused, BadAccount
 from pipelines.passwords import check_name
+from pipelines.roles import ADMINISTRATOR, ROLES, USER
 
-USER, ADMINISTRATOR = "user", "administrator"
-ROLES = (USER, ADMINISTRATOR)
 FIRST = "admin"
 _LOCK = "users/"  # no project can be called so
 

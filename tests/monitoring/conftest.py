@@ -21,7 +21,7 @@ from pipelines.descriptors import DESCRIPTORS, describe
 from pipelines.graph import ScoringGraph
 from pipelines.package import GRAPH, Package, package_digest, read_card, write_card, write_reference
 from pipelines.score import score
-from pipelines.storage import Storage
+from pipelines.storage import Storage, image_key
 from tests.conftest import Projects
 from tests.pipelines.packages import make_package
 
@@ -117,7 +117,7 @@ class Line:
             stream = io.BytesIO()
             Image.fromarray(image).save(stream, "PNG")
             digest = hashlib.sha256(stream.getvalue()).hexdigest()
-            key = served.image_key(self.name, digest, "png", moment)
+            key = image_key(self.name, digest, "png", moment)
             Storage(self.bucket).put(key, stream.getvalue(), "image/png")
             rows.append(
                 {

@@ -8,8 +8,8 @@ import pytest
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import now, predictions
 from pipelines.errors import StorageError
-from pipelines.served import enter, image_key, purge_expired
-from pipelines.storage import Storage
+from pipelines.served import enter, purge_expired
+from pipelines.storage import Storage, image_key
 from tests.conftest import Projects
 
 

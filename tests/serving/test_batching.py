@@ -1,6 +1,7 @@
 """Shared runs: what queued meanwhile goes together, one bad item fails alone, a full queue says so."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from pipelines.package import Package
 from pipelines.registry_client import RegisteredVersion
 from pipelines.score import prepare_image, score
-from serving.batching import Batches, Full
+from serving.batching import Batches, Full, Late
 from serving.decoding import DecodingRoom
 from serving.predictor import load
 from tests.conftest import wait_until
@@ -112,3 +113,38 @@ def test_decoding_when_images_are_large_then_one_after_the_other_and_small_ones_
         list(pool.map(decode, [12, 9, 3, 9, 12, 2, 2, 2, 2, 9, 1, 1, 1, 1, 1]))
     assert all(sum(together) <= 10 or len(together) == 1 for together in most)
     assert max(len(together) for together in most) > 1
+
+
+def test_result_when_its_time_is_over_then_it_leaves_and_nobody_behind_it_is_held_up():
+    gate = Gate()
+    batches = Batches(gate, most=1, room=64)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(batches.result, 1)
+        assert gate.begun.wait(10)
+        late = pool.submit(batches.result, 2, 0.05)
+        with pytest.raises(Late):
+            late.result(10)
+        patient = pool.submit(batches.result, 3, 10.0)
+        gate.opened.set()
+        assert (first.result(10), patient.result(10)) == (2, 6)
+    assert gate.batches == [[1], [3]]
+
+
+def test_result_when_time_runs_out_as_turns_are_handed_on_then_every_item_ends():
+    def slow(items: list[int]) -> list[int]:
+        time.sleep(0.0005)
+        return items
+
+    batches = Batches(slow, most=2, room=1000)
+
+    def ask(item: int) -> bool:
+        try:
+            return batches.result(item, 0.001) == item
+        except Late:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        ended = list(pool.map(ask, range(2000)))
+    assert any(ended)
+    assert not all(ended)
+    assert batches.result(1) == 1

@@ -1,0 +1,55 @@
+"""What serving asks of the catalogue, imported with the first use of it or in the background, whichever comes first.
+
+SQLAlchemy takes a third of the time that all of serving's imports take, and neither readiness nor the answer of a
+remembered model waits for it. Use it by attribute: `catalogue.find_job(…)`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, select, text
+    from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+    from pipelines.annotate import ImageGone, NoSuchPrediction, annotate, sha256_of
+    from pipelines.catalogue import connect, transaction, users
+    from pipelines.catalogue.schema import trainings
+    from pipelines.ingest.index import read_time
+    from pipelines.ingest.posted import BadName, Posted, take_in
+    from pipelines.jobs import answer, find_job, is_ended
+    from pipelines.past_predictions import VERDICTS, Place, Wanted, read_page
+    from pipelines.served import enter
+
+_HOMES = {
+    "sqlalchemy": ("Connection", "select", "text"),
+    "sqlalchemy.exc": ("DataError", "IntegrityError", "SQLAlchemyError"),
+    "pipelines.annotate": ("ImageGone", "NoSuchPrediction", "annotate", "sha256_of"),
+    "pipelines.catalogue": ("connect", "transaction", "users"),
+    "pipelines.catalogue.schema": ("trainings",),
+    "pipelines.ingest.index": ("read_time",),
+    "pipelines.ingest.posted": ("BadName", "Posted", "take_in"),
+    "pipelines.jobs": ("answer", "find_job", "is_ended"),
+    "pipelines.past_predictions": ("VERDICTS", "Place", "Wanted", "read_page"),
+    "pipelines.served": ("enter",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = [
+    "VERDICTS", "BadName", "Connection", "DataError", "ImageGone", "IntegrityError", "NoSuchPrediction", "Place",
+    "Posted", "SQLAlchemyError", "Wanted", "annotate", "answer", "connect", "enter", "find_job", "is_ended",
+    "read_page", "read_time", "select", "sha256_of", "take_in", "text", "trainings", "transaction", "users",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for (PEP 562), and remember it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module("pipelines.catalogue.users")  # an attribute of its package, once it is imported
+    found = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return found
+
+
+def load() -> None:
+    """Import all of it now."""
+    for name in _HOME:
+        __getattr__(name)
