@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.models.annotated import Annotated
+from pipelines.models.ground import on_plain_ground
 from pipelines.models.masks import Floats
 from pipelines.models.rows import spread, whole_batches
 from pipelines.models.synthetic import Painter, augment, is_aligned
@@ -67,8 +68,9 @@ class BatchStream:
         self._seed = seed
         self._pools = _pools(images, batch_size)
         self._order = lru_cache(maxsize=4)(self._shuffled)
-        self._turns = not is_aligned(images.of_one_part() if isinstance(images, Selection) else images)
-        self._painter = Painter(_side(images), seed, annotated, self._turns)
+        alike = images.of_one_part() if isinstance(images, Selection) else images
+        self._turns = not is_aligned(alike)
+        self._painter = Painter(_side(images), seed, annotated, self._turns, on_plain_ground(images))
         self._unlocated = annotated.unlocated if annotated is not None else np.empty(0, np.uint8)
 
     def batch(self, step: int) -> Batch:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from pipelines.models.annotated import Annotated
+from pipelines.models.ground import moved_onto, object_of
 from pipelines.models.masks import Floats, MaskBank, smooth_noise, turned
 from pipelines.models.rows import spread
 
@@ -31,13 +32,17 @@ COMPARED = 200
 class Painter:
     """Paints defects on images of `size` pixels a side; what it paints follows from `seed` and the generator given.
 
-    `known` are real ones to paste in, too; with `turns`, anywhere and in any orientation.
+    `known` are real ones to paste in, too; with `turns`, anywhere and in any orientation. With `objects`, the images
+    show objects on a plain ground, and defects lie on those.
     """
 
-    def __init__(self, size: int, seed: int, known: Annotated | None = None, turns: bool = False) -> None:
+    def __init__(
+        self, size: int, seed: int, known: Annotated | None = None, turns: bool = False, objects: bool = False
+    ) -> None:
         self._shapes = MaskBank(size, seed)
         self._known = known if known is not None and len(known.located) else None
         self._turns = turns
+        self._objects = objects
         generator = np.random.default_rng([seed, 4])
         self._textures = [_texture(size, generator) for _ in range(TEXTURES)]
 
@@ -45,12 +50,15 @@ class Painter:
         """Return a copy of `images` [N, S, S, 3] (0 to 1) of which half have one to three defects."""
         damaged = images.copy()
         for index in np.flatnonzero(generator.random(len(images)) < DEFECTIVE_SHARE):
+            where = object_of(images[index]) if self._objects else None
             for _ in range(int(generator.choice([1, 1, 2, 3]))):
                 if self._known is not None and generator.random() < ANNOTATED_SHARE:
                     self._known.paste(damaged[index], generator, self._turns)
                     continue
                 fill, wants_area = _FILLINGS[generator.integers(len(_FILLINGS))]
                 shape = self._shapes.shape(generator, wants_area)
+                if where is not None:
+                    shape = moved_onto(shape, where, generator)
                 filling = fill(_Canvas(images, damaged[index], shape, self._textures), generator)
                 cover = (shape * np.float32(_opacity(wants_area, generator)))[..., None]
                 damaged[index] += cover * (filling - damaged[index])

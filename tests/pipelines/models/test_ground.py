@@ -1,0 +1,62 @@
+"""Objects on a plain ground: found where there are some, and then defects lie on them."""
+
+import numpy as np
+import pytest
+
+from pipelines.models.ground import moved_onto, object_of, on_plain_ground
+from pipelines.models.masks import MaskBank
+from pipelines.models.synthetic import Painter
+from tests.pipelines.models.pictures_of_parts import good_parts
+
+SIDE = 64
+
+
+def screws(n: int, ground: float = 0.1, noise: float = 0.01) -> np.ndarray:
+    """Return uint8 [n, S, S, 3]: a bar of metal, somewhere on a ground of one colour, with some noise."""
+    generator = np.random.default_rng(1)
+    images = np.full((n, SIDE, SIDE, 3), ground) + generator.normal(0, noise, (n, SIDE, SIDE, 3))
+    for image in images:
+        top, left = generator.integers(8, 40), generator.integers(4, 24)
+        image[top : top + 8, left : left + 32] = 0.6 + generator.normal(0, 0.05, (8, 32, 1))
+    return (np.clip(images, 0, 1) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("ground", [0.0, 0.1, 0.95])
+def test_on_plain_ground_when_objects_lie_on_one_colour_then_they_are_found(ground):
+    images = screws(12, ground)
+    assert on_plain_ground(images)
+    found = object_of(images[0].astype(np.float32) / 255)
+    assert 0.7 * 8 * 32 < found.sum() < 1.1 * 8 * 32
+
+
+def test_on_plain_ground_when_the_image_is_full_or_empty_then_not():
+    generator = np.random.default_rng(0)
+    texture = generator.integers(0, 255, (8, SIDE, SIDE, 3), np.uint8)
+    assert not on_plain_ground(texture)
+    assert not on_plain_ground(np.full((8, SIDE, SIDE, 3), 90, np.uint8))
+    assert not on_plain_ground(good_parts(8, SIDE))
+
+
+def test_moved_onto_when_there_is_an_object_then_the_shape_reaches_it():
+    bank, generator = MaskBank(SIDE, 0), np.random.default_rng(0)
+    where = np.zeros((SIDE, SIDE), bool)
+    where[50:60, 5:15] = True
+    shapes = [bank.shape(generator) for _ in range(200)]
+    shapes = [shape for shape in shapes if (shape > 0.3).any()]
+    assert all((moved_onto(shape, where, generator)[where] > 0.3).any() for shape in shapes)
+    assert moved_onto(shapes[0], np.zeros_like(where), generator) is shapes[0]
+
+
+def test_add_defects_when_told_of_objects_then_most_of_what_changes_lies_on_them():
+    images = screws(60).astype(np.float32) / 255
+
+    def share(objects: bool) -> float:
+        damaged = Painter(SIDE, 0, objects=objects).add_defects(images, np.random.default_rng(0))
+        changed = np.abs(damaged - images).max(axis=(1, 2, 3)) > 0.05
+        on = [
+            (np.abs(damaged[index] - images[index]).max(axis=-1) > 0.05)[object_of(images[index])].any()
+            for index in np.flatnonzero(changed)
+        ]
+        return float(np.mean(on))
+
+    assert share(True) > 0.85 > share(False) + 0.2
