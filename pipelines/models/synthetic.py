@@ -3,8 +3,9 @@ scipy only.
 
 A defect is a shape (`pipelines.models.masks`) and a filling: a part of another image of the set or of the same one
 (Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, or the
-surroundings drawn in, so that what was there is gone. Half of the images get one to three defects. Where people have
-annotated real ones, every other defect is one of those.
+surroundings drawn in, so that what was there is gone. A surface is not damaged by another part of itself: whoever has
+to find that learns to see seams. Half of the images get one to three defects. Where people have annotated real ones,
+every other defect is one of those.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ class Painter:
 
     def add_defects(self, images: Floats, generator: np.random.Generator) -> Floats:
         """Return a copy of `images` [N, S, S, 3] (0 to 1) of which half have one to three defects."""
-        damaged = images.copy()
+        damaged, fillings = images.copy(), _OF_SURFACES if self._turns and not self._objects else _FILLINGS
         for index in np.flatnonzero(generator.random(len(images)) < DEFECTIVE_SHARE):
             where = object_of(images[index]) if self._objects else None
             for _ in range(int(generator.choice([1, 1, 2, 3]))):
                 if self._known is not None and generator.random() < ANNOTATED_SHARE:
                     self._known.paste(damaged[index], generator, self._turns)
                     continue
-                fill, wants_area = _FILLINGS[generator.integers(len(_FILLINGS))]
+                fill, wants_area = fillings[generator.integers(len(fillings))]
                 shape = self._shapes.shape(generator, wants_area)
                 if where is not None:
                     shape = moved_onto(shape, where, generator)
@@ -192,6 +193,18 @@ _FILLINGS = (
     (_erased, True),
     (_blurred, True),
     (_colour, False),
+    (_tone, False),
+    (_tone, False),
+    (_shade, False),
+    (_shade, False),
+    (_noise, False),
+)
+_OF_SURFACES = (
+    (_of_another, True),
+    (_erased, True),
+    (_blurred, True),
+    (_colour, False),
+    (_tone, False),
     (_tone, False),
     (_tone, False),
     (_shade, False),
