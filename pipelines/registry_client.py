@@ -1,11 +1,10 @@
-"""Talks to MLflow's model registry over its REST interface, with `requests` alone: what thin serving needs.
+"""What MLflow's model registry holds, over its REST interface alone: what thin serving needs.
 
 A registered model is named as its project. Packages come into the local cache by their digest, checked; several
 processes may fetch the same one.
 """
 
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -13,19 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pipelines.errors import BadPackage, RegistryError
 from pipelines.package import CARD, REQUIRED, WEIGHTS, Package, package_digest, read_card
+from pipelines.registry_http import ask, call, save, shown
 from pipelines.settings import settings
 from pipelines.storage import Storage
 
-if TYPE_CHECKING:
-    import requests
-
 CHAMPION = "champion"
-TIMEOUT = (5, 60)  # seconds to connect, seconds between bytes
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 
 
@@ -101,8 +97,8 @@ def missing_files(version: RegisteredVersion) -> list[str]:
         return [name for name in needed if not Storage(bucket).exists(f"{prefix}/{name}")]
     server, _, folder = source.partition(f"{_ARTIFACTS}/")
     if not folder:
-        raise RegistryError(f"{_shown(source)}: cannot be listed; look whether {', '.join(needed)} are there")
-    answer = _ask("GET", server + _ARTIFACTS, params={"path": unquote(folder)}) or {}
+        raise RegistryError(f"{shown(source)}: cannot be listed; look whether {', '.join(needed)} are there")
+    answer = ask("GET", server + _ARTIFACTS, params={"path": unquote(folder)}) or {}
     names = {str(file["path"]).rpartition("/")[2] for file in answer.get("files", [])}
     return [name for name in needed if name not in names]
 
@@ -211,97 +207,9 @@ def _source(version: RegisteredVersion) -> str:
 
 
 def _download(source: str, name: str, folder: Path) -> None:
-    """Stream one file of a package into `folder`."""
+    """Bring one file of a package into `folder`."""
     if source.startswith("s3://"):
         bucket, _, prefix = source.removeprefix("s3://").partition("/")
         Storage(bucket).download(f"{prefix}/{name}", folder / name)
-        return
-    import requests
-
-    address = f"{source}/{quote(name)}"
-    try:
-        with requests.get(address, timeout=TIMEOUT, stream=True, **_proof(address)) as response:
-            if response.status_code != 200:
-                raise RegistryError(f"{_shown(address)}: answered {response.status_code}{_reason(response)}")
-            with (folder / name).open("wb") as file:
-                for chunk in response.iter_content(1 << 20):
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-    except requests.RequestException as error:
-        raise RegistryError(f"{_shown(address)}: cannot be fetched ({_short(error)}); is MLflow up?") from error
-
-
-def call(path: str, query: dict[str, Any], method: str = "GET") -> dict[str, Any] | None:
-    """Make one call of MLflow's REST interface; None is its own "not found", and nothing else is.
-
-    Raises:
-        RegistryError: any other answer, or none.
-    """
-    sent: dict[str, Any] = {"params": query} if method == "GET" else {"json": query}
-    return _ask(method, f"{settings().tracking_uri}/api/2.0/mlflow/{path}", **sent)
-
-
-def _ask(method: str, address: str, **sent: Any) -> dict[str, Any] | None:
-    import requests  # by the first call: what the cache remembers can serve without
-
-    try:
-        response = requests.request(method, address, timeout=TIMEOUT, **_proof(address), **sent)
-    except requests.RequestException as error:
-        raise RegistryError(
-            f"MLflow at {_shown(settings().tracking_uri)} cannot be reached ({_short(error)})"
-        ) from error
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        hint = "; name this host in MLFLOW_SERVER_ALLOWED_HOSTS" if response.status_code == 403 else ""
-        raise RegistryError(f"{_shown(address)}: answered {response.status_code}, which is not MLflow's way{hint}")
-    if response.status_code == 200:
-        return answer
-    code, message = answer.get("error_code"), str(answer.get("message", ""))
-    # A missing alias of a model that is there is called an invalid parameter (MLflow 3.17).
-    missing_alias = code == "INVALID_PARAMETER_VALUE" and "alias" in message and "not found" in message
-    if code == "RESOURCE_DOES_NOT_EXIST" or missing_alias:
-        return None
-    raise RegistryError(f"{_shown(address)}: answered {response.status_code} {code}: {message}"[:500])
-
-
-def _proof(address: str) -> dict[str, Any]:
-    """Return what shows MLflow who we are; another server that a version's files lie on is not told."""
-    server, asked = urlsplit(settings().tracking_uri), urlsplit(address)
-    if (server.scheme, server.hostname, server.port) != (asked.scheme, asked.hostname, asked.port):
-        return {}
-    return {"auth": _credentials(), "headers": _token()}
-
-
-def _shown(address: str) -> str:
-    """Return an address as it may be told: without the name and password that it may hold."""
-    return re.sub(r"//[^/]*@", "//", address)
-
-
-def _credentials() -> tuple[str, str] | None:
-    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
-    return (user, password) if user and password else None
-
-
-def _token() -> dict[str, str]:
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _reason(response: "requests.Response") -> str:
-    with suppress(ValueError, AttributeError):
-        return f": {response.json().get('message', '')}"[:300]
-    return ""
-
-
-def _short(error: Exception) -> str:
-    """Return the innermost cause: requests wraps it several times."""
-    while error.__cause__ or error.__context__:
-        inner = error.__cause__ or error.__context__
-        if not isinstance(inner, Exception):
-            break
-        error = inner
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    else:
+        save(f"{source}/{quote(name)}", folder / name)

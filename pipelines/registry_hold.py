@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.errors import NoSuchVersion
-from pipelines.registry_client import CHAMPION, RegisteredVersion, as_version, call, champion, latest
+from pipelines.registry_client import CHAMPION, RegisteredVersion, as_version, champion, latest
+from pipelines.registry_http import call
 from pipelines.turns import PATIENCE, registry_turn
 
 HELD, HELD_BY, HELD_AT, CHOSEN_BY = "held", "held_by", "held_at", "chosen_by"

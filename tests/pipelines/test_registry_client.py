@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import registry_client
 from pipelines.errors import BadPackage, RegistryError
 from pipelines.package import Package
 from pipelines.registry_client import champion, fetch, latest, prune
@@ -165,32 +164,3 @@ def test_prune_when_packages_were_not_fetched_for_long_then_they_go(registry: Re
     fetch(found)
     prune(folders[2])
     assert sorted(folders[0].parent.iterdir()) == [folders[2]]
-
-
-def test_token_when_a_version_lies_on_another_server_then_mlflow_alone_is_shown_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    seen: dict[int, str | None] = {}
-
-    class Server(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen[self.server.server_address[1]] = self.headers["Authorization"]
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    servers = [HTTPServer(("127.0.0.1", 0), Server) for _ in range(2)]
-    for server in servers:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-    ours, other = (server.server_address[1] for server in servers)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{ours}")
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
-    for port in (ours, other):
-        registry_client._download(f"http://127.0.0.1:{port}/files", "model.onnx", tmp_path)
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-    assert seen == {ours: "Bearer secret", other: None}
