@@ -6,6 +6,8 @@ sharpness and noise, which are properties of neighbouring pixels, from tiles at 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ DESCRIPTORS = (
     "highlights",  # share of pixels almost white, 0..1
     "warmth",  # mean of red minus blue, -1..1
 )
-_GRID = 128  # sampled pixels a side, at most
+_GRID = 256  # sampled pixels a side, at most
 _TILE = 64  # pixels
 _TILES = 4  # a side, at most
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32) / 255  # ITU-R BT.601
@@ -37,10 +39,10 @@ def describe(pixels: NDArray[np.uint8]) -> dict[str, float]:
     luminance = _luminance(red, green, blue)
     brightest = np.maximum(np.maximum(red, green), blue)
     spread = (brightest - np.minimum(np.minimum(red, green), blue)).astype(np.float32)
-    levels = np.minimum(luminance * 255 + 0.5, 255).astype(np.uint8)
+    levels = (luminance * 255 + np.float32(0.5)).astype(np.intp)
     histogram = np.bincount(levels.ravel(), minlength=256) / luminance.size
     shares = histogram[histogram > 0]
-    sharpness, noise = _detail(pixels)
+    sharpness, noise = _detail(luminance if step == 1 else pixels)
     values = {
         "width": width,
         "height": height,
@@ -50,21 +52,27 @@ def describe(pixels: NDArray[np.uint8]) -> dict[str, float]:
         "saturation": (spread / np.maximum(brightest, 1)).mean(),
         "noise": noise,
         "entropy": max(0.0, -(shares * np.log2(shares)).sum()),
-        "shadows": (luminance <= 8 / 255).mean(),
-        "highlights": (luminance >= 247 / 255).mean(),
+        "shadows": np.count_nonzero(luminance <= 8 / 255) / luminance.size,
+        "highlights": np.count_nonzero(luminance >= 247 / 255) / luminance.size,
         "warmth": (float(red.sum(dtype=np.int64)) - float(blue.sum(dtype=np.int64))) / (255 * red.size),
     }
     return {name: float(values[name]) for name in DESCRIPTORS}
 
 
-def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return sharpness and noise, both from second differences of luminance over evenly spread tiles."""
-    height, width = pixels.shape[:2]
+def _detail(image: NDArray[np.uint8] | NDArray[np.float32]) -> tuple[float, float]:
+    """Return sharpness and noise, both from second differences of luminance over evenly spread tiles.
+
+    `image` holds the pixels [H, W, 3], or their luminance [H, W].
+    """
+    height, width = image.shape[:2]
     if min(height, width) < 3:
         return 0.0, 0.0
     rows, columns = _starts(height), _starts(width)
-    cut = np.stack([pixels[row : row + _TILE, column : column + _TILE] for row in rows for column in columns])
-    tiles = _luminance(*(np.ascontiguousarray(cut[..., channel]) for channel in range(3)))
+    cut: NDArray[Any] = np.stack(
+        [image[row : row + _TILE, column : column + _TILE] for row in rows for column in columns]
+    )
+    tiles: NDArray[np.float32]
+    tiles = cut if image.ndim == 2 else _luminance(*(np.ascontiguousarray(cut[..., channel]) for channel in range(3)))
     down = tiles[:, :-2] + tiles[:, 2:] - 2 * tiles[:, 1:-1]
     across = tiles[:, 1:-1, :-2] + tiles[:, 1:-1, 2:] - 2 * tiles[:, 1:-1, 1:-1]
     laplacian = down[:, :, 1:-1] + across
@@ -76,13 +84,14 @@ def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def _starts(side: int) -> list[int]:
-    """Return where tiles begin along a side of `side` pixels: evenly spread, no more than cover it."""
+    """Return where tiles begin along a side of `side` pixels: evenly spread, and no more than it takes to cover it."""
     count = min(_TILES, -(-side // _TILE))
     return [(side - _TILE) * number // max(1, count - 1) if side > _TILE else 0 for number in range(count)]
 
 
 def _deviation(values: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.square(values - values.mean()).mean()))
+    apart = (values - values.mean()).ravel()
+    return float(np.sqrt(np.dot(apart, apart) / len(apart)))
 
 
 def _luminance(red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8]) -> NDArray[np.float32]:

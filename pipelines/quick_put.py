@@ -29,12 +29,14 @@ class _Connection:
 
     def __init__(self, address: SplitResult):
         self.made_for = (os.getpid(), address.scheme, address.netloc)
-        port = address.port or _PORTS[address.scheme]
-        self._socket = socket.create_connection((address.hostname, port), timeout=_SECONDS)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        context = None
         if address.scheme == "https":
             trusted = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
             context = ssl.create_default_context(cafile=trusted or _authorities())
+        port = address.port or _PORTS[address.scheme]
+        self._socket = socket.create_connection((address.hostname, port), timeout=_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
             self._socket = context.wrap_socket(self._socket, server_hostname=address.hostname)
         self._used = time.monotonic()
         self._stays = True
@@ -104,7 +106,8 @@ def quick_put(client: Any, bucket: str, key: str, data: bytes, content_type: str
     address = urlsplit(str(signed.url))
     if address.scheme not in _PORTS:
         return False
-    host = address.netloc.removesuffix(f":{_PORTS[address.scheme]}")  # as it was signed
+    # As it was signed.
+    host = address.netloc.rpartition("@")[2].lower().removesuffix(f":{_PORTS[address.scheme]}")
     sent = dict(signed.headers) | {"Host": host, "Content-Length": str(len(data))}
     try:
         if _connection(address).put(address.path, sent, data) == 200:

@@ -4,6 +4,7 @@ SQLAlchemy takes a third of the time that all of serving's imports take, and nei
 remembered model waits for it. Use it by attribute: `catalogue.find_job(…)`.
 """
 
+import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ _HOMES = {
     "pipelines.past_predictions": ("VERDICTS", "Place", "Wanted", "read_page"),
     "pipelines.served": ("enter",),
 }
+_importing = threading.RLock()
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "VERDICTS", "BadName", "Connection", "DataError", "ImageGone", "IntegrityError", "NoSuchPrediction", "Place",
@@ -44,8 +46,9 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for (PEP 562), and remember it."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import_module("pipelines.catalogue.users")  # an attribute of its package, once it is imported
-    found = globals()[name] = getattr(import_module(_HOME[name]), name)
+    with _importing:  # of two threads in one package, each could wait for what the other has begun
+        import_module("pipelines.catalogue.users")  # an attribute of its package, once it is imported
+        found = globals()[name] = getattr(import_module(_HOME[name]), name)
     return found
 
 

@@ -19,7 +19,8 @@ from serving.batching import Batches, Late
 
 _BATCH = 64
 _ROOM = 1 << 16  # more than ever wait: each is a request under way
-_WAIT_SECONDS = 15.0
+_WAIT_SECONDS = 15.0  # for others that write; the disk itself may hold up the one that writes for longer
+_LOCKED_SECONDS = 5.0  # for another process
 _PAGE = 4096
 _READ_BYTES = 16 << 20  # of images, in memory at a time
 _TABLE = """
@@ -143,7 +144,7 @@ class Journal:
         return {"waiting": int(waiting), "set_aside": int(aside)}
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")

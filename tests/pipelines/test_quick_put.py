@@ -109,3 +109,15 @@ def test_quick_put_when_the_server_closes_after_its_answer_then_begins_anew(serv
 def test_quick_put_when_a_header_would_break_the_request_then_it_is_not_sent(server, put):
     assert not put("image/png\r\nx-amz-acl: public-read")
     assert server.requests == []
+
+
+def test_quick_put_when_the_address_has_capitals_or_a_password_then_the_host_is_as_it_was_signed(server):
+    address = server.address.replace("127.0.0.1", "user:secret@LocalHost")
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+    server.answers = [OK]
+    assert quick_put(boto3.client("s3", endpoint_url=address, **keys), "bucket", "a key", b"data", None)
+    lines = server.requests[0].partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert [line for line in lines if line.lower().startswith(b"host:")] == [
+        b"Host: localhost:" + server.address.rpartition(":")[2].encode()
+    ]
+    assert b"secret" not in server.requests[0]

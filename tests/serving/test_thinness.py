@@ -95,6 +95,7 @@ def configuration(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[s
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("gc.disable", lambda: None)  # the tests that follow want their garbage collected
     return runpy.run_path(str(REPOSITORY / "serving" / "gunicorn.conf.py"))
 
 
