@@ -25,7 +25,7 @@ def machine(tmp_path):
     for name in ("bash", "dirname", "env", "id"):
         (programs / name).symlink_to(shutil.which(name))
     (programs / "python3").symlink_to(Path(sys.executable).resolve())
-    for name in ("make", "git", "initdb", "apt-get", "sudo"):
+    for name in ("make", "git", "initdb", "chromium", "chromedriver", "apt-get", "sudo"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $* CI=$CI"\n')
         (programs / name).chmod(0o755)
     return programs

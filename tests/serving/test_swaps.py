@@ -245,6 +245,7 @@ def test_start_when_cached_model_is_damaged_then_fetched_again(
 def test_start_when_several_workers_then_they_agree(server: Server, registry: Registry, good_file: bytes):
     first = registry.register(threshold=0.1)
     server.start(INSPECTLINE_WORKERS="3").until_version(first)
+    wait_until(lambda: takings(server) == 3, 20, "the first version in all workers")
     second = registry.register(threshold=0.2)
     deadline, agreed = time.monotonic() + 20, 0
     while agreed < 30:
