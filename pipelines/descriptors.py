@@ -83,10 +83,10 @@ def _detail(image: NDArray[np.uint8] | NDArray[np.float32]) -> tuple[float, floa
     return _deviation(laplacian), float(noise)
 
 
-def _starts(side: int) -> list[int]:
+def _starts(side: int) -> NDArray[np.intp]:
     """Return where tiles begin along a side of `side` pixels: evenly spread, and no more than it takes to cover it."""
     count = min(_TILES, -(-side // _TILE))
-    return [(side - _TILE) * number // max(1, count - 1) if side > _TILE else 0 for number in range(count)]
+    return np.linspace(0, max(0, side - _TILE), count, dtype=np.intp)
 
 
 def _deviation(values: NDArray[np.float32]) -> float:

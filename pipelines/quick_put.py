@@ -28,7 +28,7 @@ class _Connection:
     """A connection to one server that stays open; `serves` says whether it may be used once more."""
 
     def __init__(self, address: SplitResult):
-        self.made_for = (os.getpid(), address.scheme, address.netloc)
+        self._made_for = _identity(address)
         context = None
         if address.scheme == "https":
             trusted = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
@@ -43,8 +43,7 @@ class _Connection:
 
     def serves(self, address: SplitResult) -> bool:
         """Tell whether this is a connection to `address` that nobody is likely to have closed."""
-        made_for = (os.getpid(), address.scheme, address.netloc)
-        return self._stays and self.made_for == made_for and time.monotonic() - self._used < _IDLE_SECONDS
+        return self._stays and self._made_for == _identity(address) and time.monotonic() - self._used < _IDLE_SECONDS
 
     def put(self, path: str, headers: dict[str, str], data: bytes) -> int:
         """Send the object and return the status of the answer.
@@ -134,6 +133,11 @@ def _connection(address: SplitResult) -> _Connection:
         _forget()
         held = _held.connection = _Connection(address)
     return held
+
+
+def _identity(address: SplitResult) -> tuple[int, str, str]:
+    """Return what a connection belongs to: this process, and the server."""
+    return os.getpid(), address.scheme, address.netloc
 
 
 def _forget() -> None:

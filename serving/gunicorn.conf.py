@@ -45,8 +45,8 @@ def post_worker_init(worker):
     """Load what the cache remembers and start the threads, before the first request is taken."""
     worker.wsgi.extensions["inspectline"].start()
     gc.collect()
-    gc.freeze()
-    gc.enable()  # what has been imported stays: no collection has to go through it again
+    gc.freeze()  # what has been imported so far stays: no collection has to go through it again
+    gc.enable()
 
 
 def worker_exit(server, worker):

@@ -113,10 +113,8 @@ class Recorder:
         try:
             catalogue.enter([row(entry) for entry in entries])
             return entries
-        except (
-            catalogue.DataError,
-            catalogue.IntegrityError,
-        ) as error:  # the database objects to a row: it must hold up no other
+        except (catalogue.DataError, catalogue.IntegrityError) as error:
+            # The database objects to a row: it must hold up no other.
             if len(entries) == 1:
                 _log.exception("the catalogue refuses a prediction", extra={"project": entries[0].project})
                 self._journal.set_aside(entries[0], f"{type(error).__name__}: {error}"[:1000])

@@ -68,8 +68,7 @@ class BatchStream:
         self._seed = seed
         self._pools = _pools(images, batch_size)
         self._order = lru_cache(maxsize=4)(self._shuffled)
-        alike = images.of_one_part() if isinstance(images, Selection) else images
-        self._turns = not is_aligned(alike)
+        self._turns = not is_aligned(images.of_one_part() if isinstance(images, Selection) else images)
         self._painter = Painter(_side(images), seed, annotated, self._turns, on_plain_ground(images))
         self._unlocated = annotated.unlocated if annotated is not None else np.empty(0, np.uint8)
 

@@ -1,5 +1,6 @@
 """A real gunicorn process, a registry with real packages, and images to send."""
 
+import functools
 import io
 import json
 import os
@@ -21,12 +22,15 @@ import requests
 from PIL import Image
 from sqlalchemy import RowMapping, select
 
+from pipelines import passwords
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import predictions
 from pipelines.package import package_digest
 from pipelines.settings import REPOSITORY
 from tests.conftest import Projects, answers, free_port, wait_until
 from tests.pipelines.packages import defective_image, good_image, make_package
+
+hashed = functools.cache(passwords.hash_password)  # argon2 takes its time on purpose
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:

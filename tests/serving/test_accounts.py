@@ -1,6 +1,5 @@
 """Who may call what: real gunicorn, real accounts in a real database, over HTTP."""
 
-import functools
 import statistics
 import time
 from collections.abc import Iterator
@@ -11,12 +10,11 @@ import pytest
 import requests
 from sqlalchemy import delete
 
-from pipelines import passwords
 from pipelines.catalogue import connect, transaction, users
 from pipelines.catalogue.schema import users as table
 from serving.logins import PER_ACCOUNT
 from tests.conftest import Projects, wait_until
-from tests.serving.conftest import Relay, Server
+from tests.serving.conftest import Relay, Server, hashed
 
 PASSWORD = "a password of some length"
 ROOT, ANN = ("root", PASSWORD), ("Ann", PASSWORD + " too")
@@ -42,9 +40,6 @@ class Guarded:
     def said(self) -> str:
         """Return the log."""
         return self.server.log.read_text(encoding="utf-8")
-
-
-hashed = functools.cache(passwords.hash_password)
 
 
 def fill() -> None:

@@ -1,6 +1,5 @@
 """The page at /docs in a real browser: everything is there, and the calls can be made from it."""
 
-import functools
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,13 +12,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from pipelines import passwords
 from pipelines.catalogue import transaction, users
-from tests.serving.conftest import Registry, Server
+from tests.serving.conftest import Registry, Server, hashed
 
 PASSWORD = "a password of some length"
 SECONDS = 20
-hashed = functools.cache(passwords.hash_password)
 
 
 @pytest.fixture(scope="module")
