@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import socket
 import sys
@@ -31,7 +32,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def load(job: dict[str, Any]) -> dict[str, Any]:
-    """Send images from `job["folder"]` over `connections` to `address`'s `path` for `seconds`.
+    """Send images from `job["folder"]` over `connections` to `address`'s `path` for `seconds`, or `most` of them.
 
     `body` says how: `image` sends the file, `tensor` sends `job["tensors"]` as they are. Returns `rate` (answers a
     second), `p50`, `p95`, `p99` (milliseconds), `answers` and `failures`.
@@ -47,13 +48,13 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
     times: list[float] = []
     failures: list[str] = []
     began = time.perf_counter()
-    until = began + job["seconds"]
+    until, sent, most = began + job["seconds"], count(), job.get("most", math.inf)
 
     def connection(number: int) -> None:
         with socket.create_connection((host, int(port)), timeout=60) as connected:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             place = number
-            while time.perf_counter() < until:
+            while time.perf_counter() < until and next(sent) < most:
                 place += 1
                 body = payloads[place % len(payloads)]
                 body = distinct(body) if kind == "image/jpeg" else body

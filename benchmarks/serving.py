@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from benchmarks.stage import PROJECT, Stage, free_port
+from benchmarks.contenders import CLIENTS_CORE, SERVERS_CORE, Server, mlflow_serve, plain_flask, serving
+from benchmarks.stage import Stage
 from pipelines.settings import REPOSITORY
 
 CONNECTIONS = (1, 8, 32)
-SERVERS_CORE, CLIENTS_CORE = 0, 1
 _AIMS = (
     ("p50 of one connection, to the bare loop's", 1.3, "at most"),
     ("rate at saturation, to the bare loop's", 0.85, "at least"),
@@ -53,18 +49,18 @@ def main(arguments: list[str]) -> int:
 
 def measure(stage: Stage, stack: ExitStack, asked: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Return the figures of each contender, round by round."""
-    servers = {"serving": stack.enter_context(_serving(stage))}
+    servers = {"serving": stack.enter_context(serving())}
     if "mlflow" not in asked.without:
-        servers["mlflow models serve"] = stack.enter_context(_mlflow(stage))
+        servers["mlflow models serve"] = stack.enter_context(mlflow_serve())
     if "keras" not in asked.without:
-        servers["Flask and keras.predict"] = stack.enter_context(_keras(stage))
+        servers["Flask and keras.predict"] = stack.enter_context(plain_flask(stage))
     figures: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for turn in range(-1, asked.rounds):  # the first is to warm up
         found = {"bare loop": _loop(stage, asked.seconds)}
         for name, server in servers.items():
             for connections in CONNECTIONS:
                 before = server.cpu_seconds()
-                told = _load(stage, server, connections, asked.seconds)
+                told = send(stage, server, connections, asked.seconds)
                 if told["failures"]:
                     raise SystemExit(f"{name} failed: {told['failures']}")
                 told["cpu"] = 1000 * (server.cpu_seconds() - before) / told["answers"]
@@ -113,97 +109,12 @@ def _of(figures: dict[str, list[dict[str, Any]]], contender: str) -> list[list[d
     return [rounds for name, rounds in figures.items() if name.startswith(f"{contender},")]
 
 
-class Server:
-    """A contender's processes, all on one core."""
-
-    def __init__(self, process: subprocess.Popen[bytes], address: str, path: str, body: str):
-        self.process, self.address, self.path, self.body = process, address, path, body
-
-    def cpu_seconds(self) -> float:
-        """Return the processor time that the process group has used."""
-        ticks = 0
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                except OSError:
-                    continue
-                if int(fields[2]) == self.process.pid:
-                    ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def _started(
-    command: list[str], address: str, ready: str, path: str, body: str, **environment: str
-) -> Iterator[Server]:
-    process = subprocess.Popen(
-        ["taskset", "-c", str(SERVERS_CORE), *command],
-        cwd=REPOSITORY,
-        # `mlflow models serve` starts a program of the environment by its name.
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"} | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                if requests.get(address + ready, timeout=2).status_code < 500:
-                    break
-            except requests.RequestException:
-                pass
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise SystemExit(f"{' '.join(command)} does not answer at {address}{ready}")
-            time.sleep(0.2)
-        yield Server(process, address, path, body)
-    finally:
-        for sig in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, sig)
-                process.wait(timeout=20)
-
-
-def _serving(stage: Stage) -> Any:
-    port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "-c", "serving/gunicorn.conf.py"]
-    return _started(command, f"http://127.0.0.1:{port}", "/health/ready", "/predict", "image", PORT=str(port))
-
-
-def _mlflow(stage: Stage) -> Any:
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        f"models:/{PROJECT}/1",
-        "--env-manager",
-        "local",
-    ]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    return _started(command, f"http://127.0.0.1:{port}", "/ping", "/invocations", "tensor")
-
-
-def _keras(stage: Stage) -> Any:
-    port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--threads", "8", "--timeout", "300"]
-    command += ["benchmarks.rivals:plain_view()"]
-    model = str(stage.package / "model.keras")
-    return _started(
-        command, f"http://127.0.0.1:{port}", "/", "/predict", "image", MODEL=model, KERAS_BACKEND="tensorflow"
-    )
-
-
 def _loop(stage: Stage, seconds: float) -> dict[str, Any]:
     command = ["benchmarks.rivals", "loop", str(stage.package), str(stage.images), str(seconds)]
     return _figures(SERVERS_CORE, command)
 
 
-def _load(stage: Stage, server: Server, connections: int, seconds: float) -> dict[str, Any]:
+def send(stage: Stage, server: Server, connections: int, seconds: float, **more: Any) -> dict[str, Any]:
     job = {
         "address": server.address,
         "path": server.path,
@@ -212,6 +123,7 @@ def _load(stage: Stage, server: Server, connections: int, seconds: float) -> dic
         "seconds": seconds,
         "folder": str(stage.images),
         "tensors": str(stage.tensors),
+        **more,
     }
     path = stage.folder / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")

@@ -1,6 +1,8 @@
 """Real parts for every test: an S3 endpoint over HTTP, SQLite and PostgreSQL, an MLflow server, project files."""
 
 import atexit
+import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -51,11 +53,20 @@ os.environ.update(
 )
 
 
+# Ports below those that the system gives to outgoing connections; each process of a suite run in several has its own.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(range(15_000 + 2_000 * _WORKER, 17_000 + 2_000 * _WORKER))
+for _ in range(os.getpid() % 2_000):  # two suites at once on one machine begin elsewhere
+    next(_PORTS)
+
+
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that nothing listens on now, and that was not returned lately."""
+    for port in itertools.islice(_PORTS, 2_000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no TCP port is free for tests")
 
 
 def wait_until(

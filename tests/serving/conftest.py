@@ -170,6 +170,13 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
         return [int(number) for number in children.split()]
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the processes which answer have used: no other work is in it."""
+        fields = [
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split() for pid in self.workers()
+        ]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+
     def lines(self) -> list[dict[str, Any]]:
         """Return the log, line by line."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line]

