@@ -6,6 +6,8 @@ gunicorn -c serving/gunicorn.conf.py        # listens on $HOST:$PORT
 import logging
 import time
 import uuid
+from functools import partial
+from typing import Any
 
 from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
@@ -85,20 +87,25 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    seconds = time.monotonic() - g.began
     # Counted the same for every project; an address that is no call must not make a series of its own.
     call = request.url_rule.rule.removeprefix("/projects/<project>") if request.url_rule else "none"
-    request_answered(request.method, call, response.status_code, seconds)
-    line = {
-        "method": request.method,
-        "path": request.path,
-        "status": response.status_code,
-        "ms": round(seconds * 1000, 2),
-        "remote": request.remote_addr,
-    }
-    quiet = request.path.startswith("/health/") and response.status_code == 200
-    _log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=line | g.get("said", {}))
+    # Told once the answer is on its way: nobody waits for a log.
+    response.call_on_close(
+        partial(
+            _tell, g.began, request.method, call, request.path, request.remote_addr, response.status_code, g.get("said")
+        )
+    )
     return response
+
+
+def _tell(
+    began: float, method: str, call: str, path: str, remote: str | None, status: int, said: dict[str, Any] | None
+) -> None:
+    seconds = time.monotonic() - began
+    request_answered(method, call, status, seconds)
+    line = {"method": method, "path": path, "status": status, "ms": round(seconds * 1000, 2), "remote": remote}
+    quiet = path.startswith("/health/") and status == 200
+    _log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=line | (said or {}))
 
 
 def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> ResponseReturnValue:

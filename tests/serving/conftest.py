@@ -178,7 +178,7 @@ class Server:
         return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the log, line by line."""
+        """Return the log, line by line; a request's own is written once its answer is on its way."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line]
 
 

@@ -97,6 +97,7 @@ def test_calls_when_made_without_rights_then_401_or_403_and_open_ones_answer(gua
     assert said == {(401, "name or password is wrong, or the account is disabled")}
     for header in ("Basic !!!", "Basic YQ==", "Bearer x.y", "Digest a", "Bearer", "Basic " + "A" * 5000):
         assert guarded.call("GET", "/user", headers={"Authorization": header}).status_code == 401
+    guarded.server.end()
     for secret in (PASSWORD, "not the password"):
         assert secret not in guarded.said()
 
@@ -132,6 +133,7 @@ def test_login_when_right_then_the_token_works_also_after_a_restart_until_the_pa
     assert guarded.call("GET", "/user", token=told["token"]).status_code == 401
     assert guarded.call("GET", "/user", ANN).status_code == 401
     assert guarded.call("GET", "/user", ("Ann", "another password")).status_code == 200
+    guarded.server.end()
     for secret in ("another password", ANN[1], told["token"]):
         assert secret not in guarded.said()
 

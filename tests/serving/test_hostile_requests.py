@@ -90,9 +90,13 @@ def test_methods_when_invented_then_405_and_no_figures_of_their_own(server: Serv
     server.start()
     for number in range(20):
         assert requests.request(f"ODD{number}", f"{server.address}/predict", timeout=10).status_code == 405
-    figures = requests.get(f"{server.address}/metrics", timeout=10).text
-    assert "ODD" not in figures
-    assert 'inspectline_requests_total{call="none",method="other",status="405"} 20.0' in figures
+
+    def figures() -> str:
+        return requests.get(f"{server.address}/metrics", timeout=10).text
+
+    counted = 'inspectline_requests_total{call="none",method="other",status="405"} 20.0'
+    wait_until(lambda: counted in figures(), 10, "all requests counted")
+    assert "ODD" not in figures()
 
 
 def test_calls_when_another_sites_page_makes_them_then_403(server: Server):
@@ -123,6 +127,7 @@ def test_status_when_the_registry_and_the_database_are_away_then_no_secret_nor_h
         wait_until(lambda: server.status()["last_poll"]["problem"] is not None, 20, "a failed poll")
         wait_until(lambda: server.status()["journal"]["problem"] is not None, 20, "a failed entry")
     told = requests.get(f"{server.address}/status", timeout=10).text
+    server.end()
     assert "topsecret" not in told + server.log.read_text(encoding="utf-8")
     assert "someone" not in told
     assert "hidden" not in told

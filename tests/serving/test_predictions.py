@@ -97,6 +97,7 @@ def test_logs_when_requests_come_then_json_with_their_id_and_no_signature(
     server.start().until_version(version)
     identity = server.predict(good_file).json()["request_id"]
     server.predict_url("http://127.0.0.1:1/x.png?X-Amz-Signature=topsecret")
+    server.end()
     logged = [line for line in server.lines() if line.get("path") == "/predict"]
     assert [(line["status"], line["level"]) for line in logged] == [(200, "info"), (422, "info")]
     assert logged[0]["request_id"] == identity

@@ -118,6 +118,7 @@ def test_serving_when_two_hundred_hostile_things_come_then_each_refused_and_it_g
         assert 10 < len(answer.json()["error"]) < 500
     assert server.predict(good_file).status_code == 200
     assert len(until_rows(1)) == 1
+    server.end()
     logged = {line.get("request_id"): line for line in server.lines() if line.get("message") == "request"}
     for answer in answers:
         line = logged[answer.json()["request_id"]]
