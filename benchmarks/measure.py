@@ -106,7 +106,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
         # Which precision is faster may be measured otherwise the next time, and no clock may have a say.
         settings = replace(settings, steps=job["steps"], seconds=math.inf, precision=FLOAT32)
     else:
-        settings = replace(settings, epochs=1_000_000, seconds=60 * job["minutes"])
+        settings = replace(settings, seconds=60 * job["minutes"])
     fitted = fit(tiles, settings, on_progress=lambda progress: print(progress, flush=True))
     path = write_graph(inspection_model(fitted.network), folder / "model.onnx")
     graph = ScoringGraph(path, model.input_size, model.resize, threads=2)

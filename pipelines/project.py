@@ -46,7 +46,7 @@ class ModelSettings(_Section):
     resize: Resize = "tile"
     score: Literal["fused", "reconstruction"] = "fused"
     export: Literal["float32", "int8"] = "float32"
-    epochs: int = Field(default=1000, ge=1, le=10_000)
+    epochs: int | None = Field(default=None, ge=1, le=10_000)
     batch_size: int = Field(default=16, ge=1, le=1024)
     time_budget_minutes: float = Field(default=10, gt=0, le=10_080)
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -38,8 +38,8 @@ SHOWN = 6
 def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
     """Train on the pack's good training images and store the network.
 
-    Returns `weights_uri`, `epochs`, `steps`, `seconds`, `images_per_second`, `stopped` (`epochs` or `time`) and
-    `precision`. Raises TrainingFailed, StorageError, RegistryError (MLflow stayed away).
+    Returns `weights_uri`, `epochs`, `steps`, `seconds`, `images_per_second`, `stopped` (`epochs`, `steps` or `time`)
+    and `precision`. Raises TrainingFailed, StorageError, RegistryError (MLflow stayed away).
     """
     from pipelines.models.training import fit
 
@@ -105,7 +105,7 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
 
 def fit_settings(run: dict[str, Any]) -> FitSettings:
     """Return what the run's settings and the parameters of its trigger form ask of the training."""
-    from pipelines.models.progress import FitSettings
+    from pipelines.models.progress import ENOUGH_STEPS, FitSettings
 
     model = model_settings(run)
     params = run.get("params", {})
@@ -113,13 +113,19 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
         preset=model.preset,
         input_size=model.input_size,
         batch_size=model.batch_size,
-        epochs=int(params.get("epochs") or model.epochs),
+        epochs=params.get("epochs") or model.epochs,
         seconds=60 * float(params.get("time_budget_minutes") or model.time_budget_minutes),
         seed=model.seed,
     )
     if params.get("start_from") == "champion":
         shorter = 1.0 if params.get("time_budget_minutes") else FINE_TUNING_TIME
-        return replace(settings, learning_rate=settings.learning_rate * FINE_TUNING, seconds=settings.seconds * shorter)
+        enough = None if settings.epochs else ENOUGH_STEPS.get(model.preset)
+        return replace(
+            settings,
+            learning_rate=settings.learning_rate * FINE_TUNING,
+            seconds=settings.seconds * shorter,
+            steps=enough and round(enough * FINE_TUNING_TIME),
+        )
     return settings
 
 
@@ -188,7 +194,8 @@ def parameters(run: dict[str, Any], settings: FitSettings, fitted: Fitted, image
         "training.preset": settings.preset,
         "training.input_size": settings.input_size,
         "training.batch_size": settings.batch_size,
-        "training.epochs": settings.epochs,
+        "training.epochs": settings.epochs or "as many as are enough",
+        "training.steps": fitted.steps,
         "training.time_budget_seconds": settings.seconds,
         "training.seed": settings.seed,
         "training.learning_rate": settings.learning_rate,

@@ -11,26 +11,37 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-Stopped = Literal["epochs", "time"]
+Stopped = Literal["epochs", "steps", "time"]
+# After so many steps of 16 images, no set that was tried gained by more, and one lost much, whose test images show what
+# the training's do not (benchmarks/RESULTS.md, "Time"). The larger presets were not measured: time ends them.
+ENOUGH_STEPS = {"small": 1_200}
+_WITHOUT_END = 1_000_000
 
 
 @dataclass(frozen=True)
 class FitSettings:
     """What a training is told: sizes, `epochs` or `seconds` (whichever ends first), the seed, the step size.
 
-    `steps`, if given, takes the place of `epochs`. `precision` is a Keras dtype policy; None, the default, measures
+    `steps`, if given, takes the place of `epochs`; without either, the training takes as many steps as are enough for
+    its preset. `precision` is a Keras dtype policy; None, the default, measures
     which is faster. Two trainings of one seed that both end by steps or epochs, in one precision, agree.
     """
 
     preset: str = "small"
     input_size: int = 128
     batch_size: int = 16
-    epochs: int = 60
+    epochs: int | None = None
     seconds: float = 240.0
     seed: int = 0
     learning_rate: float = 2e-3
     precision: str | None = None
     steps: int | None = None
+
+    def most_steps(self, steps_per_epoch: int) -> int:
+        """Return the number of the last step, if time does not end the training before."""
+        if self.steps or self.epochs:
+            return self.steps or (self.epochs or 0) * steps_per_epoch
+        return ENOUGH_STEPS.get(self.preset, _WITHOUT_END)
 
 
 @dataclass(frozen=True)

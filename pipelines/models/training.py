@@ -142,7 +142,7 @@ class _Training:
         if state:
             self._restore(state)
         self.steps_per_epoch = max(LEAST_STEPS, math.ceil(len(images) / settings.batch_size))
-        self.last_step = settings.steps or settings.epochs * self.steps_per_epoch
+        self.last_step = settings.most_steps(self.steps_per_epoch)
         self.pace = Pace(settings.batch_size)
         self.rate = 0.0
 
@@ -203,7 +203,7 @@ class _Training:
             steps=self.step,
             seconds=self.elapsed(),
             images_per_second=self.pace.images_per_second(),
-            stopped="epochs" if self.step >= self.last_step else "time",
+            stopped="time" if self.step < self.last_step else "epochs" if self.settings.epochs else "steps",
             precision=self.precision,
         )
 

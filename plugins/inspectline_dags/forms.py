@@ -31,7 +31,7 @@ def retrain_form(project: Project) -> dict[str, Any]:
             maximum=10_000,
             title="Epochs",
             description="At most so many passes over the training images. "
-            f"Empty: {model.epochs}, as the project file says.",
+            f"Empty: {f'{model.epochs}, as the project file says' if model.epochs else 'as many as are enough'}.",
             section="Training",
         ),
         "time_budget_minutes": Param(

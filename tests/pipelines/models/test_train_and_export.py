@@ -16,11 +16,13 @@ import pytest
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import BadPackage, ExportMismatch, TrainingFailed
 from pipelines.graph import ScoringGraph
+from pipelines.models.progress import ENOUGH_STEPS
 from pipelines.package import file_digest
 from pipelines.score import score
 from pipelines.settings import REPOSITORY
 from pipelines.storage import Storage, split_uri
 from pipelines.subprocess import StepCrashed, run_module
+from pipelines.train import fit_settings
 from tests.pipelines.models.pictures_of_parts import good_parts
 
 
@@ -85,6 +87,18 @@ def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, b
 
 def first_loss(lines: list[str]) -> float:
     return float(next(line for line in lines if line.startswith("epoch 1 of")).split("loss ")[1].split()[0])
+
+
+def test_fit_settings_without_epochs_take_enough_steps_and_fine_tuning_a_third_of_them(projects, project_name):
+    projects.write(project_name, model={"time_budget_minutes": 10})
+    settings = {
+        start: fit_settings({"project": project_name, "params": {"start_from": start}})
+        for start in ("scratch", "champion")
+    }
+    assert (settings["scratch"].most_steps(50), settings["scratch"].seconds) == (ENOUGH_STEPS["small"], 600)
+    assert (settings["champion"].most_steps(50), settings["champion"].seconds) == (ENOUGH_STEPS["small"] * 0.3, 180)
+    asked = fit_settings({"project": project_name, "params": {"start_from": "champion", "epochs": 7}})
+    assert asked.most_steps(50) == 350
 
 
 def test_train_when_killed_and_tried_again_goes_on_from_the_checkpoint(run, pack, bucket):

@@ -12,7 +12,7 @@ from pipelines.errors import TrainingFailed
 from pipelines.models.annotated import Annotated
 from pipelines.models.batches import BatchStream, Selection, validation_batches
 from pipelines.models.inspection import inspection_model
-from pipelines.models.progress import FitSettings, Fitted, Progress, TrainingState, clock
+from pipelines.models.progress import ENOUGH_STEPS, FitSettings, Fitted, Progress, TrainingState, clock
 from pipelines.models.training import fit, learning_rate
 from tests.pipelines.models.pictures_of_parts import defective_parts, good_parts
 
@@ -90,6 +90,19 @@ def test_fit_when_the_time_was_used_before_trains_no_further():
     fit(good_parts(8), replace(QUICK, epochs=1), on_checkpoint=states.append)
     fitted = fit(good_parts(8), QUICK, state=replace(states[-1], elapsed=1000.0))
     assert (fitted.steps, fitted.stopped) == (20, "time")
+
+
+def test_most_steps_are_those_asked_for_and_else_as_many_as_are_enough():
+    assert FitSettings(epochs=3).most_steps(20) == 60
+    assert FitSettings(epochs=3, steps=7).most_steps(20) == 7
+    assert FitSettings("small").most_steps(20) == ENOUGH_STEPS["small"]
+    assert FitSettings("base").most_steps(20) > 100_000  # time ends it
+
+
+def test_fit_when_nothing_but_the_preset_is_given_stops_after_enough_steps(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(ENOUGH_STEPS, "small", 3)
+    fitted = fit(good_parts(4), replace(QUICK, epochs=None))
+    assert (fitted.steps, fitted.stopped) == (3, "steps")
 
 
 def test_fit_when_there_are_no_images_says_what_to_do():
