@@ -82,12 +82,14 @@ def _started(
 
 
 def serving() -> AbstractContextManager[Server]:
+    """Run serving as its container does."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-c", "serving/gunicorn.conf.py"]
     return _started(command, f"http://127.0.0.1:{port}", "/health/ready", "/predict", "image", PORT=str(port))
 
 
 def mlflow_serve() -> AbstractContextManager[Server]:
+    """Run MLflow's scoring server on the registered version."""
     port = free_port()
     command = [
         sys.executable,
@@ -105,6 +107,7 @@ def mlflow_serve() -> AbstractContextManager[Server]:
 
 
 def plain_flask(stage: Stage) -> AbstractContextManager[Server]:
+    """Run a Flask view around `keras.Model.predict`."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--threads", "8", "--timeout", "300"]
     command += ["benchmarks.rivals:plain_view()"]

@@ -119,6 +119,7 @@ def _loop(stage: Stage, seconds: float) -> dict[str, Any]:
 
 
 def send(stage: Stage, server: Server, connections: int, seconds: float, **more: Any) -> dict[str, Any]:
+    """Return what `benchmarks.load` tells of sending the stage's images; `more` are further entries of its job."""
     job = {
         "address": server.address,
         "path": server.path,

@@ -22,7 +22,7 @@ _ROOM = 1 << 16  # more than ever wait: each is a request under way
 _WAIT_SECONDS = 15.0  # for others that write; the disk itself may hold up the one that writes for longer
 _LOCKED_SECONDS = 5.0  # for another process
 _PAGE = 4096
-_READ_BYTES = 4 << 20  # of images, in memory at a time
+_READ_BYTES = 16 << 20  # of images, in memory at a time
 _TABLE = """
 CREATE TABLE IF NOT EXISTS waiting (
   id INTEGER PRIMARY KEY AUTOINCREMENT,

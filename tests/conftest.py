@@ -55,9 +55,8 @@ os.environ.update(
 
 # Ports below those that the system gives to outgoing connections; each process of a suite run in several has its own.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = itertools.cycle(range(15_000 + 2_000 * _WORKER, 17_000 + 2_000 * _WORKER))
-for _ in range(os.getpid() % 2_000):  # two suites at once on one machine begin elsewhere
-    next(_PORTS)
+# Two suites at once on one machine begin elsewhere.
+_PORTS = (15_000 + 2_000 * _WORKER + number % 2_000 for number in itertools.count(os.getpid()))
 
 
 def free_port() -> int:

@@ -23,8 +23,8 @@ class FitSettings:
     """What a training is told: sizes, `epochs` or `seconds` (whichever ends first), the seed, the step size.
 
     `steps`, if given, takes the place of `epochs`; without either, the training takes as many steps as are enough for
-    its preset. `precision` is a Keras dtype policy; None, the default, measures
-    which is faster. Two trainings of one seed that both end by steps or epochs, in one precision, agree.
+    its preset. `precision` is a Keras dtype policy; None, the default, measures which is faster. Two trainings of one
+    seed that both end by steps or epochs, in one precision, agree.
     """
 
     preset: str = "small"
@@ -39,8 +39,10 @@ class FitSettings:
 
     def most_steps(self, steps_per_epoch: int) -> int:
         """Return the number of the last step, if time does not end the training before."""
-        if self.steps or self.epochs:
-            return self.steps or (self.epochs or 0) * steps_per_epoch
+        if self.steps:
+            return self.steps
+        if self.epochs:
+            return self.epochs * steps_per_epoch
         return ENOUGH_STEPS.get(self.preset, _WITHOUT_END)
 
 

@@ -23,7 +23,7 @@ from pipelines.models.batches import Batch, BatchStream, Images, validation_batc
 from pipelines.models.loss import training_loss
 from pipelines.models.network import build_network
 from pipelines.models.precision import faster_precision
-from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, TrainingState, as_array
+from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, Stopped, TrainingState, as_array
 from pipelines.models.rows import spread, whole_batches
 
 # A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
@@ -194,6 +194,12 @@ class _Training:
         arrays = [as_array(variable) for variable in self.variables]
         return TrainingState(self.step, self.elapsed(), self.precision, self.loss.total, self.loss.count, arrays)
 
+    def stopped(self) -> Stopped:
+        """Return what ended the training."""
+        if self.step < self.last_step:
+            return "time"
+        return "epochs" if self.settings.epochs and not self.settings.steps else "steps"
+
     def fitted(self, images: Images) -> Fitted:
         """Return what came of the training: the averaged weights, and what they find in its images."""
         self.optimizer.finalize_variable_values(self.network.trainable_variables)
@@ -203,7 +209,7 @@ class _Training:
             steps=self.step,
             seconds=self.elapsed(),
             images_per_second=self.pace.images_per_second(),
-            stopped="time" if self.step < self.last_step else "epochs" if self.settings.epochs else "steps",
+            stopped=self.stopped(),
             precision=self.precision,
         )
 

@@ -27,9 +27,29 @@ def test_serving_prints_a_row_of_each_contender_and_the_ratios(capsys):
     for _, p50, p95, p99, rate, _ in rows:
         assert 0 < float(p50) <= float(p95) <= float(p99)
         assert float(rate) > 0
-    bare, one = float(rows[0][1]), float(rows[1][1])  # the first is the median of four loops
-    (ratio,) = re.findall(r"^\| p50 of one connection, to the bare loop's \| ([\d.]+) ", printed, re.MULTILINE)
-    assert float(ratio) == pytest.approx(one / bare, rel=0.5)
+    ratios = re.findall(
+        r"^\| (p50 of one connection|rate at saturation), to the bare loop's \| ([\d.]+) ", printed, re.M
+    )
+    assert [name for name, _ in ratios] == ["p50 of one connection", "rate at saturation"]
+    assert all(float(ratio) > 0 for _, ratio in ratios)
+
+
+def test_table_gives_the_medians_of_the_rounds_and_of_their_ratios():
+    def told(scale: float, **ratios: float) -> dict[str, float]:
+        return {"p50": 10 * scale, "p95": 12 * scale, "p99": 13 * scale, "rate": 90 / scale, "cpu": 9 * scale, **ratios}
+
+    figures = {
+        "bare loop": [told(1.0), told(1.2), told(1.1)],
+        "serving, 1": [told(scale, **{"p50 ratio": scale, "rate ratio": 0.5}) for scale in (1.2, 1.5, 1.3)],
+        "serving, 32": [told(2, **{"rate ratio": rate, "cpu ratio": 1.25}) for rate in (0.8, 0.9, 0.95)],
+        "mlflow models serve, 1": [told(10), told(20), told(12)],
+    }
+    printed = serving.table(figures)
+    assert "| bare loop | 11.0 | 13.2 | 14.3 | 81.8 | 9.9 |" in printed
+    assert "| p50 of one connection, to the bare loop's | 1.30 (1.20 to 1.50) | at most 1.3 |" in printed
+    assert "| rate at saturation, to the bare loop's | 0.90 (0.80 to 0.95) | at least 0.85 |" in printed
+    assert "| rate at saturation, to `mlflow models serve` | 9.23 (8.33 to 13.33) | at least 5.0 |" in printed
+    assert "to serving's at 32 connections | 0.80 | |" in printed
 
 
 def test_memory_counts_the_images_and_reads_what_is_resident(capsys):

@@ -104,9 +104,10 @@ def test_begin_when_an_equal_training_did_not_complete_trains(begin, filled, sta
     assert begin("manual__2")["skip"] is None
 
 
-def test_begin_with_a_form_that_states_the_project_files_values_equals_one_left_empty(begin):
+def test_begin_with_a_form_that_states_the_project_files_values_equals_one_left_empty(begin, filled, projects):
+    projects.write(filled.project, model={"input_size": SIZE, "epochs": 1000}, threshold={"false_positive_rate": 0.1})
     trainings.complete(begin(), {"version": "1"})
-    assert begin("manual__2", time_budget_minutes=10)["skip"] is not None
+    assert begin("manual__2", epochs=1000, time_budget_minutes=10)["skip"] is not None
 
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"promote": False}, {"start_from": "champion"}])

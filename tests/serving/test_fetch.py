@@ -168,7 +168,7 @@ def test_fetch_when_server_misbehaves_then_told_why(fetcher: Fetcher, site: str,
         fetcher.fetch(f"http://{site}/{path}?token=secret", "own")
     assert refused.value.status == status
     assert "secret" not in str(refused.value)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 3
 
 
 def test_fetch_when_redirected_to_an_internal_host_then_refused(
@@ -187,7 +187,7 @@ def test_fetch_when_server_never_answers_then_stopped_in_time():
             began = time.monotonic()
             with pytest.raises(Refusal, match="too slow"):
                 Fetcher(1000, 0.5, frozenset({host})).fetch(f"{scheme}://{host}/x.png", "own")
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 2
 
 
 def test_fetch_when_nothing_listens_then_424():

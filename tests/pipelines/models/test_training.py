@@ -103,6 +103,7 @@ def test_fit_when_nothing_but_the_preset_is_given_stops_after_enough_steps(monke
     monkeypatch.setitem(ENOUGH_STEPS, "small", 3)
     fitted = fit(good_parts(4), replace(QUICK, epochs=None))
     assert (fitted.steps, fitted.stopped) == (3, "steps")
+    assert fit(good_parts(4), replace(QUICK, steps=2)).stopped == "steps"
 
 
 def test_fit_when_there_are_no_images_says_what_to_do():
