@@ -3,7 +3,9 @@ scipy only.
 
 A defect is a shape (`pipelines.models.masks`) and a filling: a part of another image of the set or of the same one
 (Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, or the
-surroundings drawn in, so that what was there is gone. A surface is not damaged by another part of itself: whoever has
+surroundings drawn in, so that what was there is gone. A drawn defect is sharper and smoother than anything that came
+through a lens; a network that learns to see that finds no real one. So its edges are softened, and what has one colour
+keeps some of the grain of what it covers. A surface is not damaged by another part of itself: whoever has
 to find that learns to see seams. Half of the images get one to three defects. Where people have annotated real ones,
 every other defect is one of those.
 """
@@ -24,6 +26,8 @@ from pipelines.models.rows import spread
 DEFECTIVE_SHARE = 0.5
 ANNOTATED_SHARE = 0.5
 FAINTEST = 0.25
+# How far a defect is blurred at most, in pixels of an image of 128, and what counts as grain.
+SOFTEST, GRAIN = 1.0, 1.5
 TEXTURES = 64
 # Of the variance within an image, how much the mean image must keep for the set to count as aligned.
 ALIGNED = 0.1
@@ -40,6 +44,7 @@ class Painter:
     def __init__(
         self, size: int, seed: int, known: Annotated | None = None, turns: bool = False, objects: bool = False
     ) -> None:
+        self._size = size
         self._shapes = MaskBank(size, seed)
         self._known = known if known is not None and len(known.located) else None
         self._turns = turns
@@ -60,9 +65,13 @@ class Painter:
                 shape = self._shapes.shape(generator, wants_area)
                 if where is not None:
                     shape = moved_onto(shape, where, generator)
-                filling = fill(_Canvas(images, damaged[index], shape, self._textures), generator)
+                canvas = _Canvas(images, damaged[index], shape, self._textures)
+                filling = fill(canvas, generator)
+                if fill in _SMOOTH:
+                    filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain()
                 cover = (shape * np.float32(_opacity(wants_area, generator)))[..., None]
-                damaged[index] += cover * (filling - damaged[index])
+                sigma = generator.uniform(0, SOFTEST) * self._size / 128
+                damaged[index] += gaussian_filter(cover * (filling - damaged[index]), (sigma, sigma, 0))
         return np.clip(damaged, 0, 1, out=damaged)
 
 
@@ -72,6 +81,11 @@ class _Canvas:
     def __init__(self, images: Floats, own: Floats, shape: Floats, textures: list[Floats]) -> None:
         self.images, self.own, self.shape, self.textures = images, own, shape, textures
         self.size = len(own)
+
+    def grain(self) -> Floats:
+        """Return the fine structure of the image that is to be damaged."""
+        sigma = GRAIN * self.size / 128
+        return self.own - gaussian_filter(self.own, (sigma, sigma, 0))
 
 
 def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bool = False) -> Floats:
@@ -211,3 +225,5 @@ _OF_SURFACES = (
     (_shade, False),
     (_noise, False),
 )
+# What has no structure of its own.
+_SMOOTH = (_colour, _tone)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.models import synthetic
 from pipelines.models.masks import MaskBank, smooth_noise
 from pipelines.models.synthetic import Painter, augment, is_aligned
 from tests.pipelines.models.pictures_of_parts import good_parts
@@ -21,6 +22,35 @@ def test_add_defects_on_many_images_changes_about_half_and_a_small_part_of_each(
     changed = np.abs(damaged - clean).max(axis=-1)
     assert 0.35 < np.mean(changed.max(axis=(1, 2)) > 0.02) < 0.6
     assert 0.002 < (changed > 0.02).mean() < 0.2
+
+
+def test_add_defects_leaves_hardly_an_edge_sharper_than_a_lens_draws(monkeypatch: pytest.MonkeyPatch):
+    """Where all defects are softened as far as may be, their finest structure is a fraction of that of hard ones."""
+
+    def sharpness(softest: float) -> float:
+        monkeypatch.setattr(synthetic, "SOFTEST", softest)
+        plain = np.full((100, 128, 128, 3), 0.5, np.float32)
+        change = Painter(128, 0).add_defects(plain, np.random.default_rng(0)) - plain
+        change = change.mean(axis=-1)
+        fine = np.square(np.diff(change, 2, axis=1)).mean()
+        return float(fine / np.square(change).mean())
+
+    assert sharpness(synthetic.SOFTEST) < 0.8 * sharpness(0.0)
+
+
+def test_add_defects_of_one_colour_keep_some_grain_of_what_they_cover(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(synthetic, "_OF_SURFACES", ((synthetic._tone, False),))
+    monkeypatch.setattr(synthetic, "_opacity", lambda *_: 1.0)
+    monkeypatch.setattr(synthetic, "SOFTEST", 0.0)
+    grainy = (0.5 + 0.05 * np.random.default_rng(0).normal(size=(60, 64, 64, 3))).astype(np.float32)
+    full = np.ones((64, 64), np.float32)
+    painter = Painter(64, 0, turns=True)
+    monkeypatch.setattr(painter._shapes, "shape", lambda *_: full)
+    left = painter.add_defects(grainy, np.random.default_rng(0)).std(axis=(1, 2, 3)) / grainy.std(axis=(1, 2, 3))
+    covered = left < 0.95
+    assert covered.any()
+    assert left[covered].min() < 0.3
+    assert left[covered].max() > 0.5
 
 
 @settings(max_examples=25)
