@@ -185,7 +185,8 @@ def training_loss(
     value = value + loss.DAMAGE_WEIGHT * damage / (hurt.mean() + loss.FEW)
     error = (fine + f.interpolate(coarse, scale_factor=2.0, mode="nearest")).detach()
     scale = expected + loss.LEAST_EXPECTED
-    value = value + loss.EXPECTATION_WEIGHT * (error / scale + scale.log() * counts).mean()
+    sound = (_mean(_mean(change, scoring.SMOOTHING), scoring.SMOOTHING) < loss.SOUND) * counts
+    value = value + loss.EXPECTATION_WEIGHT * ((error / scale + scale.log()) * sound).mean()
 
     truth = ((change - loss.UNSEEN) / loss.CLEAR).clamp(0, 1)
     chance = defect.sigmoid()

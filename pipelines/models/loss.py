@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from keras import ops
 
 from pipelines.models.resample import doubled, halved
-from pipelines.models.scoring import COLOUR_WEIGHT, SCALES, Tensor, colour_error, gradient_error
+from pipelines.models.scoring import COLOUR_WEIGHT, SCALES, Tensor, colour_error, gradient_error, smooth
 
 SQUARED_WEIGHT = 10.0
 GRADIENT_WEIGHT = 0.1
@@ -15,6 +15,8 @@ DAMAGE_WEIGHT = 0.1
 EXPECTATION_WEIGHT = 0.03
 LEAST_EXPECTED = 1e-3
 VISIBLE = 0.015
+# Changes of less than this, on average over the surroundings, damage nothing.
+SOUND = 0.003
 # A batch with hardly a hurt pixel must not weigh as much as one with many.
 FEW = 0.004
 # Changes of less than the first are not to be marked; from the sum of both on, they are fully.
@@ -63,7 +65,7 @@ def training_loss(
     errors = Errors.of(clean, restored, counts)
     change = halved(ops.mean(ops.abs(damaged - clean), axis=-1, keepdims=True))
     loss = restoration_loss(errors) + DAMAGE_WEIGHT * damage_loss(errors, change)
-    loss = loss + EXPECTATION_WEIGHT * expectation_loss(errors, expected, counts)
+    loss = loss + EXPECTATION_WEIGHT * expectation_loss(errors, expected, change, counts)
     return loss + marking_loss(change, defect, anomalous, counts)
 
 
@@ -87,13 +89,14 @@ def damage_loss(errors: Errors, change: Tensor) -> Tensor:
     return (fine + ops.mean(errors.coarse * halved(hurt))) / (ops.mean(hurt) + FEW)
 
 
-def expectation_loss(errors: Errors, expected: Tensor, counts: Tensor) -> Tensor:
-    """Return how badly `expected` foretells the error: the negative log-likelihood of an exponential
-    distribution.
+def expectation_loss(errors: Errors, expected: Tensor, change: Tensor, counts: Tensor) -> Tensor:
+    """Return how badly `expected` foretells the error where nothing is damaged: the negative log-likelihood of an
+    exponential distribution. Where a defect is, no error is to be expected.
     """
     error = ops.stop_gradient(errors.fine + doubled(errors.coarse))
     scale = expected + LEAST_EXPECTED
-    return ops.mean(error / scale + ops.log(scale) * counts)
+    sound = ops.cast(smooth(change) < SOUND, "float32") * counts
+    return ops.mean((error / scale + ops.log(scale)) * sound)
 
 
 def marking_loss(change: Tensor, defect: Tensor, anomalous: Tensor, counts: Tensor) -> Tensor:

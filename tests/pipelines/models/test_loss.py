@@ -50,8 +50,25 @@ def test_damage_loss_counts_the_damaged_pixels_alone(image):
 def test_expectation_loss_is_least_where_the_expectation_holds(image):
     errors = Errors.of(image, image * 0.9, 1.0)
     error = ops.convert_to_numpy(pixel_error(image, image * 0.9))
-    found = [number(expectation_loss(errors, error * factor, 1.0)) for factor in (0.3, 1.0, 3.0)]
+    whole = np.zeros_like(error)
+    found = [number(expectation_loss(errors, error * factor, whole, 1.0)) for factor in (0.3, 1.0, 3.0)]
     assert found[1] < min(found[0], found[2])
+
+
+def test_expectation_loss_where_something_is_damaged_asks_nothing(image):
+    damaged = image.copy()
+    damaged[:, 20:30, 20:30] = 0
+    change, errors = change_of(damaged, image), Errors.of(image, damaged, 1.0)
+    expected = np.full_like(change, 0.05)
+    elsewhere = expected.copy()
+    elsewhere[:, 10:15, 10:15] = 0.5
+    assert number(expectation_loss(errors, elsewhere, change, 1.0)) == pytest.approx(
+        number(expectation_loss(errors, expected, change, 1.0))
+    )
+    whole = np.zeros_like(change)
+    assert number(expectation_loss(errors, elsewhere, whole, 1.0)) < number(
+        expectation_loss(errors, expected, whole, 1.0)
+    )
 
 
 def test_marking_loss_is_least_where_what_was_changed_is_marked(image):
