@@ -3,7 +3,8 @@
 `fit` keeps proportions and mirrors the image into the margins, so that the network sees more of the same
 surface instead of an artificial edge; `stretch` changes proportions and uses every pixel of the square; `tile` keeps
 proportions and cuts a long image into several squares (`pipelines.tiling`), `tile2` to `tile4` a large one into 2 to 4
-along its shorter side. All are deterministic, and leave an image that already has the right size exactly as it is.
+along its shorter side; `auto` is `tile2` for images that would lose a third of their resolution, else `tile`. All are
+deterministic, and leave an image that already has the right size exactly as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from PIL import Image
 
 from pipelines.project import Resize
 from pipelines.tiling import Grid, grid
+
+# How many times the input's side an image's shorter side must exceed for `auto` to lay two tiles along it.
+LARGE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ def prepare(pixels: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.
 
 def tile_grid(height: int, width: int, size: int, resize: Resize) -> Grid | None:
     """Return how an image of `height` x `width` pixels is cut into tiles, or None where `resize` cuts nothing."""
+    if resize == "auto":
+        return grid(height, width, size, across=2 if min(height, width) > LARGE * size else 1)
     if not resize.startswith("tile"):
         return None
     if resize not in get_args(Resize):

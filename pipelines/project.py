@@ -21,7 +21,7 @@ _EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 # How an image gets into the model's square: see `pipelines.prepare`.
-Resize = Literal["fit", "stretch", "tile", "tile2", "tile3", "tile4"]
+Resize = Literal["auto", "fit", "stretch", "tile", "tile2", "tile3", "tile4"]
 
 
 class _Section(BaseModel):
@@ -43,7 +43,7 @@ class ModelSettings(_Section):
 
     preset: Literal["small", "base", "large"] = "small"
     input_size: int = Field(default=128, ge=32, le=1024, multiple_of=32)
-    resize: Resize = "tile"
+    resize: Resize = "auto"
     score: Literal["fused", "reconstruction"] = "fused"
     export: Literal["float32", "int8"] = "float32"
     epochs: int | None = Field(default=None, ge=1, le=10_000)

@@ -68,6 +68,14 @@ def test_prepare_when_an_image_is_a_pixel_wide_still_gives_the_square(shape, res
     assert prepare(random_image(*shape), 128, resize).shape == (1, 128, 128, 3)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "same_as"), [(96, 96, "tile"), (192, 600, "tile"), (1, 4000, "tile"), (193, 600, "tile2")]
+)
+def test_prepare_auto_lays_two_tiles_along_the_shorter_side_of_large_images_alone(height, width, same_as):
+    image = random_image(height, width)
+    np.testing.assert_array_equal(prepare(image, 128, "auto"), prepare(image, 128, same_as))
+
+
 def test_prepare_when_reducing_averages_instead_of_skipping_pixels():
     stripes = np.zeros((1024, 1024, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -86,7 +94,7 @@ def test_prepare_when_given_something_else_says_what_it_expects(bad):
 
 @pytest.mark.parametrize("unknown", ["crop", "tile5", "tile1", "tiles"])
 def test_prepare_when_the_resize_is_unknown_names_the_allowed_ones(unknown):
-    with pytest.raises(ValueError, match="allowed are fit, stretch, tile, tile2"):
+    with pytest.raises(ValueError, match="allowed are auto, fit, stretch, tile, tile2"):
         prepare(random_image(4, 5), 16, unknown)  # type: ignore[arg-type]
 
 
@@ -105,7 +113,7 @@ def test_restore_map_when_laid_back_finds_the_spot_where_it_was_in_the_image(hei
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (230, 565), (900, 120), (128, 128), (1, 3000)])
-@pytest.mark.parametrize("resize", ["tile", "tile2", "tile4"])
+@pytest.mark.parametrize("resize", ["auto", "tile", "tile2", "tile4"])
 def test_restore_map_of_tiles_when_stitched_finds_the_spot_where_it_was_in_the_image(height, width, resize):
     image = np.zeros((height, width, 3), np.uint8)
     row, column = height // 3, 2 * width // 3
