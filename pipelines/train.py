@@ -129,7 +129,7 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
     return settings
 
 
-def starting_weights(run: dict[str, Any]) -> list[np.ndarray] | None:
+def starting_weights(run: dict[str, Any]) -> dict[str, list[np.ndarray]] | None:
     """Return the champion's weights where the run is to start from them.
 
     Raises TrainingFailed if there are none.
@@ -139,12 +139,13 @@ def starting_weights(run: dict[str, Any]) -> list[np.ndarray] | None:
     if not run.get("champion_package_uri"):
         raise TrainingFailed(f"{run['project']} has no champion whose weights are in S3; train from scratch")
     from pipelines.models.inspection import load_network
+    from pipelines.models.network import named_weights
 
     bucket, prefix = split_uri(f"{run['champion_package_uri'].rstrip('/')}/{WEIGHTS}")
     with tempfile.TemporaryDirectory(prefix="champion-") as folder:
         path = Storage(bucket).download(prefix, Path(folder) / WEIGHTS)
         say(f"starting from the champion's weights, {run['champion_package_uri']}")
-        return list(load_network(path).get_weights())
+        return named_weights(load_network(path))
 
 
 def keep(checkpoint: Checkpoint, state: TrainingState, log: TrainingLog | None) -> None:

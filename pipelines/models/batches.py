@@ -54,6 +54,11 @@ class Selection:
 Images = NDArray[np.uint8] | Selection
 
 
+def of_one_part(images: Images) -> Images:
+    """Return those images that show the same part, where they are cut; else all."""
+    return images.of_one_part() if isinstance(images, Selection) else images
+
+
 class BatchStream:
     """Batches of `batch_size` from `images` [n, S, S, 3] uint8, as float32 in 0 to 1.
 
@@ -68,7 +73,7 @@ class BatchStream:
         self._seed = seed
         self._pools = _pools(images, batch_size)
         self._order = lru_cache(maxsize=4)(self._shuffled)
-        self._turns = not is_aligned(images.of_one_part() if isinstance(images, Selection) else images)
+        self._turns = not is_aligned(of_one_part(images))
         self._painter = Painter(_side(images), seed, annotated, self._turns, on_plain_ground(images))
         self._unlocated = annotated.unlocated if annotated is not None else np.empty(0, np.uint8)
 

@@ -12,12 +12,17 @@ layers and operations, so that a saved network loads in safe mode.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
+from numpy.typing import NDArray
 
+from pipelines.errors import TrainingFailed
 from pipelines.models.resample import halved
-from pipelines.models.scoring import EVIDENCE, evidence, gradient_error, relative_error
+from pipelines.models.scoring import evidence, excess, gradient_error, relative_error, shown_excess
+from pipelines.models.usual import PATTERN, Usual
 
 CHANNELS = {
     "small": (64, 96, 128),
@@ -35,20 +40,17 @@ FIELD = 4
 BLUR = 9
 # The share of defective pixels, as the logit the second opinion begins with.
 RARE = -4.0
+# Layers that hold what is usual of good images, and nothing learnt.
+USUAL = "usual"
 
 
-def build_network(
-    preset: str,
-    input_size: int,
-    dtype: str = "float32",
-    usual: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> keras.Model:
+def build_network(preset: str, input_size: int, dtype: str = "float32", usual: Usual | None = None) -> keras.Model:
     """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> `restored` [N, S, S, 3] in 0 to 1, `expected`
     [N, S/2, S/2, 1] (the error it expects of its restoration, at least 0), `defect` [N, S/2, S/2, 1] and `anomalous`
     [N, 1] (logits that a pixel belongs to a defect, that there is any), `features` [N, h, w, d] (the bottleneck),
-    `error` [N, S/2, S/2, 1] (`scoring.relative_error`) and `evidence` [N, 7] (`scoring.evidence` in standard deviations
-    from what is `usual`: its means and standard deviations over good images, 0 and 1 unless told). `dtype` is a Keras
-    dtype policy; weights and outputs are float32.
+    `error` [N, S/2, S/2, 1] (`scoring.shown_excess`, at least 0) and `evidence` [N, 7] or, on surfaces, [N, 9]
+    (`scoring.evidence`). Both are told in units of what is `usual` of good images; without it, as if 0 +- 1 were.
+    `dtype` is a Keras dtype policy; weights and outputs are float32.
     """
     image = keras.Input((input_size, input_size, 3), name="image")
     structure = high_pass(image)
@@ -79,15 +81,53 @@ def build_network(
 
     features = layers.Activation("linear", dtype="float32", name="features")(features)
     error = relative_error(image, restored, expected)
-    means, spreads = usual or ([0.0] * EVIDENCE, [1.0] * EVIDENCE)
-    found = layers.Rescaling(
-        [1 / spread for spread in spreads],
-        [-mean / spread for mean, spread in zip(means, spreads, strict=True)],
-        dtype="float32",
-        name="evidence",
-    )(evidence(error, defect, anomalous))
-    outputs = [restored, expected, defect, anomalous, features, error, found]
+    beyond = excess(error) if usual is None else excess(error, *_usual_maps(image, usual))
+    found = evidence(beyond, defect, anomalous, lines=usual is not None and usual.surface)
+    if usual is not None:
+        found = layers.Rescaling(
+            [1 / spread for spread in usual.spreads],
+            [-mean / spread for mean, spread in zip(usual.means, usual.spreads, strict=True)],
+            dtype="float32",
+            name="evidence",
+        )(found)
+    outputs = [restored, expected, defect, anomalous, features, shown_excess(beyond), found]
     return keras.Model(image, outputs, name=f"restoration_{preset}")
+
+
+def _usual_maps(image: keras.KerasTensor, usual: Usual) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return usual middle and width [N, S/2, S/2, 1] for the part of its image that each shows: of the usual patterns
+    the nearest is its own.
+
+    They lie in the weights of standard layers, so that they are saved with the network.
+    """
+    side, fields = image.shape[1] // 2, image.shape[1] // PATTERN
+    grey = ops.mean(ops.reshape(image, (-1, PATTERN, fields, PATTERN, fields * 3)), axis=(2, 4))
+    # A pattern's own mean is 0, so that the image's has no part in the distance.
+    nearness = layers.Dense(len(usual.patterns), dtype="float32", name=f"{USUAL}_patterns")
+    maps = layers.Embedding(len(usual.patterns), 2 * side * side, dtype="float32", name=f"{USUAL}_maps")
+    # Not `argmax`: Keras makes an operation of it that ONNX Runtime does not know.
+    part = ops.top_k(nearness(ops.reshape(grey, (-1, PATTERN * PATTERN))), 1)[1]
+    found = ops.reshape(maps(part), (-1, 2, side, side, 1))
+    nearness.set_weights([usual.patterns.T, -0.5 * np.square(usual.patterns).sum(axis=1)])
+    both = np.stack([usual.middles, usual.widths], axis=1)
+    maps.set_weights([both.reshape(len(both), -1)])
+    return found[:, 0], found[:, 1]
+
+
+def named_weights(network: keras.Model) -> dict[str, list[NDArray[Any]]]:
+    """Return all that a network learnt, float32, by the names of its layers: without what is usual of its images."""
+    learnt = (one for one in network.layers if one.weights and not one.name.startswith(USUAL))
+    return {one.name: [np.asarray(weight, np.float32) for weight in one.get_weights()] for one in learnt}
+
+
+def set_weights(network: keras.Model, weights: dict[str, list[NDArray[Any]]]) -> None:
+    """Give the network what another learnt. Raises TrainingFailed if that is of another architecture."""
+    own = named_weights(network)
+    shapes, others = ({name: [one.shape for one in arrays] for name, arrays in told.items()} for told in (own, weights))
+    if shapes != others:
+        raise TrainingFailed("the weights to start from belong to another network; train from scratch instead")
+    for name, arrays in weights.items():
+        network.get_layer(name).set_weights(arrays)
 
 
 def high_pass(image: keras.KerasTensor) -> keras.KerasTensor:

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Stopped = Literal["epochs", "steps", "time"]
-# After so many steps of 16 images, no set that was tried gained by more, and one lost much, whose test images show what
-# the training's do not (benchmarks/RESULTS.md, "Time"). The larger presets were not measured: time ends them.
+# After so many steps of 16 images, no set of objects that was tried gained by more, and one lost much, whose test
+# images show what the training's do not; surfaces, turned and mirrored and so seen eight ways, gain for longer
+# (benchmarks/RESULTS.md, "Time"). The larger presets were not measured: time ends them.
 ENOUGH_STEPS = {"small": 1_200}
+SURFACES_TAKE = 2
 _WITHOUT_END = 1_000_000
 
 
@@ -37,13 +39,15 @@ class FitSettings:
     precision: str | None = None
     steps: int | None = None
 
-    def most_steps(self, steps_per_epoch: int) -> int:
-        """Return the number of the last step, if time does not end the training before."""
+    def most_steps(self, steps_per_epoch: int, surface: bool) -> int:
+        """Return the number of the last step, if time does not end the training before; `surface`: of images that show
+        one, and not something in its place.
+        """
         if self.steps:
             return self.steps
         if self.epochs:
             return self.epochs * steps_per_epoch
-        return ENOUGH_STEPS.get(self.preset, _WITHOUT_END)
+        return ENOUGH_STEPS.get(self.preset, _WITHOUT_END) * (SURFACES_TAKE if surface else 1)
 
 
 @dataclass(frozen=True)

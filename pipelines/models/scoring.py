@@ -7,19 +7,27 @@ visual anomaly detection", 2021), colour by the difference of local means. An er
 exceeds what the network expects of itself there (Kendall and Gal, "What uncertainties do we need in Bayesian
 deep learning for computer vision?", 2017): the grain of a metal cannot be predicted, a weld can.
 
-Two scores come of it. `reconstruction` is the largest relative error, smoothed so that one noisy pixel does not condemn
-an image. `fused` weighs, in units of their spread over good images, seven pieces of evidence: the largest value, the
-mean of the highest five percent, and the mean, of the relative error and of the second opinion, and what the latter
-thinks of the whole; a pit shows in the first, a crack in the second, a stained surface in the third. Each counts at
-most fully: a good image with one odd place is not to be ranked above a bad one by that place alone.
+The logarithm of that ratio is then compared with what is usual at its place (`models.usual`), in units of its width
+there: the excess.
+
+Two scores come of it. `reconstruction` is the largest excess, smoothed so that one noisy pixel does not condemn an
+image. `fused` weighs, in units of their spread over good images, seven pieces of evidence: the largest value, the mean
+of the highest five percent, and the mean, of the excess and of the second opinion, and what the latter thinks of the
+whole; a pit shows in the first, a crack in the second, a stained surface in the third. On a surface two more count, the
+second opinion along the most suspicious lines across it: a faint crack is long. Each counts at most fully: a good image
+with one odd place is not to be ranked above a bad one by that place alone.
 """
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from pipelines.models.resample import doubled, halved
 
@@ -31,8 +39,15 @@ LEAST_EXPECTED = 0.1
 # The network folds 2 x 2 pixels into one and pads with zeros: what it draws at the very edge, it draws half
 # blind. In pixels of the error map, which has half the image's side.
 EDGE = 2
-EVIDENCE = 7
 HIGHEST = 0.05
+# What a relative error of nothing counts as, before its logarithm is taken.
+FAINTEST = 0.02
+# Lines are looked for in a map of this side, or a little more, in so many directions, of a third and of two thirds of
+# its side.
+LINES_SIDE, DIRECTIONS = 32, 12
+LENGTHS = 1 / 3, 2 / 3
+# The second opinion's logit where there is no image any more.
+OUTSIDE = -4.0
 
 Tensor = Any
 
@@ -89,27 +104,64 @@ def relative_error(image: Tensor, restored: Tensor, expected: Tensor) -> Tensor:
     return ops.pad(relative, ((0, 0), (EDGE, EDGE), (EDGE, EDGE), (0, 0)), mode="symmetric")
 
 
-def evidence(error: Tensor, defect: Tensor, anomalous: Tensor) -> Tensor:
-    """Return [N, 7]: largest value, mean of the highest twentieth, and mean, of the relative error and of the smoothed
-    logits `defect`, both [N, H, W, 1], and the logit `anomalous` [N, 1].
+def excess(error: Tensor, middle: Tensor | float = 0.0, width: Tensor | float = 1.0) -> Tensor:
+    """Return by how many widths the logarithm of the relative `error` [N, H, W, 1] exceeds its usual `middle`."""
+    return (ops.log(error + FAINTEST) - middle) / width
+
+
+def shown_excess(found: Tensor) -> Tensor:
+    """Return the excess as an error of at least 0, log(1 + e^x): near 0 far below the usual, the excess far above."""
+    return ops.softplus(found)
+
+
+def evidence(error: Tensor, defect: Tensor, anomalous: Tensor, lines: bool = False) -> Tensor:
+    """Return [N, 7]: largest value, mean of the highest twentieth, and mean, of the excess `error` and of the smoothed
+    logits `defect`, both [N, H, W, 1], and the logit `anomalous` [N, 1]. With `lines` [N, 9]: also the largest mean of
+    `defect` along a line, of a third and of two thirds of the side.
     """
     found = []
     for values in (error, smooth(defect)):
         flat = ops.reshape(values, (-1, values.shape[1] * values.shape[2]))
         highest = ops.top_k(flat, max(1, round(HIGHEST * flat.shape[1])))[0]
         found += [highest[:, 0], ops.mean(highest, axis=1), ops.mean(flat, axis=1)]
-    return ops.concatenate([ops.stack(found, axis=1), anomalous], axis=1)
+    pieces = [ops.stack(found, axis=1), anomalous]
+    if lines:
+        coarse = halved(defect, max(1, int(math.log2(defect.shape[1] / LINES_SIDE))))
+        pieces.append(ops.stack([along_lines(coarse, share) for share in LENGTHS], axis=1))
+    return ops.concatenate(pieces, axis=1)
+
+
+def along_lines(values: Tensor, share: float) -> Tensor:
+    """Return the largest mean [N] of `values` [N, H, H, 1] along any straight line of `share` of the side."""
+    length = 2 * round(share * values.shape[1] / 2) + 1
+    reach = length // 2
+    padded = ops.pad(values, ((0, 0), (reach, reach), (reach, reach), (0, 0)), constant_values=OUTSIDE)
+    return ops.max(ops.conv(padded, line_kernels(length), 1, "valid"), axis=(1, 2, 3))
+
+
+@lru_cache(maxsize=8)
+def line_kernels(length: int) -> NDArray[np.float32]:
+    """Return lines [length, length, 1, 12] through the middle of a square, each summing to 1, soft by half a pixel."""
+    middle, kernels = length // 2, np.zeros((length, length, 1, DIRECTIONS), np.float32)
+    along = np.linspace(-middle, middle, 4 * length)
+    for direction in range(DIRECTIONS):
+        turn = np.pi * direction / DIRECTIONS
+        line = np.zeros((length, length), np.float32)
+        line[np.rint(middle + along * np.sin(turn)).astype(int), np.rint(middle + along * np.cos(turn)).astype(int)] = 1
+        line = gaussian_filter(line, 0.5)
+        kernels[..., 0, direction] = line / line.sum()
+    return kernels
 
 
 def fused_score(found: Tensor) -> Tensor:
-    """Return the fused score [N], 0 to 1, from evidence [N, 7] in standard deviations: the mean of its logistic
+    """Return the fused score [N], 0 to 1, from evidence [N, pieces] in standard deviations: the mean of its logistic
     functions, so that no piece of evidence, however large, outvotes the others.
     """
     return ops.mean(ops.sigmoid(found), axis=1)
 
 
 def reconstruction_score(error: Tensor) -> Tensor:
-    """Return the largest relative error [N] of error maps [N, H, W, 1]."""
+    """Return the largest error [N] of error maps [N, H, W, 1]."""
     return ops.max(error, axis=(1, 2, 3))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 
 from pipelines.errors import TrainingFailed
 from pipelines.models.annotated import Annotated
-from pipelines.models.batches import Batch, BatchStream, Images, validation_batches
+from pipelines.models.batches import Batch, BatchStream, Images, of_one_part, validation_batches
 from pipelines.models.loss import training_loss
-from pipelines.models.network import build_network
+from pipelines.models.network import build_network, named_weights, set_weights
 from pipelines.models.precision import faster_precision
 from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, Stopped, TrainingState, as_array
-from pipelines.models.rows import spread, whole_batches
+from pipelines.models.rows import whole_batches
+from pipelines.models.synthetic import is_aligned
+from pipelines.models.usual import Usual, shown_parts, usual_evidence, usual_maps, usual_pattern
 
 # A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
 LEAST_STEPS = 20
@@ -35,9 +38,9 @@ CHECKPOINT_SECONDS = 20.0
 CLOCK_GRACE = 0.1
 # Of the weights that are taken in the end: an average over about the last fifty steps.
 AVERAGING = 0.98
-# How many training images tell what evidence is usual, and the least spread (a share of the mean) that counts.
-LOOKED_AT = 256
-LEAST_SPREAD = 0.02
+# Places of outputs of the network, and how many pieces of evidence it has.
+ERROR, EVIDENCE = 5, 6
+PIECES, SURFACE_PIECES = 7, 9
 
 
 class Restoration(keras.Model):
@@ -64,7 +67,7 @@ def fit(
     *,
     validation: Images | None = None,
     annotated: Annotated | None = None,
-    weights: list[NDArray[Any]] | None = None,
+    weights: dict[str, list[NDArray[Any]]] | None = None,
     state: TrainingState | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_checkpoint: Callable[[TrainingState], None] | None = None,
@@ -72,10 +75,10 @@ def fit(
 ) -> Fitted:
     """Train on good `images` [n, S, S, 3] uint8 and return the network with its averaged weights, in float32.
 
-    `validation` images are only looked at, for the curve; `annotated` are real anomalies to learn from. `weights` start
-    a fine-tuning; `state` takes an interrupted training up again, its used time counted. `on_progress` is called at the
-    end of each epoch and every ten seconds, `on_checkpoint` every `checkpoint_seconds` (20) and at the end. Raises
-    TrainingFailed.
+    `validation` images are only looked at, for the curve; `annotated` are real anomalies to learn from. `weights`
+    (`named_weights` of another network) start a fine-tuning; `state` takes an interrupted training up again, its used
+    time counted. `on_progress` is called at the end of each epoch and every ten seconds, `on_checkpoint` every
+    `checkpoint_seconds` (20) and at the end. Raises TrainingFailed.
     """
     if len(images) == 0:
         raise TrainingFailed("there are no good training images; put some into the inbox and run again")
@@ -121,7 +124,7 @@ class _Training:
         self,
         images: Images,
         settings: FitSettings,
-        weights: list[NDArray[Any]] | None,
+        weights: dict[str, list[NDArray[Any]]] | None,
         state: TrainingState | None,
     ) -> None:
         self._begun = time.monotonic() - (state.elapsed if state else 0.0)
@@ -142,7 +145,7 @@ class _Training:
         if state:
             self._restore(state)
         self.steps_per_epoch = max(LEAST_STEPS, math.ceil(len(images) / settings.batch_size))
-        self.last_step = settings.most_steps(self.steps_per_epoch)
+        self.last_step = settings.most_steps(self.steps_per_epoch, surface=not is_aligned(of_one_part(images)))
         self.pace = Pace(settings.batch_size)
         self.rate = 0.0
 
@@ -229,28 +232,37 @@ def learning_rate(highest: float, step: int, part: float) -> float:
     return highest * fall * min(1.0, (step + 1) / WARM_UP)
 
 
-def set_weights(network: keras.Model, weights: list[NDArray[Any]]) -> None:
-    """Give the network the weights of another. Raises TrainingFailed if they are of another architecture."""
-    if [array.shape for array in weights] != [tuple(one.shape) for one in network.weights]:
-        raise TrainingFailed("the weights to start from belong to another network; train from scratch instead")
-    network.set_weights(weights)
-
-
 def completed(network: keras.Model, settings: FitSettings, images: Images) -> keras.Model:
-    """Return the network in float32 throughout, with the evidence that is usual in good `images` as its unit."""
-    weights = [np.asarray(weight, np.float32) for weight in network.get_weights()]
-    plain = build_network(settings.preset, settings.input_size)
-    plain.set_weights(weights)
-    rows = spread(len(images), LOOKED_AT)
-    found = [
-        plain.predict_on_batch(images[part].astype(np.float32) / 255)[-1]
-        for part in whole_batches(rows, settings.batch_size)
-    ]
-    evidence = np.concatenate(found)[: len(rows)].astype(np.float64)
-    means = evidence.mean(axis=0)
-    deviations = np.maximum(evidence.std(axis=0), LEAST_SPREAD * np.abs(means) + 1e-6)
-    whole = build_network(settings.preset, settings.input_size, usual=(means.tolist(), deviations.tolist()))
-    whole.set_weights(weights)
+    """Return the network in float32 throughout, with what is usual of good `images` [n, S, S, 3] as its unit."""
+    aligned = is_aligned(of_one_part(images))
+    parts = [images[rows] for rows in shown_parts(images, aligned)]
+    learnt = named_weights(network)
+
+    def told(pixels: NDArray[np.uint8], usual: Usual | None, output: int) -> NDArray[np.float32]:
+        """Return one output of the network for images, in batches of one size."""
+        judging = build_network(settings.preset, settings.input_size, usual=usual)
+        set_weights(judging, learnt)
+        batches = whole_batches(np.arange(len(pixels)), settings.batch_size)
+        found = [judging.predict_on_batch(pixels[part].astype(np.float32) / 255)[output] for part in batches]
+        return np.concatenate(found)[: len(pixels)]
+
+    pixels = np.concatenate(parts)
+    # Of a network that knows of nothing usual, the error is log(1 + e^x) of the logarithm x that is looked for.
+    logs = np.log(np.expm1(told(pixels, None, ERROR)[..., 0]))
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    maps = [usual_maps(part, aligned) for part in np.split(logs, ends)]
+    pieces = SURFACE_PIECES if not aligned else PIECES
+    usual = Usual(
+        np.stack([usual_pattern(part) for part in parts]),
+        np.stack([middle for middle, _ in maps]),
+        np.stack([width for _, width in maps]),
+        [0.0] * pieces,
+        [1.0] * pieces,
+        surface=not aligned,
+    )
+    means, spreads = usual_evidence(told(pixels, usual, EVIDENCE))
+    whole = build_network(settings.preset, settings.input_size, usual=replace(usual, means=means, spreads=spreads))
+    set_weights(whole, learnt)
     return whole
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from pipelines.errors import BadPackage
+from pipelines.errors import BadPackage, TrainingFailed
 from pipelines.models.inspection import inspection_model, load_network
-from pipelines.models.network import CHANNELS, build_network
-from pipelines.models.scoring import EVIDENCE
+from pipelines.models.network import CHANNELS, build_network, named_weights, set_weights
+from pipelines.models.usual import Usual, usual_pattern
 from pipelines.settings import REPOSITORY
 
 
@@ -41,10 +42,56 @@ def test_build_network_when_told_what_is_usual_counts_evidence_from_there():
     plain = build_network("small", 32)
     raw = ops.convert_to_numpy(plain(image, training=False)[-1])
     means, spreads = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0, -0.5], [0.1, 0.2, 0.3, 0.4, 0.5, 2.0, 1.5]
-    counted = build_network("small", 32, usual=(means, spreads))
-    counted.set_weights(plain.get_weights())
+    counted = build_network("small", 32, usual=replace(nothing_usual(), means=means, spreads=spreads))
+    set_weights(counted, named_weights(plain))
     found = ops.convert_to_numpy(counted(image, training=False)[-1])
     np.testing.assert_allclose(found, (raw - means) / spreads, rtol=1e-4, atol=1e-4)
+
+
+def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone():
+    generator = np.random.default_rng(0)
+    left, right = (generator.random((32, 32, 3)).astype(np.float32) for _ in range(2))
+    patterns = np.stack([usual_pattern(np.round(255 * part[None]).astype(np.uint8)) for part in (left, right)])
+    middles, widths = np.zeros((2, 16, 16), np.float32), np.ones((2, 16, 16), np.float32)
+    middles[1, 4:8] = 2
+    widths[1, 4:8] = 0.5
+    plain = build_network("small", 32)
+    counted = build_network("small", 32, usual=Usual(patterns, middles, widths, [0.0] * 7, [1.0] * 7, surface=False))
+    set_weights(counted, named_weights(plain))
+    # Darker than usual, and with a little noise: still the parts that they are.
+    image = np.stack([left, right]) * 0.8 + generator.normal(0, 0.02, (2, 32, 32, 3)).astype(np.float32)
+    one, other = (ops.convert_to_numpy(network(image, training=False)[5])[..., 0] for network in (plain, counted))
+    logs = np.log(np.expm1(one))
+    expected = np.stack([logs[0], (logs[1] - middles[1]) / widths[1]])
+    np.testing.assert_allclose(other, np.log1p(np.exp(expected)), rtol=1e-3, atol=1e-3)
+
+
+def test_build_network_for_a_surface_looks_along_lines_too():
+    usual = replace(nothing_usual(), means=[0.0] * 9, spreads=[1.0] * 9, surface=True)
+    found = build_network("small", 32, usual=usual)(np.zeros((2, 32, 32, 3), np.float32), training=False)[-1]
+    assert tuple(found.shape) == (2, 9)
+
+
+def test_set_weights_of_a_network_that_knows_the_usual_leaves_that_out():
+    knowing = build_network("small", 32, usual=nothing_usual())
+    assert any(layer.name.startswith("usual") for layer in knowing.layers)
+    learnt = named_weights(knowing)
+    assert not any(name.startswith("usual") for name in learnt)
+    plain = build_network("small", 32)
+    set_weights(plain, learnt)
+    for name, arrays in learnt.items():
+        for array, weight in zip(arrays, plain.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(array, weight)
+    with pytest.raises(TrainingFailed, match="train from scratch"):
+        set_weights(build_network("base", 32), learnt)
+    with pytest.raises(TrainingFailed, match="train from scratch"):
+        set_weights(plain, {name: arrays for name, arrays in learnt.items() if name != "judge"})
+
+
+def nothing_usual() -> Usual:
+    """What is usual, as if nothing were known."""
+    zeros = np.zeros((1, 16, 16), np.float32)
+    return Usual(np.zeros((1, 64), np.float32), zeros, zeros + 1, [0.0] * 7, [1.0] * 7, surface=False)
 
 
 def test_network_when_only_brightness_changes_sees_the_same_features():
@@ -55,7 +102,10 @@ def test_network_when_only_brightness_changes_sees_the_same_features():
 
 
 def test_load_network_when_saved_gives_the_same_in_safe_mode(tmp_path: Path):
-    network = build_network("small", 32, usual=([0.5] * EVIDENCE, [0.1] * EVIDENCE))
+    zeros = np.zeros((3, 16, 16), np.float32)
+    patterns = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
+    usual = Usual(patterns, zeros + 0.5, zeros + 2, [0.5] * 9, [0.1] * 9, surface=True)
+    network = build_network("small", 32, usual=usual)
     network.save(tmp_path / "model.keras")
     image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
     loaded = load_network(tmp_path / "model.keras")

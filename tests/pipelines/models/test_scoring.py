@@ -5,12 +5,16 @@ import pytest
 from keras import ops
 
 from pipelines.models.scoring import (
+    along_lines,
     embedding,
     evidence,
+    excess,
     fused_score,
     gradient_magnitude,
+    line_kernels,
     reconstruction_score,
     relative_error,
+    shown_excess,
     weighted_error,
 )
 from pipelines.score import fused_score as merged_score
@@ -142,3 +146,46 @@ def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_
     odd_place, odd_throughout = np.zeros((4, 7), np.float32), np.full((4, 7), 3, np.float32)
     odd_place[0, [0, 3]] = 1e6
     assert 0.5 < merged_score(odd_place) < merged_score(odd_throughout) < 1
+
+
+def test_excess_is_counted_from_the_usual_in_its_widths_and_shown_as_at_least_nothing():
+    error = np.array([0.08, 0.48, 0.98], np.float32).reshape(1, 3, 1, 1)
+    middle, width = np.log(np.float32(0.5)), np.float32(0.25)
+    found = ops.convert_to_numpy(excess(error, middle, width)).ravel()
+    np.testing.assert_allclose(found, [np.log(0.2) / 0.25, 0, np.log(2) / 0.25], atol=1e-5)
+    shown = ops.convert_to_numpy(shown_excess(found))
+    assert 0 <= shown[0] < 0.01
+    assert shown[1] == pytest.approx(np.log(2))
+    assert shown[2] == pytest.approx(found[2], abs=0.1)
+
+
+def test_line_kernels_are_means_along_lines_of_their_length_in_every_direction():
+    kernels = line_kernels(11)[:, :, 0]
+    assert kernels.shape == (11, 11, 12)
+    np.testing.assert_allclose(kernels.sum(axis=(0, 1)), 1, rtol=1e-5)
+    assert kernels[5, :, 0].sum() > 0.7
+    assert kernels[:, 5, 6].sum() > 0.7
+    assert (kernels[5, 5] > 0).all()
+
+
+@pytest.mark.parametrize("direction", ["across", "down", "slanting"])
+def test_along_lines_finds_a_faint_line_that_no_spot_of_the_same_strength_matches(direction):
+    line, spot = (np.full((1, 32, 32, 1), -4.0, np.float32) for _ in range(2))
+    along = np.arange(4, 28)
+    rows, columns = {"across": (17, along), "down": (along, 9), "slanting": (along, along)}[direction]
+    line[0, rows, columns] = -1
+    spot[0, 12:17, 12:17] = -1  # as many pixels
+    for share in (1 / 3, 2 / 3):
+        of_line, of_spot = (ops.convert_to_numpy(along_lines(one, share))[0] for one in (line, spot))
+        assert of_line > of_spot + 0.1
+    assert ops.convert_to_numpy(along_lines(np.full_like(line, -4.0), 1 / 3))[0] == pytest.approx(-4, abs=1e-4)
+
+
+def test_evidence_with_lines_has_two_pieces_more_and_the_others_as_before():
+    generator = np.random.default_rng(0)
+    error, defect = (generator.normal(size=(2, 64, 64, 1)).astype(np.float32) for _ in range(2))
+    plain = ops.convert_to_numpy(evidence(error, defect, np.zeros((2, 1), np.float32)))
+    found = ops.convert_to_numpy(evidence(error, defect, np.zeros((2, 1), np.float32), lines=True))
+    assert found.shape == (2, 9)
+    np.testing.assert_array_equal(found[:, :7], plain)
+    assert (found[:, 7] > found[:, 8]).all()  # the longer the line, the less of it is noise

@@ -12,6 +12,7 @@ from pipelines.errors import TrainingFailed
 from pipelines.models.annotated import Annotated
 from pipelines.models.batches import BatchStream, Selection, validation_batches
 from pipelines.models.inspection import inspection_model
+from pipelines.models.network import named_weights
 from pipelines.models.progress import ENOUGH_STEPS, FitSettings, Fitted, Progress, TrainingState, clock
 from pipelines.models.training import fit, learning_rate
 from tests.pipelines.models.pictures_of_parts import defective_parts, good_parts
@@ -43,7 +44,7 @@ def test_fit_from_a_champion_on_new_parts_with_replay_is_better_on_them_and_not_
     old, new = good_parts(24), upright(good_parts(6, seed=3))
     images = Selection(np.concatenate([old, new]), np.arange(30), fresh=np.arange(30) >= 24)
     settings = replace(QUICK, steps=100, learning_rate=0.3 * QUICK.learning_rate)
-    tuned = fit(images, settings, weights=champion.get_weights()).network
+    tuned = fit(images, settings, weights=named_weights(champion)).network
     new_pair = upright(good_parts(20, seed=7)), upright(defective_parts(20))
     assert told_apart(tuned, *new_pair) > told_apart(champion, *new_pair) + 0.05
     old_pair = good_parts(20, seed=7), defective_parts(20)
@@ -93,16 +94,20 @@ def test_fit_when_the_time_was_used_before_trains_no_further():
 
 
 def test_most_steps_are_those_asked_for_and_else_as_many_as_are_enough():
-    assert FitSettings(epochs=3).most_steps(20) == 60
-    assert FitSettings(epochs=3, steps=7).most_steps(20) == 7
-    assert FitSettings("small").most_steps(20) == ENOUGH_STEPS["small"]
-    assert FitSettings("base").most_steps(20) > 100_000  # time ends it
+    for surface in (False, True):
+        assert FitSettings(epochs=3).most_steps(20, surface) == 60
+        assert FitSettings(epochs=3, steps=7).most_steps(20, surface) == 7
+        assert FitSettings("base").most_steps(20, surface) > 100_000  # time ends it
+    assert FitSettings("small").most_steps(20, surface=False) == ENOUGH_STEPS["small"]
+    assert FitSettings("small").most_steps(20, surface=True) == 2 * ENOUGH_STEPS["small"]
 
 
 def test_fit_when_nothing_but_the_preset_is_given_stops_after_enough_steps(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(ENOUGH_STEPS, "small", 3)
     fitted = fit(good_parts(4), replace(QUICK, epochs=None))
     assert (fitted.steps, fitted.stopped) == (3, "steps")
+    grain = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+    assert fit(grain, replace(QUICK, epochs=None)).steps == 6
     assert fit(good_parts(4), replace(QUICK, steps=2)).stopped == "steps"
 
 
@@ -113,7 +118,7 @@ def test_fit_when_there_are_no_images_says_what_to_do():
 
 def test_fit_when_weights_are_of_another_network_says_train_from_scratch():
     with pytest.raises(TrainingFailed, match="train from scratch"):
-        fit(good_parts(4), QUICK, weights=[np.zeros((3, 3))])
+        fit(good_parts(4), QUICK, weights={"draw": [np.zeros((3, 3))]})
 
 
 def test_batches_from_any_step_are_those_of_an_uninterrupted_stream():

@@ -1,0 +1,91 @@
+"""What is usual of good images, place by place: what is odd at one is not to hide behind what is usual at another.
+
+Where images show something in one place, the logarithm of the relative error has a usual value and a usual width at
+every place of the error map; a long image, cut into tiles, has them for each tile. Which tile it is, the network tells
+by what it looks like: by the nearest of the tiles' mean patterns. Where images show a surface, all places are alike.
+Middle and width are the median and half the distance between the quantiles of one deviation, so that a few odd images
+among the good ones change neither. numpy and scipy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from pipelines.models.masks import Floats
+from pipelines.models.rows import spread
+
+PATTERN = 8  # fields a side by which a part of an image is recognised
+LEAST_SHOWN = 8  # images that must show a part for it to have a map of its own
+MOST_PARTS = 16
+LOOKED_AT, MOST_LOOKED_AT = 256, 1024  # images of each part, and of all
+ONE_DEVIATION = 0.16, 0.5, 0.84  # the quantiles of a normal distribution at -1, 0 and 1
+BLUR = 1.0  # pixels of the error map
+# How much of the variance over all places every place has at least, and how many images' worth of it is mixed in.
+LEAST_VARIANCE = 0.05
+SHRINKAGE = 8
+# Of evidence, the least spread that counts, as a share of the mean.
+LEAST_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class Usual:
+    """`patterns` [P, 64] tells the parts of images apart; `middles` and `widths` [P, h, w] are of the logarithm of the
+    relative error of each; `means` and `spreads` of each piece of evidence. `surface`: the images show one, so that
+    lines across it count, too.
+    """
+
+    patterns: Floats
+    middles: Floats
+    widths: Floats
+    means: Sequence[float]
+    spreads: Sequence[float]
+    surface: bool
+
+
+def shown_parts(images: Any, aligned: bool) -> list[NDArray[np.int64]]:
+    """Return which images to look at, a list of places for each part that they show; one for all of a surface."""
+    everything = np.arange(len(images))
+    shown = getattr(images, "places", None)
+    if not aligned or shown is None:
+        parts = [everything]
+    else:
+        numbers, counts = np.unique(shown, return_counts=True)
+        most = numbers[np.argsort(-counts, kind="stable")][:MOST_PARTS]
+        parts = [np.flatnonzero(shown == number) for number in most]
+        parts = [part for part in parts if len(part) >= LEAST_SHOWN] or [everything]
+    share = min(LOOKED_AT, MOST_LOOKED_AT // len(parts))
+    return [part[spread(len(part), share)] for part in parts]
+
+
+def usual_pattern(images: NDArray[np.uint8]) -> Floats:
+    """Return the mean pattern [64] of images [n, S, S, 3] uint8: grey in 8 x 8 fields, 0 to 1, less its mean."""
+    side = images.shape[1] // PATTERN
+    grey = images.astype(np.float32).mean(axis=(0, 3)) / 255
+    fields = grey.reshape(PATTERN, side, PATTERN, side).mean(axis=(1, 3))
+    return (fields - fields.mean()).ravel()
+
+
+def usual_maps(logs: Floats, aligned: bool) -> tuple[Floats, Floats]:
+    """Return middle and width [h, w] of the logarithms [n, h, w] of relative errors; the same everywhere unless the
+    images are `aligned`.
+    """
+    low, middle, high = np.quantile(logs, ONE_DEVIATION, axis=0).astype(np.float32)
+    variance = np.square((high - low) / 2)
+    overall = float(variance.mean())
+    if not aligned:
+        return np.full_like(middle, middle.mean()), np.full_like(middle, np.sqrt(overall))
+    count = len(logs)
+    variance = (count * gaussian_filter(variance, BLUR) + SHRINKAGE * overall) / (count + SHRINKAGE)
+    return gaussian_filter(middle, BLUR), np.sqrt(variance + LEAST_VARIANCE * overall).astype(np.float32)
+
+
+def usual_evidence(found: NDArray[np.float32]) -> tuple[list[float], list[float]]:
+    """Return mean and spread of each piece of evidence of good images, from [n, pieces]."""
+    means, deviations = found.mean(axis=0, dtype=np.float64), found.std(axis=0, dtype=np.float64)
+    return means.tolist(), np.maximum(deviations, LEAST_SPREAD * np.abs(means) + 1e-6).tolist()

@@ -1,0 +1,76 @@
+"""What is usual of good images: a map for each part that is shown often enough, robust against a few odd images."""
+
+import numpy as np
+import pytest
+
+from pipelines.models.batches import Selection
+from pipelines.models.usual import shown_parts, usual_evidence, usual_maps, usual_pattern
+
+
+def test_shown_parts_of_tiles_are_each_for_itself_and_rare_ones_left_out():
+    places = np.array([1, 2, 3] * 40 + [9] * 3)
+    images = Selection(np.zeros((len(places), 32, 32, 3), np.uint8), np.arange(len(places)), places)
+    parts = shown_parts(images, aligned=True)
+    assert [set(places[part]) for part in parts] == [{1}, {2}, {3}]
+    assert [len(part) for part in parts] == [40, 40, 40]
+    (whole,) = shown_parts(images, aligned=False)
+    assert len(whole) == len(places)
+
+
+@pytest.mark.parametrize("count", [16, 5000])
+def test_shown_parts_of_whole_images_are_one_and_looks_at_so_many_at_most(count):
+    (part,) = shown_parts(np.zeros((count, 32, 32, 3), np.uint8), aligned=True)
+    assert len(part) == min(count, 256)
+    assert (part[0], part[-1]) == (0, count - 1)
+
+
+def test_shown_parts_when_none_is_shown_often_are_all_together():
+    images = Selection(np.zeros((6, 32, 32, 3), np.uint8), np.arange(6), np.arange(6))
+    (part,) = shown_parts(images, aligned=True)
+    assert part.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_usual_pattern_is_the_mean_grey_in_fields_whatever_the_light():
+    image = np.zeros((2, 32, 32, 3), np.uint8)
+    image[:, :16] = 100
+    pattern = usual_pattern(image)
+    assert pattern.shape == (64,)
+    assert pattern.sum() == pytest.approx(0, abs=1e-5)
+    np.testing.assert_allclose(pattern[:32] - pattern[32:], 100 / 255, rtol=1e-5)
+    np.testing.assert_allclose(usual_pattern(image + 50), pattern, atol=1e-6)
+
+
+def test_usual_maps_of_aligned_images_follow_the_place_and_ignore_a_few_odd_images():
+    generator = np.random.default_rng(0)
+    logs = generator.normal(0, 1, (400, 16, 16)).astype(np.float32)
+    logs[:, :8] = 3 + 0.3 * logs[:, :8]
+    middle, width = usual_maps(logs, aligned=True)
+    assert middle[:6].mean() == pytest.approx(3, abs=0.05)
+    assert middle[10:].mean() == pytest.approx(0, abs=0.05)
+    assert width[:6].mean() < 0.5 * width[10:].mean()
+    logs[:20] += 20
+    again, wider = usual_maps(logs, aligned=True)
+    assert np.abs(again - middle).max() < 0.3
+    assert (wider / width).max() < 1.5
+
+
+def test_usual_maps_of_a_surface_are_the_same_everywhere():
+    logs = np.random.default_rng(0).normal(1, 0.5, (100, 16, 16)).astype(np.float32)
+    middle, width = usual_maps(logs, aligned=False)
+    assert middle.shape == width.shape == (16, 16)
+    assert (np.ptp(middle), np.ptp(width)) == (0, 0)
+    assert middle[0, 0] == pytest.approx(1, abs=0.02)
+    assert width[0, 0] == pytest.approx(0.5, rel=0.1)
+
+
+def test_usual_maps_of_few_images_are_drawn_towards_what_is_usual_everywhere():
+    logs = np.random.default_rng(0).normal(0, 1, (12, 16, 16)).astype(np.float32)
+    logs[:, :8] *= 0.01
+    few, many = (usual_maps(one, aligned=True)[1] for one in (logs, np.tile(logs, (50, 1, 1))))
+    assert few[:6].mean() > 1.5 * many[:6].mean() > 0
+
+
+def test_usual_evidence_never_has_a_spread_of_nothing():
+    means, spreads = usual_evidence(np.array([[1.0, -5.0], [1.0, -3.0]], np.float32))
+    assert means == [1.0, -4.0]
+    assert spreads == pytest.approx([0.020001, 1.0])
