@@ -110,6 +110,7 @@ def _measure_set(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]
                 "minutes": None if asked.steps else asked.minutes,
                 "steps": asked.steps,
                 "rate": asked.rate,
+                "page": _page(asked.pictures, f"{images.name}-{asked.first_seed + seed}.png", method),
             }
             results.append({"set": images.name, **job, **_measured(job, files)})
             if method in TIMELESS:
@@ -117,16 +118,24 @@ def _measure_set(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]
     return results
 
 
+def _page(folder: Path | None, name: str, method: str) -> str | None:
+    """Return where a page of pictures is to be written, if it is asked for."""
+    if folder is None or method != OURS:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder.resolve() / name)
+
+
 def _measured(job: dict[str, Any], files: str) -> dict[str, Any]:
     """Return the figures of a job, from the cache where it was done before."""
     code = OUR_CODE if job["method"] == OURS else BASELINE_CODE
-    told = {name: value for name, value in job.items() if name != "folder"}
+    told = {name: value for name, value in job.items() if name not in ("folder", "page")}
     if job["method"] in TIMELESS:
         told |= {"minutes": 0, "steps": 0}
     key = hashlib.sha256(json.dumps([told, files, _digest(code)], sort_keys=True).encode()).hexdigest()[:24]
     path = CACHE / f"{key}.json"
     title = f"{Path(job['folder']).name}, {job['method']}, seed {job['seed']}"
-    if path.is_file():
+    if path.is_file() and not (job["page"] and not Path(job["page"]).is_file()):
         print(f"{title}: measured before", flush=True)
         return dict(json.loads(path.read_text(encoding="utf-8")))
     print(f"{title}: {job['steps']} steps" if job["steps"] else f"{title}: {job['minutes']:g} min", flush=True)
@@ -174,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=0.01, help="the false-positive rate to promise (0.01)")
     parser.add_argument("--types", nargs="+", help="judge these defect types only")
     parser.add_argument("--no-baselines", action="store_true", help="leave the baselines out")
+    parser.add_argument("--pictures", type=Path, help="write a page of pictures of each training to this folder")
     parser.add_argument("--json", type=Path, help="write all figures, scores included, to this file")
     return parser
 

@@ -38,8 +38,9 @@ Detector = Callable[[list[Path]], Iterator[tuple[float, NDArray[np.float32] | No
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Train `method` on a set by one seed and judge it.
 
-    `job` has `folder`, `types` (or None), `method`, `preset`, `seed`, `minutes` or `steps`, and `rate`, the promised
-    false-positive rate. Returns the figures as plain JSON, each test image's score among them. Raises BadSet, BadImage.
+    `job` has `folder`, `types` (or None), `method`, `preset`, `seed`, `minutes` or `steps`, `rate`, the promised
+    false-positive rate, and perhaps `page`, where to write a page of pictures of our own method. Returns the figures as
+    plain JSON, each test image's score among them. Raises BadSet, BadImage.
     """
     images = read_set(Path(job["folder"]), job["types"])
     fitted, held_back = images.split(job["seed"])
@@ -88,6 +89,7 @@ def judge(images: ImageSet, detector: Detector, validation: list[float], rate: f
 
 
 def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
+    from benchmarks.pictures import page
     from pipelines.export import write_graph
     from pipelines.graph import ScoringGraph
     from pipelines.models.batches import Selection
@@ -110,6 +112,8 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     fitted = fit(tiles, settings, on_progress=lambda progress: print(progress, flush=True))
     path = write_graph(inspection_model(fitted.network), folder / "model.onnx")
     graph = ScoringGraph(path, model.input_size, model.resize, threads=2)
+    if job.get("page"):
+        page(read_set(Path(job["folder"]), job["types"]), fitted.network, graph).save(job["page"])
 
     def detect(wanted: list[Path]) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
         for start in range(0, len(wanted), CHUNK):

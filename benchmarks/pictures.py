@@ -1,0 +1,69 @@
+"""A page of pictures of what a trained network makes of test images: image, restoration, error map, mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from benchmarks.folders import ImageSet, TestImage, read_mask, read_pixels
+from pipelines.graph import ScoringGraph
+from pipelines.models.pictures import heat_colours
+from pipelines.prepare import prepare, restore_map, tile_grid
+from pipelines.score import score
+
+OF_EACH_TYPE = 4
+HEIGHT, GAP, TITLE = 128, 4, 14
+
+
+def page(images: ImageSet, network: Any, graph: ScoringGraph) -> Image.Image:
+    """Return a picture with a row for each of some test images, spread over those of every type.
+
+    Error maps are coloured from 0 to the largest error on the page. `network` is a trained `build_network`, `graph` its
+    exported graph.
+    """
+    chosen = [one for kind in sorted({one.type for one in images.test}) for one in _some(images.test, kind)]
+    found = score(graph, [read_pixels(one.file) for one in chosen])
+    most = max(float(one.error_map.max()) for one in found)
+    rows = []
+    for one, scored in zip(chosen, found, strict=True):
+        pixels = read_pixels(one.file)
+        height, width = pixels.shape[:2]
+        heat = heat_colours(restore_map(scored.error_map, height, width, graph.resize) / max(most, 1e-9))
+        mask = read_mask(one, height, width)
+        cells = [pixels, _restored(pixels, network, graph), np.round(255 * heat).astype(np.uint8)]
+        cells.append(np.zeros_like(pixels) if mask is None else np.repeat(255 * mask.astype(np.uint8)[..., None], 3, 2))
+        rows.append(_row(cells, f"{one.type} {one.file.name}  score {scored.score:.3f}"))
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    return sheet
+
+
+def _some(test: list[TestImage], kind: str) -> list[TestImage]:
+    own = [one for one in test if one.type == kind]
+    return [own[place] for place in np.unique(np.linspace(0, len(own) - 1, OF_EACH_TYPE).round().astype(int))]
+
+
+def _restored(pixels: NDArray[np.uint8], network: Any, graph: ScoringGraph) -> NDArray[np.uint8]:
+    """Return the whole image as the network restores it, in its own proportions."""
+    height, width = pixels.shape[:2]
+    tiles = prepare(pixels, graph.input_size, graph.resize)
+    restored = network.predict_on_batch(tiles.astype(np.float32) / 255)[0]
+    grid = tile_grid(height, width, graph.input_size, graph.resize)
+    whole = restored[0] if grid is None else np.stack([grid.stitch(restored[..., one]) for one in range(3)], axis=-1)
+    return np.round(255 * np.clip(whole, 0, 1)).astype(np.uint8)
+
+
+def _row(cells: list[NDArray[np.uint8]], title: str) -> Image.Image:
+    height, width = cells[0].shape[:2]
+    across = max(1, round(HEIGHT * width / height))
+    row = Image.new("RGB", (len(cells) * (across + GAP), HEIGHT + TITLE + GAP), "white")
+    ImageDraw.Draw(row).text((1, 1), title, fill="black")
+    for place, cell in enumerate(cells):
+        row.paste(Image.fromarray(cell).resize((across, HEIGHT)), (place * (across + GAP), TITLE))
+    return row
