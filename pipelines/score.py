@@ -17,7 +17,7 @@ from pipelines.graph import EVIDENCE, OUTPUTS, ScoringGraph
 from pipelines.package import Package
 from pipelines.prepare import PreparedImage, prepare, tile_grid
 
-# Where the evidence tells means over the whole tile: of the relative error, and of the second opinion.
+# Where the evidence tells means over the whole tile: of the excess, and of the second opinion.
 MEANS = [2, 5]
 
 
@@ -104,7 +104,7 @@ def _merged(graph: ScoringGraph, image: PreparedImage, said: dict[str, NDArray[n
 
 
 def fused_score(evidence: NDArray[np.float32]) -> float:
-    """Return the fused score of an image whose tiles have this evidence [T, 7]; of one tile, what the graph gives.
+    """Return the fused score of an image whose tiles have this evidence [T, pieces]; of one tile, what the graph gives.
 
     A mean is the mean over the tiles; of all else the largest of any tile counts.
     """
