@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 GOOD, BAD = 64, 12
 KEYS = {
     # Steps end the training, not the clock, and no figure of it is asked for: a busy machine learns less in seconds.
-    "model": {"input_size": 64, "epochs": 2, "batch_size": 8, "time_budget_minutes": 5},
+    "model": {"input_size": 64, "resize": "tile", "epochs": 2, "batch_size": 8, "time_budget_minutes": 5},
     "threshold": {"false_positive_rate": 0.1},
     "promotion": {"minimum_auroc": 0, "bootstrap_samples": 200},
     "retrain": {"new_images": 500},

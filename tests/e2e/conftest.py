@@ -27,7 +27,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             {
                 "title": "Cells of the end-to-end test",
                 # Whether the line works is asked here, not how good a model a busy machine learns in seconds.
-                "model": {"input_size": 64, "epochs": 40, "time_budget_minutes": 1},
+                "model": {"input_size": 64, "resize": "tile", "epochs": 40, "time_budget_minutes": 1},
                 "threshold": {"false_positive_rate": 0.2},
                 "promotion": {"minimum_auroc": 0, "margin": 1},
                 "retrain": {"new_images": 40},
