@@ -100,9 +100,17 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     from pipelines.score import score
 
     model = ModelSettings(preset=job["preset"])
-    prepared = _prepared(map(read_pixels, files), model)
+    sizes = []
+
+    def read(file: Path) -> NDArray[np.uint8]:
+        image = read_pixels(file)
+        sizes.append(image.shape[:2])
+        return image
+
+    prepared = _prepared(map(read, files), model)
     pixels = np.concatenate(prepared)
-    tiles = Selection(pixels, np.arange(len(pixels)), parts(np.array([len(one) for one in prepared])))
+    shown = parts(np.array([len(one) for one in prepared]), np.array(sizes))
+    tiles = Selection(pixels, np.arange(len(pixels)), shown)
     settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=job["seed"])
     if job["steps"]:
         # Which precision is faster may be measured otherwise the next time, and no clock may have a say.

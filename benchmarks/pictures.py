@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from benchmarks.folders import ImageSet, TestImage, read_mask, read_pixels
 from pipelines.graph import ScoringGraph
 from pipelines.models.pictures import heat_colours
+from pipelines.models.rows import spread
 from pipelines.prepare import prepare, restore_map, tile_grid
 from pipelines.score import score
 
@@ -46,7 +47,7 @@ def page(images: ImageSet, network: Any, graph: ScoringGraph) -> Image.Image:
 
 def _some(test: list[TestImage], kind: str) -> list[TestImage]:
     own = [one for one in test if one.type == kind]
-    return [own[place] for place in np.unique(np.linspace(0, len(own) - 1, OF_EACH_TYPE).round().astype(int))]
+    return [own[place] for place in spread(len(own), OF_EACH_TYPE)]
 
 
 def _restored(pixels: NDArray[np.uint8], network: Any, graph: ScoringGraph) -> NDArray[np.uint8]:

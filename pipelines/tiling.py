@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ STRIDE = 7 / 8
 HARDLY = 1.4
 # No image, however long, costs more than this many; one that needs more is drawn shorter.
 MOST_TILES = 64
+# So many are laid along the shorter side at most.
+MOST_ACROSS = 4
 # Positions are multiples of this, so that they are whole pixels of an error map, too.
 STEP = 4
 
@@ -85,14 +88,29 @@ def grid(height: int, width: int, size: int, across: int = 1) -> Grid:
     return Grid(size, along, beside) if height > width else Grid(size, beside, along)
 
 
-def parts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each tile of images with so many tiles a number that says which part of its image it shows.
+def parts(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each tile of images of these `sizes` (height and width [n, 2]), cut into so many tiles [n], a number
+    that says which part of its image it shows.
 
-    The same tile of as many shows the same part.
+    The same tile of as many rows and columns shows the same part.
     """
+    shapes = np.array(
+        [_shape(int(count), *map(int, size)) for count, size in zip(counts, sizes, strict=True)], np.int64
+    ).reshape(-1, 2)
     ends = counts.cumsum()
     tile = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-    return np.repeat(counts, counts) * (MOST_TILES + 1) + tile
+    rows, columns = np.repeat(shapes, counts, axis=0).T
+    return (rows * (MOST_TILES + 1) + columns) * (MOST_TILES + 1) + tile
+
+
+@lru_cache(maxsize=1024)
+def _shape(count: int, height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of an image cut into `count` tiles: the more along the shorter side, the more tiles."""
+    for across in range(1, MOST_ACROSS + 1):
+        found = grid(height, width, STEP, across)
+        if len(found) == count:
+            return len(found.rows), len(found.columns)
+    return 1, count
 
 
 def _places(length: float, count: int, size: int) -> tuple[int, ...]:

@@ -54,6 +54,8 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
     say(f"{len(training)} training and {len(validation)} validation images, {settings.input_size} pixels a side")
     if len(annotated.located) or len(annotated.unlocated):
         say(f"{len(annotated.located)} annotated anomalies with a mask and {len(annotated.unlocated)} without")
+    if annotated.left_out:
+        say(f"{annotated.left_out} annotated anomalies teach nothing: cut into tiles, they need a mask; draw them one")
     if training.fresh is not None:
         say(f"{int(training.fresh.sum())} of the training images are new to the champion")
     if state:
@@ -105,7 +107,7 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
 
 def fit_settings(run: dict[str, Any]) -> FitSettings:
     """Return what the run's settings and the parameters of its trigger form ask of the training."""
-    from pipelines.models.progress import ENOUGH_STEPS, FitSettings
+    from pipelines.models.progress import FitSettings
 
     model = model_settings(run)
     params = run.get("params", {})
@@ -119,12 +121,11 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
     )
     if params.get("start_from") == "champion":
         shorter = 1.0 if params.get("time_budget_minutes") else FINE_TUNING_TIME
-        enough = None if settings.epochs else ENOUGH_STEPS.get(model.preset)
         return replace(
             settings,
             learning_rate=settings.learning_rate * FINE_TUNING,
             seconds=settings.seconds * shorter,
-            steps=enough and round(enough * FINE_TUNING_TIME),
+            share=FINE_TUNING_TIME,
         )
     return settings
 
@@ -191,6 +192,8 @@ def parameters(run: dict[str, Any], settings: FitSettings, fitted: Fitted, image
     """Return the parameters that describe the training in MLflow."""
     import keras
 
+    from pipelines.models.network import named_weights
+
     return {
         "training.preset": settings.preset,
         "training.input_size": settings.input_size,
@@ -202,7 +205,7 @@ def parameters(run: dict[str, Any], settings: FitSettings, fitted: Fitted, image
         "training.learning_rate": settings.learning_rate,
         "training.start_from": run.get("params", {}).get("start_from") or "scratch",
         "training.images": images,
-        "training.weights": fitted.network.count_params(),
+        "training.weights": sum(one.size for arrays in named_weights(fitted.network).values() for one in arrays),
         "training.precision": fitted.precision,
         "training.backend": keras.backend.backend(),
     }

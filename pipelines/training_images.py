@@ -30,7 +30,8 @@ def select(pack: dict[str, Any], subset: str, known: frozenset[str] = frozenset(
     owner = np.repeat(np.arange(len(tiles)), tiles)
     rows = np.flatnonzero(opened.index["subset"].to_numpy()[owner] == subset)
     fresh = ~opened.index["sha256"].isin(known).to_numpy()[owner[rows]] if known else None
-    return Selection(opened.images, rows, parts(tiles)[rows], fresh)
+    shown = parts(tiles, opened.index[["height", "width"]].to_numpy(np.int64))
+    return Selection(opened.images, rows, shown[rows], fresh)
 
 
 def known_samples(run: dict[str, Any], say: Callable[[str], None]) -> frozenset[str]:
@@ -56,7 +57,7 @@ def annotated_anomalies(run: dict[str, Any], pack: dict[str, Any]) -> Annotated:
     opened = open_pack(pack["uri"], pack["digest"])
     square = (settings.input_size, settings.input_size)
     located, masks = [np.empty((0, *square, 3), np.uint8)], [np.empty((0, *square), np.uint8)]
-    unlocated = [np.empty((0, *square, 3), np.uint8)]
+    unlocated, left_out = [np.empty((0, *square, 3), np.uint8)], 0
     for _, row in opened.index[opened.index["subset"] == "anomaly/training"].iterrows():
         tiles = np.asarray(opened.images[row["first"] : row["first"] + row["tiles"]])
         if isinstance(row["mask_key"], str) and row["mask_key"]:
@@ -66,7 +67,9 @@ def annotated_anomalies(run: dict[str, Any], pack: dict[str, Any]) -> Annotated:
             masks.append(mask[marked])
         elif len(tiles) == 1:
             unlocated.append(tiles)
-    return Annotated(np.concatenate(located), np.concatenate(masks), np.concatenate(unlocated))
+        else:
+            left_out += 1
+    return Annotated(np.concatenate(located), np.concatenate(masks), np.concatenate(unlocated), left_out)
 
 
 def _as_picture(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -17,12 +17,14 @@ REACH = 1 / 16
 @dataclass(frozen=True)
 class Annotated:
     """Anomalies as prepared tiles, uint8: `located` [k, S, S, 3] with their `masks` [k, S, S] (255: defective), and
-    `unlocated` [m, S, S, 3], of which nobody said where they are anomalous.
+    `unlocated` [m, S, S, 3], of which nobody said where they are anomalous. `left_out` is the number of images that can
+    teach nothing.
     """
 
     located: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     unlocated: NDArray[np.uint8]
+    left_out: int = 0
 
     def paste(self, image: Floats, generator: np.random.Generator, turns: bool) -> None:
         """Paste one of the located defects into `image` [S, S, 3] (0 to 1), its light matched to what is around it.

@@ -16,8 +16,8 @@ def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
     """Return `network` with normalising before it and scoring behind it.
 
     `image` uint8 [N, S, S, 3] -> {`score` [N], `error_map` [N, S/2, S/2], `embedding` [N, d]}, all float32. `score` is
-    `fused` or `reconstruction`; the map is the relative error, for the fused score weighted by the second opinion. The
-    fused score comes with its `evidence` [N, 7], by which `pipelines.score` merges tiles.
+    `fused` or `reconstruction`; the map is the excess error, for the fused score weighted by the second opinion. The
+    fused score comes with its `evidence` [N, 7 or 9], by which `pipelines.score` merges tiles.
     """
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     scaled = ops.divide(ops.cast(image, "float32"), 255.0)

@@ -25,8 +25,8 @@ class FitSettings:
     """What a training is told: sizes, `epochs` or `seconds` (whichever ends first), the seed, the step size.
 
     `steps`, if given, takes the place of `epochs`; without either, the training takes as many steps as are enough for
-    its preset. `precision` is a Keras dtype policy; None, the default, measures which is faster. Two trainings of one
-    seed that both end by steps or epochs, in one precision, agree.
+    its preset, or a `share` (1) of them. `precision` is a Keras dtype policy; None, the default, measures which is
+    faster. Two trainings of one seed that both end by steps or epochs, in one precision, agree.
     """
 
     preset: str = "small"
@@ -38,6 +38,7 @@ class FitSettings:
     learning_rate: float = 2e-3
     precision: str | None = None
     steps: int | None = None
+    share: float = 1.0
 
     def most_steps(self, steps_per_epoch: int, surface: bool) -> int:
         """Return the number of the last step, if time does not end the training before; `surface`: of images that show
@@ -47,7 +48,7 @@ class FitSettings:
             return self.steps
         if self.epochs:
             return self.epochs * steps_per_epoch
-        return ENOUGH_STEPS.get(self.preset, _WITHOUT_END) * (SURFACES_TAKE if surface else 1)
+        return round(self.share * ENOUGH_STEPS.get(self.preset, _WITHOUT_END) * (SURFACES_TAKE if surface else 1))
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ EDGE = 2
 HIGHEST = 0.05
 # What a relative error of nothing counts as, before its logarithm is taken.
 FAINTEST = 0.02
-# Lines are looked for in a map of this side, or a little more, in so many directions, of a third and of two thirds of
-# its side.
+# Lines are looked for in a map halved at least once, and until its side is this or a little more, in so many
+# directions, of a third and of two thirds of its side.
 LINES_SIDE, DIRECTIONS = 32, 12
 LENGTHS = 1 / 3, 2 / 3
 # The second opinion's logit where there is no image any more.

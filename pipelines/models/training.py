@@ -25,9 +25,9 @@ from pipelines.models.loss import training_loss
 from pipelines.models.network import build_network, named_weights, set_weights
 from pipelines.models.precision import faster_precision
 from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, Stopped, TrainingState, as_array
-from pipelines.models.rows import whole_batches
+from pipelines.models.rows import spread, whole_batches
 from pipelines.models.synthetic import is_aligned
-from pipelines.models.usual import Usual, shown_parts, usual_evidence, usual_maps, usual_pattern
+from pipelines.models.usual import LOOKED_AT, Usual, shown_parts, usual_evidence, usual_maps, usual_pattern
 
 # A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
 LEAST_STEPS = 20
@@ -235,32 +235,33 @@ def learning_rate(highest: float, step: int, part: float) -> float:
 def completed(network: keras.Model, settings: FitSettings, images: Images) -> keras.Model:
     """Return the network in float32 throughout, with what is usual of good `images` [n, S, S, 3] as its unit."""
     aligned = is_aligned(of_one_part(images))
-    parts = [images[rows] for rows in shown_parts(images, aligned)]
+    parts = shown_parts(images, aligned)
     learnt = named_weights(network)
 
-    def told(pixels: NDArray[np.uint8], usual: Usual | None, output: int) -> NDArray[np.float32]:
-        """Return one output of the network for images, in batches of one size."""
+    def told(rows: NDArray[np.int64], usual: Usual | None, output: int) -> NDArray[np.float32]:
+        """Return one output of the network for some of the images, in batches of one size."""
         judging = build_network(settings.preset, settings.input_size, usual=usual)
         set_weights(judging, learnt)
-        batches = whole_batches(np.arange(len(pixels)), settings.batch_size)
-        found = [judging.predict_on_batch(pixels[part].astype(np.float32) / 255)[output] for part in batches]
-        return np.concatenate(found)[: len(pixels)]
+        batches = whole_batches(rows, settings.batch_size)
+        found = [judging.predict_on_batch(images[part].astype(np.float32) / 255)[output] for part in batches]
+        return np.concatenate(found)[: len(rows)]
 
-    pixels = np.concatenate(parts)
+    rows = np.concatenate(parts)
     # Of a network that knows of nothing usual, the error is log(1 + e^x) of the logarithm x that is looked for.
-    logs = np.log(np.expm1(told(pixels, None, ERROR)[..., 0]))
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    maps = [usual_maps(part, aligned) for part in np.split(logs, ends)]
-    pieces = SURFACE_PIECES if not aligned else PIECES
+    logs = np.log(np.expm1(told(rows, None, ERROR)[..., 0]))
+    maps = [usual_maps(part, aligned) for part in np.split(logs, np.cumsum([len(part) for part in parts])[:-1])]
+    pieces = PIECES if aligned else SURFACE_PIECES
     usual = Usual(
-        np.stack([usual_pattern(part) for part in parts]),
+        np.stack([usual_pattern(images[part]) for part in parts]),
         np.stack([middle for middle, _ in maps]),
         np.stack([width for _, width in maps]),
         [0.0] * pieces,
         [1.0] * pieces,
         surface=not aligned,
     )
-    means, spreads = usual_evidence(told(pixels, usual, EVIDENCE))
+    # Of all images: those whose part is too rare for a map of its own tell the spread, too.
+    everything = spread(len(images), LOOKED_AT)
+    means, spreads = usual_evidence(told(everything, usual, EVIDENCE))
     whole = build_network(settings.preset, settings.input_size, usual=replace(usual, means=means, spreads=spreads))
     set_weights(whole, learnt)
     return whole

@@ -22,13 +22,13 @@ from pipelines.models.rows import spread
 
 PATTERN = 8  # fields a side by which a part of an image is recognised
 LEAST_SHOWN = 8  # images that must show a part for it to have a map of its own
-MOST_PARTS = 16
 LOOKED_AT, MOST_LOOKED_AT = 256, 1024  # images of each part, and of all
 ONE_DEVIATION = 0.16, 0.5, 0.84  # the quantiles of a normal distribution at -1, 0 and 1
 BLUR = 1.0  # pixels of the error map
 # How much of the variance over all places every place has at least, and how many images' worth of it is mixed in.
 LEAST_VARIANCE = 0.05
 SHRINKAGE = 8
+LEAST_WIDTH = 0.05  # of a logarithm: where images are all the same, 5 % more error is a deviation
 # Of evidence, the least spread that counts, as a share of the mean.
 LEAST_SPREAD = 0.02
 
@@ -56,7 +56,7 @@ def shown_parts(images: Any, aligned: bool) -> list[NDArray[np.int64]]:
         parts = [everything]
     else:
         numbers, counts = np.unique(shown, return_counts=True)
-        most = numbers[np.argsort(-counts, kind="stable")][:MOST_PARTS]
+        most = numbers[np.argsort(-counts, kind="stable")][: MOST_LOOKED_AT // LEAST_SHOWN]
         parts = [np.flatnonzero(shown == number) for number in most]
         parts = [part for part in parts if len(part) >= LEAST_SHOWN] or [everything]
     share = min(LOOKED_AT, MOST_LOOKED_AT // len(parts))
@@ -66,7 +66,7 @@ def shown_parts(images: Any, aligned: bool) -> list[NDArray[np.int64]]:
 def usual_pattern(images: NDArray[np.uint8]) -> Floats:
     """Return the mean pattern [64] of images [n, S, S, 3] uint8: grey in 8 x 8 fields, 0 to 1, less its mean."""
     side = images.shape[1] // PATTERN
-    grey = images.astype(np.float32).mean(axis=(0, 3)) / 255
+    grey = images.mean(axis=(0, 3), dtype=np.float32) / 255
     fields = grey.reshape(PATTERN, side, PATTERN, side).mean(axis=(1, 3))
     return (fields - fields.mean()).ravel()
 
@@ -79,10 +79,11 @@ def usual_maps(logs: Floats, aligned: bool) -> tuple[Floats, Floats]:
     variance = np.square((high - low) / 2)
     overall = float(variance.mean())
     if not aligned:
-        return np.full_like(middle, middle.mean()), np.full_like(middle, np.sqrt(overall))
+        return np.full_like(middle, middle.mean()), np.full_like(middle, max(np.sqrt(overall), LEAST_WIDTH))
     count = len(logs)
     variance = (count * gaussian_filter(variance, BLUR) + SHRINKAGE * overall) / (count + SHRINKAGE)
-    return gaussian_filter(middle, BLUR), np.sqrt(variance + LEAST_VARIANCE * overall).astype(np.float32)
+    width = np.sqrt(np.maximum(variance + LEAST_VARIANCE * overall, LEAST_WIDTH**2))
+    return gaussian_filter(middle, BLUR), width.astype(np.float32)
 
 
 def usual_evidence(found: NDArray[np.float32]) -> tuple[list[float], list[float]]:

@@ -54,9 +54,20 @@ def test_stitch_when_tiles_are_cut_from_one_map_gives_it_back(height, width, acr
 
 
 def test_parts_when_images_have_different_numbers_of_tiles_tells_them_apart():
-    shown = parts(np.array([1, 3, 1, 3, 2]))
-    assert len(shown) == 10
+    sizes = np.array([[64, 64], [64, 160], [64, 64], [64, 160], [200, 80], [80, 200]])
+    shown = parts(np.array([1, 3, 1, 3, 3, 3]), sizes)
+    assert len(shown) == 14
     assert shown[0] == shown[4]
     np.testing.assert_array_equal(shown[1:4], shown[5:8])
-    assert len(set(shown.tolist())) == 1 + 3 + 2
-    assert len(parts(np.array([], dtype=np.int64))) == 0
+    np.testing.assert_array_equal(shown[1:4], shown[11:14])
+    assert len(set(shown.tolist())) == 1 + 3 + 3
+    # As many tiles in other places show other parts.
+    assert not set(parts(np.array([4]), np.array([[100, 350]]))) & set(parts(np.array([4]), np.array([[100, 100]])))
+    assert len(parts(np.array([], dtype=np.int64), np.empty((0, 2), dtype=np.int64))) == 0
+
+
+@given(st.integers(100, 600), st.integers(100, 600), st.integers(1, 4))
+def test_parts_of_any_grid_are_told_by_its_rows_and_columns(height, width, across):
+    found = grid(height, width, 128, across)
+    first = parts(np.array([len(found)]), np.array([[height, width]]))[0]
+    assert divmod(first // (MOST_TILES + 1), MOST_TILES + 1) == (len(found.rows), len(found.columns))

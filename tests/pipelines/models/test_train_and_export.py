@@ -16,7 +16,7 @@ import pytest
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import BadPackage, ExportMismatch, TrainingFailed
 from pipelines.graph import ScoringGraph
-from pipelines.models.progress import ENOUGH_STEPS
+from pipelines.models.progress import ENOUGH_STEPS, SURFACES_TAKE
 from pipelines.package import file_digest
 from pipelines.score import score
 from pipelines.settings import REPOSITORY
@@ -95,8 +95,10 @@ def test_fit_settings_without_epochs_take_enough_steps_and_fine_tuning_a_third_o
         start: fit_settings({"project": project_name, "params": {"start_from": start}})
         for start in ("scratch", "champion")
     }
-    steps = {start: one.most_steps(50, surface=False) for start, one in settings.items()}
-    assert steps == {"scratch": ENOUGH_STEPS["small"], "champion": ENOUGH_STEPS["small"] * 0.3}
+    for surface in (False, True):
+        steps = {start: one.most_steps(50, surface) for start, one in settings.items()}
+        enough = ENOUGH_STEPS["small"] * (SURFACES_TAKE if surface else 1)
+        assert steps == {"scratch": enough, "champion": 0.3 * enough}
     assert (settings["scratch"].seconds, settings["champion"].seconds) == (600, 180)
     asked = fit_settings({"project": project_name, "params": {"start_from": "champion", "epochs": 7}})
     assert asked.most_steps(50, surface=False) == 350
