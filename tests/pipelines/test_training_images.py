@@ -90,5 +90,6 @@ def test_annotated_anomalies_are_the_marked_tiles_and_whole_images_without_a_mas
     # The mask of the long one lies in the last of its tiles; the long one without a mask could be anywhere.
     assert len(found.located) == len(found.masks) == 2
     assert len(found.unlocated) == 1
+    assert found.left_out == 1  # the long one without a mask
     assert found.masks.shape == (2, 32, 32)
     assert all(mask[12:18, -10:-6].min() > 200 and mask[:8].max() < 60 for mask in found.masks)

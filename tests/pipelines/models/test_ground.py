@@ -6,6 +6,7 @@ import pytest
 from pipelines.models.ground import moved_onto, object_of, on_plain_ground
 from pipelines.models.masks import MaskBank
 from pipelines.models.synthetic import Painter
+from pipelines.prepare import prepare
 from tests.pipelines.models.pictures_of_parts import good_parts
 
 SIDE = 64
@@ -27,6 +28,24 @@ def test_on_plain_ground_when_objects_lie_on_one_colour_then_they_are_found(grou
     assert on_plain_ground(images)
     found = object_of(images[0].astype(np.float32) / 255)
     assert 0.7 * 8 * 32 < found.sum() < 1.1 * 8 * 32
+
+
+@pytest.mark.parametrize("reach", [0.2, 0.3, 0.4])
+def test_on_plain_ground_when_objects_are_cut_into_tiles_then_their_parts_are_found(reach):
+    rows, columns = np.mgrid[:256, :256] / 256 - 0.5
+    disc = np.hypot(rows, columns) < reach
+    images = np.where(disc, 170, 12)[..., None].repeat(3, axis=-1).astype(np.uint8)
+    tiles = np.tile(prepare(images, 128, "auto"), (5, 1, 1, 1))
+    assert len(tiles) == 20
+    assert on_plain_ground(tiles)
+    cut = prepare(disc[..., None].repeat(3, axis=-1).astype(np.uint8) * 255, 128, "auto")[..., 0] > 127
+    for tile, where in zip(tiles[:4], cut, strict=True):
+        assert np.mean(object_of(tile.astype(np.float32) / 255) == where) > 0.97
+
+
+def test_object_of_an_image_without_a_plain_ground_is_everywhere():
+    texture = np.random.default_rng(0).random((SIDE, SIDE, 3), np.float32)
+    assert object_of(texture).all()
 
 
 def test_on_plain_ground_when_the_image_is_full_or_empty_then_not():

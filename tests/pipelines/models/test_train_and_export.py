@@ -201,6 +201,32 @@ def test_export_when_int8_is_asked_for_says_whether_it_was_taken(run, pack, buck
     assert exported["max_difference"] <= exported["tolerance"]
 
 
+@pytest.mark.parametrize("surface", [False, True])
+def test_write_graph_of_a_network_that_knows_the_usual_gives_its_scores_in_int8_too(tmp_path: Path, surface):
+    from pipelines.export import compare, write_graph
+    from pipelines.graph import ScoringGraph
+    from pipelines.models.inspection import inspection_model
+    from pipelines.models.network import build_network
+    from pipelines.models.usual import Usual, usual_pattern
+    from pipelines.quantise import quantise
+    from pipelines.score import score
+
+    generator = np.random.default_rng(0)
+    images = good_parts(8)
+    images[4:] = images[4:].swapaxes(1, 2)
+    patterns = np.stack([usual_pattern(images[:4]), usual_pattern(images[4:])])
+    maps = generator.uniform(0.5, 2, (2, 2, 16, 16)).astype(np.float32)
+    pieces = 9 if surface else 7
+    usual = Usual(patterns, maps[0], maps[1], [0.1] * pieces, [2.0] * pieces, surface)
+    model = inspection_model(build_network("small", 32, usual=usual))
+    path = write_graph(model, tmp_path / "model.onnx")
+    difference, tolerance = compare(model, path, images)
+    assert difference <= tolerance
+    graphs = (ScoringGraph(one, 32, "fit", threads=1) for one in (path, quantise(path, images, tmp_path / "int8.onnx")))
+    full, int8 = ([one.score for one in score(graph, images)] for graph in graphs)
+    np.testing.assert_allclose(int8, full, atol=0.1)
+
+
 def test_compare_when_the_graph_is_of_another_network_refuses(tmp_path: Path):
     import keras
 

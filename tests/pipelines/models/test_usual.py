@@ -63,6 +63,14 @@ def test_usual_maps_of_a_surface_are_the_same_everywhere():
     assert width[0, 0] == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+def test_usual_maps_of_images_that_are_all_the_same_still_have_a_width(aligned):
+    logs = np.tile(np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32), (20, 1, 1))
+    middle, width = usual_maps(logs, aligned)
+    assert np.isfinite(middle).all()
+    assert width.min() == pytest.approx(0.05)
+
+
 def test_usual_maps_of_few_images_are_drawn_towards_what_is_usual_everywhere():
     logs = np.random.default_rng(0).normal(0, 1, (12, 16, 16)).astype(np.float32)
     logs[:, :8] *= 0.01
