@@ -21,7 +21,10 @@ from pipelines.models.masks import Floats
 from pipelines.models.rows import spread
 
 PATTERN = 8  # fields a side by which a part of an image is recognised
-LEAST_SHOWN = 8  # images that must show a part for it to have a map of its own
+# For a map of its own a part must be shown by so many images, and by this share of those that show the commonest part:
+# of a few odd images, odd things would be usual. Rarer parts take the map of the part that they look most like.
+LEAST_SHOWN = 8
+LEAST_SHARE = 0.25
 LOOKED_AT, MOST_LOOKED_AT = 256, 1024  # images of each part, and of all
 ONE_DEVIATION = 0.16, 0.5, 0.84  # the quantiles of a normal distribution at -1, 0 and 1
 BLUR = 1.0  # pixels of the error map
@@ -58,7 +61,8 @@ def shown_parts(images: Any, aligned: bool) -> list[NDArray[np.int64]]:
         numbers, counts = np.unique(shown, return_counts=True)
         most = numbers[np.argsort(-counts, kind="stable")][: MOST_LOOKED_AT // LEAST_SHOWN]
         parts = [np.flatnonzero(shown == number) for number in most]
-        parts = [part for part in parts if len(part) >= LEAST_SHOWN] or [everything]
+        least = max(LEAST_SHOWN, LEAST_SHARE * counts.max())
+        parts = [part for part in parts if len(part) >= least] or [everything]
     share = min(LOOKED_AT, MOST_LOOKED_AT // len(parts))
     return [part[spread(len(part), share)] for part in parts]
 

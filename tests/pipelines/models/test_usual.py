@@ -7,8 +7,9 @@ from pipelines.models.batches import Selection
 from pipelines.models.usual import shown_parts, usual_evidence, usual_maps, usual_pattern
 
 
-def test_shown_parts_of_tiles_are_each_for_itself_and_rare_ones_left_out():
-    places = np.array([1, 2, 3] * 40 + [9] * 3)
+@pytest.mark.parametrize("rare", [3, 9])  # fewer than are ever enough, and than a quarter of the commonest
+def test_shown_parts_of_tiles_are_each_for_itself_and_rare_ones_left_out(rare):
+    places = np.array([1, 2, 3] * 40 + [9] * rare)
     images = Selection(np.zeros((len(places), 32, 32, 3), np.uint8), np.arange(len(places)), places)
     parts = shown_parts(images, aligned=True)
     assert [set(places[part]) for part in parts] == [{1}, {2}, {3}]
