@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 OUTPUTS = ("score", "error_map", "embedding")
-# What a fused score is made of (`models.scoring.evidence`), if the graph gives it.
-EVIDENCE = "evidence"
+# What a fused score is made of (`models.scoring.evidence`), and with which weights, if the graph gives them.
+EVIDENCE, SHARES = "evidence", "shares"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import BadPackage
-from pipelines.graph import EVIDENCE, OUTPUTS, ScoringGraph
+from pipelines.graph import EVIDENCE, OUTPUTS, SHARES, ScoringGraph
 from pipelines.package import Package
 from pipelines.prepare import PreparedImage, prepare, tile_grid
 
@@ -76,7 +76,7 @@ def run(package: Package | ScoringGraph, images: Sequence[PreparedImage], batch_
     graph = _graph(package)
     session = graph.session()
     tiles = np.concatenate([image.tiles for image in images])
-    names = [*OUTPUTS, *(one.name for one in session.get_outputs() if one.name == EVIDENCE)]
+    names = [*OUTPUTS, *(one.name for one in session.get_outputs() if one.name in (EVIDENCE, SHARES))]
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for start in range(0, len(tiles), batch_size):
         outputs = session.run(names, {"image": tiles[start : start + batch_size]})
@@ -99,18 +99,20 @@ def _merged(graph: ScoringGraph, image: PreparedImage, said: dict[str, NDArray[n
     tiles = tile_grid(image.height, image.width, graph.input_size, graph.resize)
     error_map = said["error_map"][0].copy() if tiles is None else tiles.stitch(said["error_map"])
     scores, evidence = said["score"], said.get(EVIDENCE)
-    score = scores.max() if len(scores) == 1 or evidence is None else fused_score(evidence)
+    score = scores.max() if len(scores) == 1 or evidence is None else fused_score(evidence, said.get(SHARES))
     return Scored(float(score), error_map, said["embedding"].mean(axis=0))
 
 
-def fused_score(evidence: NDArray[np.float32]) -> float:
+def fused_score(evidence: NDArray[np.float32], shares: NDArray[np.float32] | None = None) -> float:
     """Return the fused score of an image whose tiles have this evidence [T, pieces]; of one tile, what the graph gives.
 
-    A mean is the mean over the tiles; of all else the largest of any tile counts.
+    A mean is the mean over the tiles; of all else the largest of any tile counts. `shares` [T, pieces], together 1 for
+    each tile, weigh them; without, as in graphs of older code, all pieces weigh the same.
     """
     merged = evidence.max(axis=0)
     merged[MEANS] = evidence.mean(axis=0)[MEANS]
-    return float(np.mean(1 / (1 + np.exp(-np.clip(merged.astype(np.float64), -50, 50)))))
+    told = 1 / (1 + np.exp(-np.clip(merged.astype(np.float64), -50, 50)))
+    return float(np.average(told, weights=None if shares is None else shares[0]))
 
 
 def _graph(package: Package | ScoringGraph) -> ScoringGraph:

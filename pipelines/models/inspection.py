@@ -9,7 +9,7 @@ from keras import ops
 
 from pipelines.errors import BadPackage
 from pipelines.graph import first_line
-from pipelines.models.scoring import embedding, fused_score, reconstruction_score, weighted_error
+from pipelines.models.scoring import embedding, fused_score, reconstruction_score, shares, weighted_error
 
 
 def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
@@ -17,7 +17,8 @@ def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
 
     `image` uint8 [N, S, S, 3] -> {`score` [N], `error_map` [N, S/2, S/2], `embedding` [N, d]}, all float32. `score` is
     `fused` or `reconstruction`; the map is the excess error, for the fused score weighted by the second opinion. The
-    fused score comes with its `evidence` [N, 7 or 9], by which `pipelines.score` merges tiles.
+    fused score comes with its `evidence` [N, 7 or 9] and the `shares` [N, 7 or 9] that its pieces have in it, by which
+    `pipelines.score` merges tiles.
     """
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     scaled = ops.divide(ops.cast(image, "float32"), 255.0)
@@ -25,6 +26,7 @@ def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
     outputs = {"embedding": embedding(features)}
     if score == "fused":
         outputs |= {"score": fused_score(found), "error_map": weighted_error(error, defect), "evidence": found}
+        outputs["shares"] = ops.zeros_like(found) + shares(found.shape[1])
     else:
         outputs |= {"score": reconstruction_score(error), "error_map": error}
     outputs["error_map"] = ops.squeeze(outputs["error_map"], -1)

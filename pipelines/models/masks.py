@@ -129,7 +129,7 @@ def curves(size: int, generator: np.random.Generator) -> Floats:
 
 def cracks(size: int, generator: np.random.Generator) -> Floats:
     """A crack: a line rough at every scale (fractional Brownian motion, Mandelbrot and Van Ness, SIAM Review 1968),
-    thin, of uneven width, broken in places, that often runs through the whole image and sometimes forks.
+    thin, of uneven width, fading in places, that often runs through the whole image and sometimes forks.
     """
     canvas = np.zeros((size, size), np.float32)
     start = generator.uniform(-0.1 * size, 1.1 * size, 2)
@@ -154,7 +154,11 @@ def cracks(size: int, generator: np.random.Generator) -> Floats:
     soft = gaussian_filter(canvas, max(0.35, 0.6 * size / 128 * np.exp(generator.uniform(np.log(0.5), np.log(1.6)))))
     if not (soft > LEAST).any():
         return np.zeros_like(soft)
-    return np.clip(soft / np.quantile(soft[soft > LEAST], 0.9) * generator.uniform(0.8, 1.6), 0, 1)
+    soft = soft / np.quantile(soft[soft > LEAST], 0.9) * generator.uniform(0.8, 1.6)
+    if generator.random() < 0.6:
+        cells = min(size // 4, int(generator.choice([2, 4, 8])))
+        soft = soft * np.clip(0.6 + 0.7 * smooth_noise(size, cells, generator), 0.05, 1.3)
+    return np.clip(soft, 0, 1)
 
 
 def _mark(canvas: Floats, rows: NDArray, columns: NDArray, width: NDArray) -> None:

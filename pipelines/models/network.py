@@ -82,7 +82,7 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
     features = layers.Activation("linear", dtype="float32", name="features")(features)
     error = relative_error(image, restored, expected)
     beyond = excess(error) if usual is None else excess(error, *_usual_maps(image, usual))
-    found = evidence(beyond, defect, anomalous, lines=usual is not None and usual.surface)
+    found = evidence(beyond, defect, anomalous, paths=usual is not None and usual.surface)
     if usual is not None:
         found = layers.Rescaling(
             [1 / spread for spread in usual.spreads],

@@ -14,20 +14,19 @@ Two scores come of it. `reconstruction` is the largest excess, smoothed so that 
 image. `fused` weighs, in units of their spread over good images, seven pieces of evidence: the largest value, the mean
 of the highest five percent, and the mean, of the excess and of the second opinion, and what the latter thinks of the
 whole; a pit shows in the first, a crack in the second, a stained surface in the third. On a surface two more count, the
-second opinion along the most suspicious lines across it: a faint crack is long. Each counts at most fully: a good image
-with one odd place is not to be ranked above a bad one by that place alone.
+second opinion along the most suspicious paths across it: a faint crack is long. Each counts at most fully: a good image
+with one odd place is not to be ranked above a bad one by that place alone. Errors, second opinion and paths have an
+equal say.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from pipelines.models.resample import doubled, halved
 
@@ -42,14 +41,26 @@ EDGE = 2
 HIGHEST = 0.05
 # What a relative error of nothing counts as, before its logarithm is taken.
 FAINTEST = 0.02
-# Lines are looked for in a map halved at least once, and until its side is this or a little more, in so many
-# directions, of a third and of two thirds of its side.
-LINES_SIDE, DIRECTIONS = 32, 12
+# Paths are looked for in a map halved at least once, and until its side is this or a little more, of a third and of two
+# thirds of its side. A turn by an eighth costs them so much of a logit.
+PATHS_SIDE = 32
 LENGTHS = 1 / 3, 2 / 3
+TURN = 0.5
+# How many pieces of evidence each opinion has: errors, second opinion, and on surfaces the second opinion along paths.
+OPINIONS = (3, 4, 2)
 # The second opinion's logit where there is no image any more.
 OUTSIDE = -4.0
 
 Tensor = Any
+
+# The eight ways a path may go, rows and columns, each opposite the one four places on; and the convolution [3, 3, 8, 3]
+# that tells, for each way, what lies ahead: an eighth to one side, straight on, an eighth to the other.
+_WAYS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
+_AHEAD = np.zeros((3, 3, len(_WAYS), 3), np.float32)
+for _way in range(len(_WAYS)):
+    for _turn in range(3):
+        _rows, _columns = _WAYS[(_way + _turn - 1) % len(_WAYS)]
+        _AHEAD[1 + _rows, 1 + _columns, _way, _turn] = 1
 
 # Prewitt's operator, across and down.
 _PREWITT = np.stack([np.tile([-1.0, 0.0, 1.0], (3, 1)), np.tile([-1.0, 0.0, 1.0], (3, 1)).T], axis=-1)
@@ -114,10 +125,10 @@ def shown_excess(found: Tensor) -> Tensor:
     return ops.softplus(found)
 
 
-def evidence(error: Tensor, defect: Tensor, anomalous: Tensor, lines: bool = False) -> Tensor:
+def evidence(error: Tensor, defect: Tensor, anomalous: Tensor, paths: bool = False) -> Tensor:
     """Return [N, 7]: largest value, mean of the highest twentieth, and mean, of the excess `error` and of the smoothed
-    logits `defect`, both [N, H, W, 1], and the logit `anomalous` [N, 1]. With `lines` [N, 9]: also the largest mean of
-    `defect` along a line, of a third and of two thirds of the side.
+    logits `defect`, both [N, H, W, 1], and the logit `anomalous` [N, 1]. With `paths` [N, 9]: also the largest mean of
+    `defect` along a path, of a third and of two thirds of the side.
     """
     found = []
     for values in (error, smooth(defect)):
@@ -125,39 +136,51 @@ def evidence(error: Tensor, defect: Tensor, anomalous: Tensor, lines: bool = Fal
         highest = ops.top_k(flat, max(1, round(HIGHEST * flat.shape[1])))[0]
         found += [highest[:, 0], ops.mean(highest, axis=1), ops.mean(flat, axis=1)]
     pieces = [ops.stack(found, axis=1), anomalous]
-    if lines:
-        coarse = halved(defect, max(1, int(math.log2(defect.shape[1] / LINES_SIDE))))
-        pieces.append(ops.stack([along_lines(coarse, share) for share in LENGTHS], axis=1))
+    if paths:
+        coarse = halved(defect, max(1, int(math.log2(defect.shape[1] / PATHS_SIDE))))
+        pieces.append(along_paths(coarse))
     return ops.concatenate(pieces, axis=1)
 
 
-def along_lines(values: Tensor, share: float) -> Tensor:
-    """Return the largest mean [N] of `values` [N, H, H, 1] along any straight line of `share` of the side."""
-    length = 2 * round(share * values.shape[1] / 2) + 1
-    reach = length // 2
-    padded = ops.pad(values, ((0, 0), (reach, reach), (reach, reach), (0, 0)), constant_values=OUTSIDE)
-    return ops.max(ops.conv(padded, line_kernels(length), 1, "valid"), axis=(1, 2, 3))
+def along_paths(values: Tensor) -> Tensor:
+    """Return the largest mean [N, 2] of `values` [N, H, H, 1] along any path of a third and of two thirds of the side.
+
+    A path goes one of eight ways, at each pixel straight on or, at the cost of `TURN`, an eighth aside. The best one
+    through a pixel is the best one from it and the best one to it; both grow by one pixel at a time (dynamic
+    programming, as of Fischler, Tenenbaum and Wolf, "Detection of roads and linear structures in low-resolution aerial
+    imagery", 1981).
+    """
+    # Counted from where there is no image: the zeros that a convolution pads with cost nothing then.
+    here = values - OUTSIDE
+    reaches = [round(share * values.shape[1] / 2) for share in LENGTHS]
+    half = len(_WAYS) // 2
+    best, found = ops.repeat(here, 2 * half, axis=-1), []
+    for reach in range(1, reaches[-1] + 1):
+        ahead = ops.depthwise_conv(best, _AHEAD, 1, "same")
+        aside = ops.maximum(ahead[..., 0::3], ahead[..., 2::3]) - TURN
+        best = here + ops.maximum(ahead[..., 1::3], aside)
+        if reach in reaches:
+            both = best[..., :half] + best[..., half:] - here
+            found.append(ops.max(both, axis=(1, 2, 3)) / (2 * reach + 1) + OUTSIDE)
+    return ops.stack(found, axis=1)
 
 
-@lru_cache(maxsize=8)
-def line_kernels(length: int) -> NDArray[np.float32]:
-    """Return lines [length, length, 1, 12] through the middle of a square, each summing to 1, soft by half a pixel."""
-    middle, kernels = length // 2, np.zeros((length, length, 1, DIRECTIONS), np.float32)
-    along = np.linspace(-middle, middle, 4 * length)
-    for direction in range(DIRECTIONS):
-        turn = np.pi * direction / DIRECTIONS
-        line = np.zeros((length, length), np.float32)
-        line[np.rint(middle + along * np.sin(turn)).astype(int), np.rint(middle + along * np.cos(turn)).astype(int)] = 1
-        line = gaussian_filter(line, 0.5)
-        kernels[..., 0, direction] = line / line.sum()
-    return kernels
+def pieces(surface: bool) -> int:
+    """Return how many pieces of evidence there are, on a surface or of objects."""
+    return sum(OPINIONS if surface else OPINIONS[:2])
+
+
+def shares(count: int) -> NDArray[np.float32]:
+    """Return the weight of each of `count` pieces, together 1: every opinion has as much say as any other."""
+    sizes = OPINIONS if count == sum(OPINIONS) else OPINIONS[:2]
+    return np.repeat([1 / (size * len(sizes)) for size in sizes], sizes).astype(np.float32)
 
 
 def fused_score(found: Tensor) -> Tensor:
-    """Return the fused score [N], 0 to 1, from evidence [N, pieces] in standard deviations: the mean of its logistic
-    functions, so that no piece of evidence, however large, outvotes the others.
+    """Return the fused score [N], 0 to 1, from evidence [N, pieces] in standard deviations: the weighted mean of its
+    logistic functions, so that no piece of evidence, however large, outvotes the others.
     """
-    return ops.mean(ops.sigmoid(found), axis=1)
+    return ops.sum(ops.sigmoid(found) * shares(found.shape[1]), axis=1)
 
 
 def reconstruction_score(error: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from pipelines.models.network import build_network, named_weights, set_weights
 from pipelines.models.precision import faster_precision
 from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, Stopped, TrainingState, as_array
 from pipelines.models.rows import spread, whole_batches
+from pipelines.models.scoring import pieces
 from pipelines.models.synthetic import is_aligned
 from pipelines.models.usual import LOOKED_AT, Usual, shown_parts, usual_evidence, usual_maps, usual_pattern
 
@@ -38,9 +39,8 @@ CHECKPOINT_SECONDS = 20.0
 CLOCK_GRACE = 0.1
 # Of the weights that are taken in the end: an average over about the last fifty steps.
 AVERAGING = 0.98
-# Places of outputs of the network, and how many pieces of evidence it has.
+# Places of outputs of the network.
 ERROR, EVIDENCE = 5, 6
-PIECES, SURFACE_PIECES = 7, 9
 
 
 class Restoration(keras.Model):
@@ -250,13 +250,13 @@ def completed(network: keras.Model, settings: FitSettings, images: Images) -> ke
     # Of a network that knows of nothing usual, the error is log(1 + e^x) of the logarithm x that is looked for.
     logs = np.log(np.expm1(told(rows, None, ERROR)[..., 0]))
     maps = [usual_maps(part, aligned) for part in np.split(logs, np.cumsum([len(part) for part in parts])[:-1])]
-    pieces = PIECES if aligned else SURFACE_PIECES
+    count = pieces(surface=not aligned)
     usual = Usual(
         np.stack([usual_pattern(images[part]) for part in parts]),
         np.stack([middle for middle, _ in maps]),
         np.stack([width for _, width in maps]),
-        [0.0] * pieces,
-        [1.0] * pieces,
+        [0.0] * count,
+        [1.0] * count,
         surface=not aligned,
     )
     # Of all images: those whose part is too rare for a map of its own tell the spread, too.

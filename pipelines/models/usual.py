@@ -40,7 +40,7 @@ LEAST_SPREAD = 0.02
 class Usual:
     """`patterns` [P, 64] tells the parts of images apart; `middles` and `widths` [P, h, w] are of the logarithm of the
     relative error of each; `means` and `spreads` of each piece of evidence. `surface`: the images show one, so that
-    lines across it count, too.
+    paths across it count, too.
     """
 
     patterns: Floats

@@ -66,7 +66,7 @@ def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone
     np.testing.assert_allclose(other, np.log1p(np.exp(expected)), rtol=1e-3, atol=1e-3)
 
 
-def test_build_network_for_a_surface_looks_along_lines_too():
+def test_build_network_for_a_surface_looks_along_paths_too():
     usual = replace(nothing_usual(), means=[0.0] * 9, spreads=[1.0] * 9, surface=True)
     found = build_network("small", 32, usual=usual)(np.zeros((2, 32, 32, 3), np.float32), training=False)[-1]
     assert tuple(found.shape) == (2, 9)
@@ -124,7 +124,7 @@ def test_load_network_when_it_holds_code_is_refused(tmp_path: Path):
 def test_inspection_model_takes_bytes_and_gives_score_map_and_embedding(score):
     made = inspection_model(build_network("small", 32), score)(np.zeros((3, 32, 32, 3), np.uint8))
     shapes = {name: tuple(value.shape) for name, value in made.items()}
-    evidence = {"evidence": (3, 7)} if score == "fused" else {}
+    evidence = {"evidence": (3, 7), "shares": (3, 7)} if score == "fused" else {}
     assert shapes == {"score": (3,), "error_map": (3, 16, 16), "embedding": (3, 128), **evidence}
     assert ops.convert_to_numpy(made["score"]).min() >= 0
 

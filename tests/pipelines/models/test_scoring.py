@@ -5,15 +5,17 @@ import pytest
 from keras import ops
 
 from pipelines.models.scoring import (
-    along_lines,
+    OPINIONS,
+    along_paths,
     embedding,
     evidence,
     excess,
     fused_score,
     gradient_magnitude,
-    line_kernels,
+    pieces,
     reconstruction_score,
     relative_error,
+    shares,
     shown_excess,
     weighted_error,
 )
@@ -134,10 +136,13 @@ def test_weighted_error_when_either_sees_nothing_still_shows_what_the_other_sees
 
 
 def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_worst_place_and_the_mean():
-    found = np.random.default_rng(0).normal(0, 2, (5, 7)).astype(np.float32)
-    inside = ops.convert_to_numpy(fused_score(found))
-    for row, value in zip(found, inside, strict=True):
-        assert merged_score(row[None]) == pytest.approx(value, abs=1e-6)
+    for count in (9, 7):
+        found = np.random.default_rng(0).normal(0, 2, (5, count)).astype(np.float32)
+        inside = ops.convert_to_numpy(fused_score(found))
+        for row, value in zip(found, inside, strict=True):
+            assert merged_score(row[None], shares(count)[None]) == pytest.approx(value, abs=1e-6)
+            # A graph of older code gives no shares.
+            assert merged_score(row[None]) == pytest.approx(np.mean(1 / (1 + np.exp(-row))), abs=1e-6)
     spoilt = found.copy()
     spoilt[2, [0, 3]] += 10
     assert merged_score(spoilt) > merged_score(found)
@@ -146,6 +151,14 @@ def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_
     odd_place, odd_throughout = np.zeros((4, 7), np.float32), np.full((4, 7), 3, np.float32)
     odd_place[0, [0, 3]] = 1e6
     assert 0.5 < merged_score(odd_place) < merged_score(odd_throughout) < 1
+
+
+@pytest.mark.parametrize(("surface", "opinions"), [(False, 2), (True, 3)])
+def test_shares_of_every_opinion_are_the_same_together(surface, opinions):
+    found = shares(pieces(surface))
+    assert len(found) == (9 if surface else 7)
+    together = [part.sum() for part in np.split(found, np.cumsum(OPINIONS[: opinions - 1]))]
+    np.testing.assert_allclose(together, 1 / opinions, rtol=1e-6)
 
 
 def test_excess_is_counted_from_the_usual_in_its_widths_and_shown_as_at_least_nothing():
@@ -159,33 +172,58 @@ def test_excess_is_counted_from_the_usual_in_its_widths_and_shown_as_at_least_no
     assert shown[2] == pytest.approx(found[2], abs=0.1)
 
 
-def test_line_kernels_are_means_along_lines_of_their_length_in_every_direction():
-    kernels = line_kernels(11)[:, :, 0]
-    assert kernels.shape == (11, 11, 12)
-    np.testing.assert_allclose(kernels.sum(axis=(0, 1)), 1, rtol=1e-5)
-    assert kernels[5, :, 0].sum() > 0.7
-    assert kernels[:, 5, 6].sum() > 0.7
-    assert (kernels[5, 5] > 0).all()
+def paths_of(values):
+    return ops.convert_to_numpy(along_paths(np.asarray(values, np.float32)[None, ..., None]))[0]
 
 
-@pytest.mark.parametrize("direction", ["across", "down", "slanting"])
-def test_along_lines_finds_a_faint_line_that_no_spot_of_the_same_strength_matches(direction):
-    line, spot = (np.full((1, 32, 32, 1), -4.0, np.float32) for _ in range(2))
+@pytest.mark.parametrize("course", ["across", "down", "slanting", "bent"])
+def test_along_paths_finds_a_faint_line_that_no_spot_of_the_same_strength_matches(course):
+    line, spot = (np.full((32, 32), -4.0) for _ in range(2))
     along = np.arange(4, 28)
-    rows, columns = {"across": (17, along), "down": (along, 9), "slanting": (along, along)}[direction]
-    line[0, rows, columns] = -1
-    spot[0, 12:17, 12:17] = -1  # as many pixels
-    for share in (1 / 3, 2 / 3):
-        of_line, of_spot = (ops.convert_to_numpy(along_lines(one, share))[0] for one in (line, spot))
-        assert of_line > of_spot + 0.1
-    assert ops.convert_to_numpy(along_lines(np.full_like(line, -4.0), 1 / 3))[0] == pytest.approx(-4, abs=1e-4)
+    bent = np.concatenate([np.full(12, 9), 9 + np.arange(12)])
+    rows, columns = {"across": (17, along), "down": (along, 9), "slanting": (along, along), "bent": (bent, along)}[
+        course
+    ]
+    line[rows, columns] = -1
+    spot[12:17, 12:17] = -1  # as many pixels
+    assert (paths_of(line) > paths_of(spot) + 0.1).all()
+    np.testing.assert_allclose(paths_of(np.full((32, 32), -4.0)), -4, atol=1e-4)
 
 
-def test_evidence_with_lines_has_two_pieces_more_and_the_others_as_before():
+def test_along_paths_is_the_best_of_all_paths_tried_one_by_one():
+    values = np.random.default_rng(0).normal(-3, 2, (6, 6))
+    ways = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
+
+    def best(row, column, way, left):
+        """The most that the next pixels add, one after the other, each at -4 where there is no image."""
+        if not left:
+            return 0.0
+        found = []
+        for turn in (-1, 0, 1):
+            down, right = ways[(way + turn) % 8]
+            at = row + down, column + right
+            inside = 0 <= at[0] < 6 and 0 <= at[1] < 6
+            found.append((values[at] if inside else -4.0) - 0.5 * abs(turn) + best(*at, way, left - 1))
+        return max(found)
+
+    expected = [
+        max(
+            values[row, column] + best(row, column, way, reach) + best(row, column, way + 4, reach)
+            for row in range(6)
+            for column in range(6)
+            for way in range(4)
+        )
+        / (2 * reach + 1)
+        for reach in (1, 2)
+    ]
+    np.testing.assert_allclose(paths_of(values), expected, rtol=1e-4)
+
+
+def test_evidence_with_paths_has_two_pieces_more_and_the_others_as_before():
     generator = np.random.default_rng(0)
     error, defect = (generator.normal(size=(2, 64, 64, 1)).astype(np.float32) for _ in range(2))
     plain = ops.convert_to_numpy(evidence(error, defect, np.zeros((2, 1), np.float32)))
-    found = ops.convert_to_numpy(evidence(error, defect, np.zeros((2, 1), np.float32), lines=True))
+    found = ops.convert_to_numpy(evidence(error, defect, np.zeros((2, 1), np.float32), paths=True))
     assert found.shape == (2, 9)
     np.testing.assert_array_equal(found[:, :7], plain)
-    assert (found[:, 7] > found[:, 8]).all()  # the longer the line, the less of it is noise
+    assert (found[:, 7] > found[:, 8]).all()  # the longer the path, the less of it is noise
