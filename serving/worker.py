@@ -40,11 +40,17 @@ class PatientSocket:
     def __init__(self, connected: socket.socket):
         self._connected = connected
         self.until = 0.0
+        self.waits = False
         self._soon = math.inf
 
     def begin(self) -> None:
         """Give the next request its time."""
         self.until = time.monotonic() + REQUEST_SECONDS
+        self.waits = False
+
+    def ask_first(self) -> None:
+        """Have the next read ask the client for its body, which it holds back until then."""
+        self.waits = True
 
     def gettimeout(self) -> None:
         """Return no timeout: a request has a time as a whole."""
@@ -60,6 +66,9 @@ class PatientSocket:
             TimeoutError: what `settimeout` allowed is over.
             Refusal: 408, the request's time is up.
         """
+        if self.waits:
+            self.waits = False
+            self._connected.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         left = min(self.until, self._soon) - time.monotonic()
         if left > 0:
             self._connected.settimeout(left)
@@ -93,7 +102,8 @@ class Remainder:
         if self._read is None:
             try:
                 within = time.monotonic() + _DRAIN_SECONDS
-                self._read = bool(self._parser.finish_body(deadline=within, max_bytes=_DRAIN_BYTES))
+                asked = not self._parser.unreader.sock.waits
+                self._read = asked and bool(self._parser.finish_body(deadline=within, max_bytes=_DRAIN_BYTES))
             except Exception:  # cut off, in broken chunks, or not in time: nothing after it can be understood
                 self._read = False
         return self._read
@@ -127,7 +137,15 @@ class Worker(ThreadWorker):
                 return stays
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
-        """Have the app answer, and tell whether the connection stays."""
+        """Have the app answer, and tell whether the connection stays.
+
+        A client that asks before it sends its body (RFC 9110, section 10.1.1) is told to go on when the app reads it,
+        so whom the app refuses keeps it, and who is told to go on has room. Gunicorn 26 tells all before it asks the
+        app.
+        """
+        if req._expected_100_continue:
+            req._expected_100_continue = False
+            conn.parser.unreader.sock.ask_first()
         conn.remainder = Remainder(conn.parser, req.should_close())
         req.should_close = conn.remainder.should_close
         return super().handle_request(req, conn)

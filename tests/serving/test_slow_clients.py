@@ -96,6 +96,31 @@ def test_request_when_refused_before_its_image_has_come_then_the_answer_is_true_
             assert answer_on(client)[0] == 200
 
 
+def test_request_when_its_client_asks_before_it_sends_then_a_refusal_comes_instead_of_the_body(
+    server: Server, registry: Registry, good_file: bytes
+):
+    server.start()
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(good_file)}\r\n"
+    asks = head.encode() + b"Expect: 100-continue\r\n\r\n"
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(asks)  # there is no model
+        assert answer_on(client)[:2] == (503, "close")
+        assert client.recv(1000) == b""
+    server.until_version(registry.register())
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        for _ in range(2):
+            client.sendall(asks)
+            assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(good_file)
+            assert answer_on(client)[0] == 200
+        client.sendall(asks + good_file)  # nothing to wait for: it is here, or asked for once more
+        first = client.recv(1000)
+        if first == b"HTTP/1.1 100 Continue\r\n\r\n":
+            first = client.recv(1000)
+        assert first.startswith(b"HTTP/1.1 200")
+
+
 def test_requests_when_sent_at_once_on_one_connection_then_each_is_answered(server: Server):
     server.start()
     host, port = server.address.removeprefix("http://").split(":")
@@ -123,10 +148,13 @@ def test_large_bodies_when_there_is_no_more_room_then_503_and_small_ones_are_ans
     head += "Expect: 100-continue\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=20) as slow:
         slow.sendall(head.encode())
-        assert slow.recv(100).startswith(b"HTTP/1.1 100")  # the first in line, before any other asks for room
+        assert slow.recv(100).startswith(b"HTTP/1.1 100")  # it has room
         slow.sendall(large[:1000])
-        wait_until(lambda: server.predict(large).status_code == 503, 10, "no more room")
         refused = server.predict(large)
+        assert refused.status_code == 503
+        with socket.create_connection((host, int(port)), timeout=20) as another:
+            another.sendall(head.encode())
+            assert answer_on(another)[0] == 503
         assert (refused.headers["Retry-After"], "large images" in refused.json()["error"]) == ("5", True)
         chunks = requests.post(
             f"{server.address}/predict", data=iter([good_file]), headers={"Content-Type": "image/png"}, timeout=20
