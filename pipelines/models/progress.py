@@ -16,7 +16,7 @@ Stopped = Literal["epochs", "steps", "time"]
 # images show what the training's do not; surfaces, turned and mirrored and so seen eight ways, gain for longer
 # (benchmarks/RESULTS.md, "Time"). The larger presets were not measured: time ends them.
 ENOUGH_STEPS = {"small": 1_200}
-SURFACES_TAKE = 2
+SURFACES_TAKE = 3
 _WITHOUT_END = 1_000_000
 
 

@@ -25,7 +25,7 @@ from pipelines.models.rows import spread
 
 DEFECTIVE_SHARE = 0.5
 ANNOTATED_SHARE = 0.5
-FAINTEST = 0.4
+FAINTEST = 0.55
 # How far a defect is blurred at most, in pixels of an image of 128, and what counts as grain.
 SOFTEST, GRAIN = 1.0, 1.5
 TEXTURES = 64
