@@ -158,8 +158,9 @@ class Worker(ThreadWorker):
         """
         remainder = getattr(conn, "remainder", None)
         until = time.monotonic() + _LINGER_SECONDS
-        if remainder is not None and not remainder.read and self.alive:  # the client is still sending
-            until = max(until, conn.parser.unreader.sock.until)
+        patient = conn.parser.unreader.sock
+        if remainder is not None and not remainder.read and not patient.waits and self.alive:  # it is still sending
+            until = max(until, patient.until)
         taken = 0
         with contextlib.suppress(OSError):  # it is gone
             conn.sock.shutdown(socket.SHUT_WR)
