@@ -38,7 +38,8 @@ class ImageRules(_Section):
 class ModelSettings(_Section):
     """The network and its training; `input_size` is the side of its square input in pixels, `score` what the threshold
     is set on: the reconstruction error alone, or fused with the second opinion on it. `export` is the arithmetic of the
-    graph that serves; int8 is taken only where it loses nothing and is faster.
+    graph that serves; int8 is taken only where it loses nothing and is faster. Weights change once after
+    `gradient_accumulation_steps` batches: what does not fit the GPU as one batch is learnt from as several.
     """
 
     preset: Literal["small", "base", "large"] = "small"
@@ -48,6 +49,7 @@ class ModelSettings(_Section):
     export: Literal["float32", "int8"] = "float32"
     epochs: int | None = Field(default=None, ge=1, le=10_000)
     batch_size: int = Field(default=16, ge=1, le=1024)
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=256)
     time_budget_minutes: float = Field(default=10, gt=0, le=10_080)
     seed: int = Field(default=0, ge=0, lt=2**31)
 

@@ -25,7 +25,8 @@ class FitSettings:
     """What a training is told: sizes, `epochs` or `seconds` (whichever ends first), the seed, the step size.
 
     `steps`, if given, takes the place of `epochs`; without either, the training takes as many steps as are enough for
-    its preset, or a `share` (1) of them. `precision` is a Keras dtype policy; None, the default, measures which is
+    its preset, or a `share` (1) of them. A step is one batch; the weights change after `accumulation` (1) of them, by
+    the mean of their gradients. `precision` is a Keras dtype policy; None, the default, measures which is
     faster. Two trainings of one seed that both end by steps or epochs, in one precision, agree.
     """
 
@@ -39,6 +40,7 @@ class FitSettings:
     precision: str | None = None
     steps: int | None = None
     share: float = 1.0
+    accumulation: int = 1
 
     def most_steps(self, steps_per_epoch: int, surface: bool) -> int:
         """Return the number of the last step, if time does not end the training before; `surface`: of images that show

@@ -136,7 +136,12 @@ class _Training:
             set_weights(self.network, weights)
         self.model = Restoration(self.network)
         self.optimizer = keras.optimizers.AdamW(
-            settings.learning_rate, weight_decay=1e-4, clipnorm=1.0, use_ema=True, ema_momentum=AVERAGING
+            settings.learning_rate,
+            weight_decay=1e-4,
+            clipnorm=1.0,
+            use_ema=True,
+            ema_momentum=AVERAGING,
+            gradient_accumulation_steps=settings.accumulation if settings.accumulation > 1 else None,
         )
         self.model.compile(optimizer=self.optimizer)
         self.optimizer.build(self.network.trainable_variables)

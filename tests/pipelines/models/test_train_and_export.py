@@ -90,7 +90,7 @@ def first_loss(lines: list[str]) -> float:
 
 
 def test_fit_settings_without_epochs_take_enough_steps_and_fine_tuning_a_third_of_them(projects, project_name):
-    projects.write(project_name, model={"time_budget_minutes": 10})
+    projects.write(project_name, model={"time_budget_minutes": 10, "gradient_accumulation_steps": 4})
     settings = {
         start: fit_settings({"project": project_name, "params": {"start_from": start}})
         for start in ("scratch", "champion")
@@ -100,6 +100,7 @@ def test_fit_settings_without_epochs_take_enough_steps_and_fine_tuning_a_third_o
         enough = ENOUGH_STEPS["small"] * (SURFACES_TAKE if surface else 1)
         assert steps == {"scratch": enough, "champion": 0.3 * enough}
     assert (settings["scratch"].seconds, settings["champion"].seconds) == (600, 180)
+    assert [one.accumulation for one in settings.values()] == [4, 4]
     asked = fit_settings({"project": project_name, "params": {"start_from": "champion", "epochs": 7}})
     assert asked.most_steps(50, surface=False) == 350
 

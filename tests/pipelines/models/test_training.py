@@ -1,7 +1,7 @@
 """Training on a few tiny images: it learns, stops in time, goes on exactly where it was, and is the same for a seed."""
 
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 
 import keras
 import numpy as np
@@ -98,6 +98,18 @@ def test_fit_with_one_seed_twice_gives_the_same_weights_and_taken_up_halfway_too
         np.testing.assert_array_equal(one, third)
     assert [state.step for state in states] == [*range(1, 41), 40]
     assert taken_up.seconds > middle.elapsed
+
+
+def test_fit_when_gradients_are_accumulated_changes_the_weights_every_other_step_and_can_be_taken_up_in_between():
+    states: list[TrainingState] = []
+    images, settings = good_parts(10), replace(QUICK, epochs=None, steps=5, accumulation=2)
+    whole = fit(images, settings, on_checkpoint=states.append, checkpoint_seconds=0)
+    kernels = [state.arrays[0] for state in states[:5]]
+    assert kernels[0].shape == whole.network.get_layer("fold").kernel.shape
+    assert [not np.array_equal(one, other) for one, other in pairwise(kernels)] == [True, False, True, False]
+    taken_up = fit(images, settings, state=states[2])
+    for one, other in zip(whole.network.get_weights(), taken_up.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_fit_when_the_time_is_up_stops_and_says_so():
