@@ -67,15 +67,19 @@ class PatientSocket:
             Refusal: 408, the request's time is up.
         """
         if self.waits:
-            self.waits = False
+            if self._soon < math.inf:  # only what is left is looked for, and nobody has asked for that
+                raise TimeoutError
+            self.begin()  # until now the client has waited for us
             self._connected.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         left = min(self.until, self._soon) - time.monotonic()
         if left > 0:
             self._connected.settimeout(left)
-            with contextlib.suppress(TimeoutError):
+            try:
                 return self._connected.recv(size)
-        # What is answered, too, has to be taken within a time.
-        self._connected.settimeout(REQUEST_SECONDS)
+            except TimeoutError:
+                pass
+            finally:  # what is answered, too, has to be taken within a time
+                self._connected.settimeout(REQUEST_SECONDS)
         if self._soon < self.until:
             raise TimeoutError
         raise Refusal(408, f"the request was not here within {REQUEST_SECONDS:g} s: send it faster, or less at a time")
@@ -102,8 +106,7 @@ class Remainder:
         if self._read is None:
             try:
                 within = time.monotonic() + _DRAIN_SECONDS
-                asked = not self._parser.unreader.sock.waits
-                self._read = asked and bool(self._parser.finish_body(deadline=within, max_bytes=_DRAIN_BYTES))
+                self._read = bool(self._parser.finish_body(deadline=within, max_bytes=_DRAIN_BYTES))
             except Exception:  # cut off, in broken chunks, or not in time: nothing after it can be understood
                 self._read = False
         return self._read
@@ -143,6 +146,7 @@ class Worker(ThreadWorker):
         so whom the app refuses keeps it, and who is told to go on has room. Gunicorn 26 tells all before it asks the
         app.
         """
+        conn.sock.settimeout(REQUEST_SECONDS)  # for the answer, even if nothing more has to be read
         if req._expected_100_continue:
             req._expected_100_continue = False
             conn.parser.unreader.sock.ask_first()
@@ -159,16 +163,20 @@ class Worker(ThreadWorker):
         remainder = getattr(conn, "remainder", None)
         until = time.monotonic() + _LINGER_SECONDS
         patient = conn.parser.unreader.sock
-        if remainder is not None and not remainder.read and not patient.waits and self.alive:  # it is still sending
-            until = max(until, patient.until)
+        unread = remainder is not None and not remainder.read
+        sends = unread and not patient.waits
         taken = 0
         with contextlib.suppress(OSError):  # it is gone
             conn.sock.shutdown(socket.SHUT_WR)
-            while taken < _DRAIN_BYTES and (left := until - time.monotonic()) > 0:
+            while taken < _DRAIN_BYTES:
+                left = max(until, patient.until if sends and self.alive else 0) - time.monotonic()
+                if left <= 0:
+                    break
                 conn.sock.settimeout(left)
                 if not (chunk := conn.sock.recv(_CHUNK)):
                     break
                 taken += len(chunk)
+                sends = unread  # whoever did not wait to be asked will send all of it
         with contextlib.suppress(OSError):
             conn.sock.shutdown(socket.SHUT_RDWR)  # gunicorn's own wait ends at once
 

@@ -1,5 +1,6 @@
 """Clients that send a byte now and then hold neither a thread nor the others."""
 
+import contextlib
 import re
 import socket
 import threading
@@ -96,29 +97,57 @@ def test_request_when_refused_before_its_image_has_come_then_the_answer_is_true_
             assert answer_on(client)[0] == 200
 
 
+GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def asking(size: int) -> bytes:
+    """The head of a request that waits to be asked for its image of `size` bytes."""
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {size}\r\n"
+    return head.encode() + b"Expect: 100-continue\r\n\r\n"
+
+
 def test_request_when_its_client_asks_before_it_sends_then_a_refusal_comes_instead_of_the_body(
     server: Server, registry: Registry, good_file: bytes
 ):
-    server.start()
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(good_file)}\r\n"
-    asks = head.encode() + b"Expect: 100-continue\r\n\r\n"
+    server.start(INSPECTLINE_THREADS="1")
     host, port = server.address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as client:
-        client.sendall(asks)  # there is no model
+        client.sendall(asking(len(good_file)))  # there is no model
         assert answer_on(client)[:2] == (503, "close")
-        assert client.recv(1000) == b""
+        # It does not close; the one thread is free all the same.
+        assert requests.get(f"{server.address}/health/live", timeout=15).status_code == 200
     server.until_version(registry.register())
     with socket.create_connection((host, int(port)), timeout=20) as client:
         for _ in range(2):
-            client.sendall(asks)
-            assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(asking(len(good_file)))
+            assert client.recv(len(GO_ON)) == GO_ON
             client.sendall(good_file)
-            assert answer_on(client)[0] == 200
-        client.sendall(asks + good_file)  # nothing to wait for: it is here, or asked for once more
-        first = client.recv(1000)
-        if first == b"HTTP/1.1 100 Continue\r\n\r\n":
-            first = client.recv(1000)
-        assert first.startswith(b"HTTP/1.1 200")
+            assert answer_on(client)[:2] == (200, "keep-alive")
+
+
+def test_request_when_its_client_asks_and_sends_at_once_then_the_connection_stays(server: Server):
+    server.start()
+    host, port = server.address.removeprefix("http://").split(":")
+    health = b"GET /health/live HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(asking(5) + b"image" + health + health)  # there is no model
+        received = b""
+        while received.count(b'{"status":"alive"}') < 2:
+            received += (more := client.recv(65536))
+            assert more, received
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"503", b"200", b"200"]
+
+
+def test_request_when_refused_client_sends_unasked_then_it_can_send_all_of_it(server: Server):
+    server.start()
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(asking(100_000))
+        for _ in range(10):  # longer than serving waits for a client that says nothing
+            client.sendall(b"x" * 10_000)
+            time.sleep(0.2)
+        assert answer_on(client)[:2] == (503, "close")
+        assert client.recv(1000) == b""
 
 
 def test_requests_when_sent_at_once_on_one_connection_then_each_is_answered(server: Server):
@@ -144,16 +173,14 @@ def test_large_bodies_when_there_is_no_more_room_then_503_and_small_ones_are_ans
     server.start(INSPECTLINE_RECEIVE_MB="1").until_version(version)
     host, port = server.address.removeprefix("http://").split(":")
     large = good_file + b"\0" * (900_000 - len(good_file))
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(large)}\r\n"
-    head += "Expect: 100-continue\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=20) as slow:
-        slow.sendall(head.encode())
-        assert slow.recv(100).startswith(b"HTTP/1.1 100")  # it has room
+        slow.sendall(asking(len(large)))
+        assert slow.recv(len(GO_ON)) == GO_ON  # it has room
         slow.sendall(large[:1000])
         refused = server.predict(large)
         assert refused.status_code == 503
         with socket.create_connection((host, int(port)), timeout=20) as another:
-            another.sendall(head.encode())
+            another.sendall(asking(len(large)))
             assert answer_on(another)[0] == 503
         assert (refused.headers["Retry-After"], "large images" in refused.json()["error"]) == ("5", True)
         chunks = requests.post(
@@ -165,8 +192,23 @@ def test_large_bodies_when_there_is_no_more_room_then_503_and_small_ones_are_ans
         assert answer_on(slow)[0] in (200, 422)
     assert server.predict(large).status_code in (200, 422)
     with socket.create_connection((host, int(port)), timeout=20) as gone:
-        gone.sendall(head.encode() + large[:1000])
+        gone.sendall(asking(len(large)))
+        assert gone.recv(len(GO_ON)) == GO_ON
+        gone.sendall(large[:1000])
     wait_until(lambda: server.predict(large).status_code != 503, 10, "room again after a client that went away")
+
+
+def test_answers_when_a_client_never_reads_them_then_its_thread_is_free_in_time(server: Server):
+    server.start(INSPECTLINE_THREADS="1", INSPECTLINE_REQUEST_SECONDS="2")
+    host, port = server.address.removeprefix("http://").split(":")
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with deaf:
+        deaf.connect((host, int(port)))
+        deaf.settimeout(1)
+        with contextlib.suppress(OSError):  # full, in both directions
+            deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20_000)
+        assert requests.get(f"{server.address}/health/live", timeout=15).status_code == 200
 
 
 def test_connections_when_clients_never_close_them_then_others_are_answered_at_once(server: Server):
