@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from pipelines.errors import TrainingFailed
@@ -58,7 +59,9 @@ class Restoration(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """Return the loss of restoring from `x` the clean images of `y`, and of finding what is wrong."""
-        return training_loss(x, *y, *y_pred)
+        # PyTorch's trainer gives them as they come, in numpy.
+        damaged, clean, unlocated = (ops.convert_to_tensor(one) for one in (x, *y))
+        return training_loss(damaged, clean, unlocated, *y_pred)
 
 
 def fit(
