@@ -112,7 +112,22 @@ def relative_error(image: Tensor, restored: Tensor, expected: Tensor) -> Tensor:
     image, restored = (part[:, 2 * EDGE : -2 * EDGE, 2 * EDGE : -2 * EDGE] for part in (image, restored))
     expected = expected[:, EDGE:-EDGE, EDGE:-EDGE]
     relative = smooth(pixel_error(image, restored)) / (smooth(expected) + LEAST_EXPECTED)
-    return ops.pad(relative, ((0, 0), (EDGE, EDGE), (EDGE, EDGE), (0, 0)), mode="symmetric")
+    return _mirrored(_mirrored(relative, 1), 2)
+
+
+def _mirrored(values: Tensor, axis: int) -> Tensor:
+    """Return `values` [N, H, W, C] continued by `EDGE` places on both sides of an axis (1 or 2), mirrored.
+
+    By slices: `ops.pad` repeats the last place instead where PyTorch is the backend (Keras 3.15).
+    """
+
+    def place(start: int) -> Tensor:
+        chosen = slice(start, start + 1 or None)
+        return values[:, chosen] if axis == 1 else values[:, :, chosen]
+
+    near = [place(number) for number in reversed(range(EDGE))]
+    far = [place(-number) for number in range(1, EDGE + 1)]
+    return ops.concatenate([*near, values, *far], axis=axis)
 
 
 def excess(error: Tensor, middle: Tensor | float = 0.0, width: Tensor | float = 1.0) -> Tensor:

@@ -59,6 +59,13 @@ def test_relative_error_when_only_the_outermost_pixels_are_not_restored_stays_ze
     assert np.abs(map_of(image, restored)).max() < 1e-6
 
 
+def test_relative_error_is_mirrored_at_the_edge(image):
+    noise = np.random.default_rng(0).normal(0, 0.1, image.shape).astype(np.float32)
+    error = map_of(image, image + noise)
+    np.testing.assert_array_equal(error, np.pad(error[:, 2:-2, 2:-2], ((0, 0), (2, 2), (2, 2)), mode="symmetric"))
+    assert (error[:, 0] != error[:, 1]).any()  # and not the last place repeated
+
+
 def test_relative_error_when_a_spot_reaches_the_edge_is_largest_there(image):
     damaged = image.copy()
     damaged[:, :8, 30:38] = 1 - damaged[:, :8, 30:38].round()
