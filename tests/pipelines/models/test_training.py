@@ -135,7 +135,7 @@ def test_most_steps_are_those_asked_for_and_else_as_many_as_are_enough():
         assert FitSettings(epochs=3, steps=7).most_steps(20, surface) == 7
         assert FitSettings("base").most_steps(20, surface) > 100_000  # time ends it
     assert FitSettings("small").most_steps(20, surface=False) == ENOUGH_STEPS["small"]
-    assert FitSettings("small").most_steps(20, surface=True) == 2 * ENOUGH_STEPS["small"]
+    assert FitSettings("small").most_steps(20, surface=True) == 3 * ENOUGH_STEPS["small"]
 
 
 def test_fit_when_nothing_but_the_preset_is_given_stops_after_enough_steps(monkeypatch: pytest.MonkeyPatch):
@@ -143,7 +143,7 @@ def test_fit_when_nothing_but_the_preset_is_given_stops_after_enough_steps(monke
     fitted = fit(good_parts(4), replace(QUICK, epochs=None))
     assert (fitted.steps, fitted.stopped) == (3, "steps")
     grain = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
-    assert fit(grain, replace(QUICK, epochs=None)).steps == 6
+    assert fit(grain, replace(QUICK, epochs=None)).steps == 9
     assert fit(good_parts(4), replace(QUICK, steps=2)).stopped == "steps"
 
 
