@@ -40,6 +40,7 @@ class PatientSocket:
     def __init__(self, connected: socket.socket):
         self._connected = connected
         self.until = 0.0
+        # Whether the client holds its body back until it is asked for it, which the next read does.
         self.waits = False
         self._soon = math.inf
 
@@ -47,10 +48,6 @@ class PatientSocket:
         """Give the next request its time."""
         self.until = time.monotonic() + REQUEST_SECONDS
         self.waits = False
-
-    def ask_first(self) -> None:
-        """Have the next read ask the client for its body, which it holds back until then."""
-        self.waits = True
 
     def gettimeout(self) -> None:
         """Return no timeout: a request has a time as a whole."""
@@ -147,9 +144,7 @@ class Worker(ThreadWorker):
         app.
         """
         conn.sock.settimeout(REQUEST_SECONDS)  # for the answer, even if nothing more has to be read
-        if req._expected_100_continue:
-            req._expected_100_continue = False
-            conn.parser.unreader.sock.ask_first()
+        conn.parser.unreader.sock.waits, req._expected_100_continue = req._expected_100_continue, False
         conn.remainder = Remainder(conn.parser, req.should_close())
         req.should_close = conn.remainder.should_close
         return super().handle_request(req, conn)

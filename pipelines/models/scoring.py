@@ -69,10 +69,8 @@ _PREWITT = (_PREWITT / 3).astype(np.float32)[:, :, None, :]
 
 def gradient_magnitude(grey: Tensor) -> Tensor:
     """Return the Prewitt gradient magnitude of [N, H, W, 1], edges repeated, as [N, H, W, 1]."""
-    padded = ops.concatenate([grey[:, :1], grey, grey[:, -1:]], axis=1)
-    padded = ops.concatenate([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
     # One convolution: its gradient costs a third of that of sliced sums.
-    slopes = ops.conv(padded, _PREWITT, 1, "valid")
+    slopes = ops.conv(_mirrored(grey, 1), _PREWITT, 1, "valid")
     return ops.sqrt(ops.sum(ops.square(slopes), axis=-1, keepdims=True) + 1e-8)
 
 
@@ -112,22 +110,20 @@ def relative_error(image: Tensor, restored: Tensor, expected: Tensor) -> Tensor:
     image, restored = (part[:, 2 * EDGE : -2 * EDGE, 2 * EDGE : -2 * EDGE] for part in (image, restored))
     expected = expected[:, EDGE:-EDGE, EDGE:-EDGE]
     relative = smooth(pixel_error(image, restored)) / (smooth(expected) + LEAST_EXPECTED)
-    return _mirrored(_mirrored(relative, 1), 2)
+    return _mirrored(relative, EDGE)
 
 
-def _mirrored(values: Tensor, axis: int) -> Tensor:
-    """Return `values` [N, H, W, C] continued by `EDGE` places on both sides of an axis (1 or 2), mirrored.
+def _mirrored(values: Tensor, reach: int) -> Tensor:
+    """Return `values` [N, H, W, C] continued by `reach` places on every side, mirrored.
 
     By slices: `ops.pad` repeats the last place instead where PyTorch is the backend (Keras 3.15).
     """
-
-    def place(start: int) -> Tensor:
-        chosen = slice(start, start + 1 or None)
-        return values[:, chosen] if axis == 1 else values[:, :, chosen]
-
-    near = [place(number) for number in reversed(range(EDGE))]
-    far = [place(-number) for number in range(1, EDGE + 1)]
-    return ops.concatenate([*near, values, *far], axis=axis)
+    for axis in (1, 2):
+        before = (slice(None),) * axis
+        near = [values[(*before, slice(place, place + 1))] for place in reversed(range(reach))]
+        far = [values[(*before, slice(-place, 1 - place or None))] for place in range(1, reach + 1)]
+        values = ops.concatenate([*near, values, *far], axis=axis)
+    return values
 
 
 def excess(error: Tensor, middle: Tensor | float = 0.0, width: Tensor | float = 1.0) -> Tensor:
@@ -150,11 +146,11 @@ def evidence(error: Tensor, defect: Tensor, anomalous: Tensor, paths: bool = Fal
         flat = ops.reshape(values, (-1, values.shape[1] * values.shape[2]))
         highest = ops.top_k(flat, max(1, round(HIGHEST * flat.shape[1])))[0]
         found += [highest[:, 0], ops.mean(highest, axis=1), ops.mean(flat, axis=1)]
-    pieces = [ops.stack(found, axis=1), anomalous]
+    parts = [ops.stack(found, axis=1), anomalous]
     if paths:
         coarse = halved(defect, max(1, int(math.log2(defect.shape[1] / PATHS_SIDE))))
-        pieces.append(along_paths(coarse))
-    return ops.concatenate(pieces, axis=1)
+        parts.append(along_paths(coarse))
+    return ops.concatenate(parts, axis=1)
 
 
 def along_paths(values: Tensor) -> Tensor:

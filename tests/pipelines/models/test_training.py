@@ -46,6 +46,7 @@ def test_fit_from_a_champion_on_new_parts_with_replay_is_better_on_them_and_not_
     settings = replace(QUICK, steps=100, learning_rate=0.3 * QUICK.learning_rate)
     tuned = fit(images, settings, weights=named_weights(champion)).network
     new_pair = upright(good_parts(20, seed=7)), upright(defective_parts(20))
+    assert told_apart(tuned, *new_pair) > told_apart(champion, *new_pair) + 0.05
     # Of what the champion takes for worse and is not, at most half is left.
     assert 1 - told_apart(tuned, *new_pair) < 0.5 * (1 - told_apart(champion, *new_pair))
     old_pair = good_parts(20, seed=7), defective_parts(20)
