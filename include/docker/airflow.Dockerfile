@@ -11,12 +11,12 @@ FROM ${PYTHON_IMAGE} AS requirements-cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 COPY requirements.txt /opt/inspectline/
 # requirements.txt is locked with all that its packages need: nothing is left to resolve, only to check.
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-deps -r /opt/inspectline/requirements.txt && pip check
+RUN --mount=type=cache,target=/var/cache/pip \
+    pip install --cache-dir /var/cache/pip --no-deps -r /opt/inspectline/requirements.txt && pip check
 
 FROM requirements-cpu AS requirements-gpu
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install -c /opt/inspectline/requirements.txt 'tensorflow[and-cuda]'
+RUN --mount=type=cache,target=/var/cache/pip \
+    pip install --cache-dir /var/cache/pip -c /opt/inspectline/requirements.txt 'tensorflow[and-cuda]'
 
 FROM requirements-cpu AS wheel
 WORKDIR /src
