@@ -24,6 +24,8 @@ from pipelines.errors import InspectlineError
 
 Figures = dict[str, float]
 BATCHES = 4
+# Steps after which most shapes of defects have been drawn, which is done once a training.
+SHAPES_DRAWN = 400
 MANY = 16
 
 
@@ -56,6 +58,8 @@ class OurTraining:
         self._training = _Training(images, settings, None, None)
         self._steps, self._next = job["steps"], 0
         self._batches = BatchStream(images, size, settings.seed)
+        for step in range(SHAPES_DRAWN):
+            self._batches.batch(step)
         self._stream = self._batches.from_step(0)
         self._ready = [self._batches.batch(step) for step in range(BATCHES)]
         self.told = {"precision": self._training.precision, "ready": self._ready}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
+from pipelines.models.blur import blurred
 from pipelines.models.masks import Floats, turned
 
 # Of a defect that lies in one place of an object, how far it may be displaced, as a share of the side.
@@ -36,9 +36,10 @@ class Annotated:
         cut = np.concatenate([self.located[place], self.masks[place][..., None]], axis=-1)
         reach = size // 2 if turns else max(1, round(size * REACH))
         cut = np.roll(turned(cut, generator) if turns else cut, generator.integers(-reach, reach + 1, 2), (0, 1))
-        pixels, mask = cut[..., :3].astype(np.float32) / 255, cut[..., 3].astype(np.float32) / 255
-        sound = mask < 0.5
+        parts: Floats = np.divide(cut, 255, dtype=np.float32)
+        pixels, mask = parts[..., :3], parts[..., 3:]
+        sound = mask[..., 0] < 0.5
         if sound.any():
             pixels = pixels + (image[sound].mean(axis=0) - pixels[sound].mean(axis=0))
-        cover = gaussian_filter(mask, size / 128)[..., None]
+        cover = blurred(mask, size / 128, slice(0, size), slice(0, size))
         image += cover * (pixels - image)

@@ -4,6 +4,8 @@ anywhere.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pipelines.models.annotated import Annotated
 from pipelines.models.ground import on_plain_ground
@@ -22,6 +25,7 @@ from pipelines.models.synthetic import Painter, augment, is_aligned
 Batch = tuple[Floats, tuple[Floats, Floats]]
 # Of how many batches one image is an annotated anomaly of which the place is not known.
 UNLOCATED_SHARE = 0.5
+MOST_MAKERS = 8
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,19 @@ class BatchStream:
             unlocated[-1] = 1
         return damaged, (clean, unlocated)
 
-    def from_step(self, step: int) -> Generator[Batch, None, None]:
-        """Yield the batches from `step` on without end, the next one made while this one is used."""
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as worker:
-            coming = worker.submit(self.batch, step)
+    def from_step(self, step: int, makers: int | None = None) -> Generator[Batch, None, None]:
+        """Yield the batches from `step` on without end, the next ones made while this one is used.
+
+        `makers` is how many are made at a time: by default one for every two processors, eight at most.
+        """
+        makers = makers or max(1, min(MOST_MAKERS, len(os.sched_getaffinity(0)) // 2))
+        # Products as small as those here gain nothing by a second thread, which would take its time from the network.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(makers, thread_name_prefix="batches") as pool:
+            coming = deque(pool.submit(self.batch, step + ahead) for ahead in range(makers))
             while True:
-                ready, step = coming.result(), step + 1
-                coming = worker.submit(self.batch, step)
+                ready = coming.popleft().result()
+                coming.append(pool.submit(self.batch, step + makers))
+                step += 1
                 yield ready
 
     def _shuffled(self, pool: int, turn: int) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
-"""Objects on a plain ground: where the object is, so that synthetic defects lie on it and not beside it. numpy only.
+"""Objects on a plain ground: where the object is, so that synthetic defects lie on it and not beside it.
 
 The ground is plain where two sides of an image that meet in a corner have one colour: of a tile, only those may be the
-whole image's own. The object is what differs from that colour.
+whole image's own. The object is what differs from that colour and hangs together: the grain of a smooth surface does
+not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from pipelines.models.masks import Floats
 from pipelines.models.rows import spread
@@ -19,6 +21,9 @@ SAME, OTHER = 0.05, 0.1  # distance of a colour from the ground's, of 1, in the 
 PLAIN_SHARE = 0.85  # of the two sides' pixels that have the ground's colour; an object may reach over the rim
 LEAST_OBJECT, MOST_OBJECT = 0.01, 0.75  # of the pixels: of all images together, and of one
 AGREEING = 0.6  # of the images; the middle one of three tiles in a row has no corner of the whole
+# A pixel belongs to something that hangs together where more than half of those about it, in a square of this share of
+# the side, differ from the ground, too; of an object, most do, of grain one in ten.
+NEIGHBOURHOOD, COHERENT = 1 / 25, 0.5
 COMPARED = 100
 CENTRAL = 0.3  # of a shape's strength: where it is placed by
 
@@ -28,11 +33,14 @@ def on_plain_ground(images: Any) -> bool:
     ground.
     """
     chosen = images[spread(len(images), COMPARED)].astype(np.float32) / 255
-    found = [(_ground(image), image) for image in chosen]
-    covered = [float((_distance(image, colour) > OTHER).mean()) for (colour, _), image in found]
-    plain = [share >= PLAIN_SHARE for (_, share), _ in found]
-    agreeing = np.mean([one and part <= MOST_OBJECT for one, part in zip(plain, covered, strict=True)])
-    return bool(agreeing >= AGREEING and np.mean(covered) >= LEAST_OBJECT)
+    found = [(*_ground(image), image) for image in chosen]
+    differing = [_distance(image, colour) > OTHER for colour, _, image in found]
+    plain = [
+        share >= PLAIN_SHARE and one.mean() <= MOST_OBJECT for (_, share, _), one in zip(found, differing, strict=True)
+    ]
+    if np.mean(plain) < AGREEING or np.mean(differing) < LEAST_OBJECT:
+        return False
+    return bool(np.mean([_coherence(one) for one, counts in zip(differing, plain, strict=True) if counts]) >= COHERENT)
 
 
 def object_of(image: Floats) -> NDArray[np.bool_]:
@@ -46,12 +54,13 @@ def object_of(image: Floats) -> NDArray[np.bool_]:
 
 def moved_onto(shape: Floats, where: NDArray[np.bool_], generator: np.random.Generator) -> Floats:
     """Return a shape [S, S] moved, one of its strong pixels to a random one of `where` [S, S]; as it is, if none is."""
-    strong, places = np.argwhere(shape > CENTRAL), np.argwhere(where)
+    strong, places = np.flatnonzero(shape > CENTRAL), np.flatnonzero(where)
     if not len(strong) or not len(places):
         return shape
-    down, right = places[generator.integers(len(places))] - strong[generator.integers(len(strong))]
+    to, of = (divmod(int(one[generator.integers(len(one))]), len(shape)) for one in (places, strong))
+    down, right = to[0] - of[0], to[1] - of[1]
     moved = np.zeros_like(shape)
-    rows, columns = _overlap(len(shape), int(down)), _overlap(len(shape), int(right))
+    rows, columns = _overlap(len(shape), down), _overlap(len(shape), right)
     moved[rows[1], columns[1]] = shape[rows[0], columns[0]]
     return moved
 
@@ -72,8 +81,16 @@ def _ground(image: Floats) -> tuple[Floats, float]:
 
 
 def _distance(image: Floats, colour: Floats) -> Floats:
-    distance: Floats = np.abs(image - colour).max(axis=-1)
+    red, green, blue = np.moveaxis(np.abs(image - colour), -1, 0)
+    distance: Floats = np.maximum(np.maximum(red, green), blue)
     return distance
+
+
+def _coherence(differing: NDArray[np.bool_]) -> float:
+    """Return which share of the pixels [S, S] that differ from the ground lies among others; 1, if none differs."""
+    side = 2 * round((NEIGHBOURHOOD * len(differing) - 1) / 2) + 1
+    about = uniform_filter(differing.astype(np.float32), max(3, side), mode="nearest")
+    return float((about[differing] > 0.5).mean()) if differing.any() else 1.0
 
 
 def _overlap(side: int, by: int) -> tuple[slice, slice]:

@@ -56,6 +56,17 @@ def test_on_plain_ground_when_the_image_is_full_or_empty_then_not():
     assert not on_plain_ground(good_parts(8, SIDE))
 
 
+def test_on_plain_ground_when_a_smooth_surface_has_sparse_grain_then_not():
+    generator = np.random.default_rng(0)
+    images = np.full((12, SIDE, SIDE, 3), 120, np.uint8)
+    grain = generator.random((12, SIDE, SIDE)) < 0.04
+    grain[:, 1:] |= grain[:, :-1] & (generator.random((12, SIDE - 1, SIDE)) < 0.5)
+    images[grain] = 60
+    assert not on_plain_ground(images)
+    images[:, 20:40, 10:50] = 200
+    assert on_plain_ground(images)
+
+
 def test_moved_onto_when_there_is_an_object_then_the_shape_reaches_it():
     bank, generator = MaskBank(SIDE, 0), np.random.default_rng(0)
     where = np.zeros((SIDE, SIDE), bool)
