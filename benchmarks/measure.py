@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.baselines import BASELINES
-from benchmarks.folders import ImageSet, read_mask, read_pixels, read_set
+from benchmarks.folders import ImageSet, TestImage, read_mask, read_pixels, read_set
+from benchmarks.promise import drift, most_alarms
+from monitoring.report import Observed
 from pipelines import metrics
+from pipelines.descriptors import DESCRIPTORS, describe
 from pipelines.intervals import clopper_pearson
 from pipelines.metrics import Confusion
 from pipelines.pixel_metrics import PixelCounts, pixel_figures
@@ -31,8 +34,17 @@ from pipelines.tiling import parts
 OURS = "Inspectline"
 CHUNK = 32
 
-# From files to their scores, and to their error maps at the images' own size (None without maps).
-Detector = Callable[[list[Path]], Iterator[tuple[float, NDArray[np.float32] | None]]]
+
+@dataclass(frozen=True)
+class Told:
+    """What a detector says of an image: its score, the error map at the image's own size, and the embedding, if any."""
+
+    score: float
+    error_map: NDArray[np.float32] | None = None
+    embedding: NDArray[np.float32] | None = None
+
+
+Detector = Callable[[list[Path]], Iterator[Told]]
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -47,26 +59,28 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         trainer = _ours if job["method"] == OURS else _baseline
         detector, told = trainer(job, fitted, Path(folder))
-        validation = [value for value, _ in detector(held_back)]
-        return {**told, "fitted_images": len(fitted), **judge(images, detector, validation, job["rate"])}
+        return {**told, "fitted_images": len(fitted), **judge(images, detector, held_back, job["rate"])}
 
 
-def judge(images: ImageSet, detector: Detector, validation: list[float], rate: float) -> dict[str, Any]:
-    """Set the threshold on the validation scores and return every figure of the test images, for all defects and by
-    type.
+def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: float) -> dict[str, Any]:
+    """Set the threshold on the scores of the images held back and return every figure of the test images, for all
+    defects and by type.
     """
-    threshold = conformal(validation, rate)
-    scores, pixels = np.empty(len(images.test)), PixelCounts()
-    for place, (score, error_map) in enumerate(detector([one.file for one in images.test])):
-        scores[place] = score
-        if error_map is not None:
-            mask = read_mask(images.test[place], *error_map.shape)
+    validation = list(detector(held_back))
+    threshold = conformal([one.score for one in validation], rate)
+    tested, pixels = [], PixelCounts()
+    for image, one in zip(images.test, detector([one.file for one in images.test]), strict=True):
+        # Of a map, what counts is counted at once: thousands of them would fill the memory.
+        tested.append(replace(one, error_map=None))
+        if one.error_map is not None:
+            mask = read_mask(image, *one.error_map.shape)
             if mask is not None:
-                pixels.add(error_map, mask)
+                pixels.add(one.error_map, mask)
+    scores = np.array([one.score for one in tested])
     types = np.array([one.type for one in images.test])
     good = scores[types == "good"]
     verdicts = Confusion.at(threshold.value, good, scores[types != "good"])
-    alarms = clopper_pearson(verdicts.false_positive, verdicts.good)
+    alarms, allowed = clopper_pearson(verdicts.false_positive, verdicts.good), most_alarms(threshold, verdicts.good)
     located = pixel_figures(pixels) if pixels.usable else None
     return {
         "auroc": metrics.auroc(good, scores[types != "good"]).to_json(),
@@ -79,13 +93,34 @@ def judge(images: ImageSet, detector: Detector, validation: list[float], rate: f
         "recall": metrics.recall(verdicts).to_json(),
         "promised_fpr": threshold.promised,
         "fpr": alarms.to_json(),
-        # Both sides are uncertain: the rate that n validation scores realise, and the rate that m test images show.
-        "promise_kept": bool(alarms.low <= threshold.realised.high and alarms.high >= threshold.realised.low),
+        "allowed_fpr": allowed / verdicts.good,
+        "promise_kept": bool(verdicts.false_positive <= allowed),
+        "drift": _drift(held_back, validation, [(image, one) for image, one in zip(images.test, tested, strict=True)]),
         "pixel_auroc": located.pixel_auroc.to_json() if located else None,
         "aupro": located.aupro.to_json() if located else None,
-        "validation_images": len(validation),
+        "validation": [one.score for one in validation],
         "scores": {"type": types.tolist(), "score": scores.tolist()},
     }
+
+
+def _drift(
+    held_back: list[Path], validation: list[Told], tested: list[tuple[TestImage, Told]]
+) -> dict[str, Any] | None:
+    """Return what the drift report says of the good test images; None for a detector without embeddings."""
+    good = [(image.file, one) for image, one in tested if image.type == "good"]
+    if any(one.embedding is None for one in validation):
+        return None
+    return drift(_observed(list(zip(held_back, validation, strict=True))), _observed(good))
+
+
+def _observed(images: list[tuple[Path, Told]]) -> Observed:
+    described = [describe(read_pixels(file)) for file, _ in images]
+    return Observed(
+        np.array([one.score for _, one in images]),
+        np.stack([one.embedding for _, one in images if one.embedding is not None]),
+        np.array([[one[name] for name in DESCRIPTORS] for one in described]),
+        DESCRIPTORS,
+    )
 
 
 def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
@@ -123,11 +158,12 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     if job.get("page"):
         page(read_set(Path(job["folder"]), job["types"]), fitted.network, graph).save(job["page"])
 
-    def detect(wanted: list[Path]) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
+    def detect(wanted: list[Path]) -> Iterator[Told]:
         for start in range(0, len(wanted), CHUNK):
             chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
             for image, one in zip(chunk, score(graph, chunk), strict=True):
-                yield one.score, restore_map(one.error_map, image.shape[0], image.shape[1], model.resize)
+                error_map = restore_map(one.error_map, image.shape[0], image.shape[1], model.resize)
+                yield Told(one.score, error_map, one.embedding)
 
     def milliseconds() -> float:
         first = read_pixels(files[0])
@@ -155,14 +191,14 @@ def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Det
     limit = {"steps": job["steps"]} if job["steps"] else {"seconds": 60 * job["minutes"]}
     baseline.fit(np.concatenate(_prepared(map(read_pixels, files), model)), job["seed"], **limit)
 
-    def detect(wanted: list[Path]) -> Iterator[tuple[float, NDArray[np.float32] | None]]:
+    def detect(wanted: list[Path]) -> Iterator[Told]:
         for start in range(0, len(wanted), CHUNK):
             chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
             scores, maps = baseline.judge(np.concatenate(_prepared(chunk, model)))
             for place, image in enumerate(chunk):
                 height, width, _ = image.shape
                 error_map = None if maps is None else restore_map(maps[place], height, width, model.resize)
-                yield float(scores[place]), error_map
+                yield Told(float(scores[place]), error_map)
 
     return detect, {}
 

@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> int:
 def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Figures]]]:
     """Return what was timed, and the seconds of each round by what was timed."""
     raw = list(_read(asked.folder))
-    model = ModelSettings(preset=asked.preset, input_size=asked.input_size, batch_size=asked.batch_size)
+    size = {} if asked.input_size is None else {"input_size": asked.input_size}
+    model = ModelSettings(preset=asked.preset, batch_size=asked.batch_size, **size)
     images = np.concatenate([prepare(one, model.input_size, model.resize) for one in raw])
     job = {
         "images": images,
@@ -155,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="a set in the layout of MVTec AD (the demo's images)")
     parser.add_argument("--preset", choices=["small", "base", "large"], default="small")
-    parser.add_argument("--input-size", type=int, default=128, help="pixels a side (128)")
+    parser.add_argument("--input-size", type=int, help="pixels a side (128, 256 or 512 by the preset)")
     parser.add_argument("--batch-size", type=int, default=16, help="images a step (16)")
     parser.add_argument("--rounds", type=int, default=7, help="how often each is timed (7)")
     parser.add_argument("--steps", type=int, default=10, help="steps, and runs of the graph, a round (10)")

@@ -71,8 +71,9 @@ class OurTraining:
         to make one.
         """
         ready = _steps(self._training.take, self._ready, self._steps)
-        # The batch that was made before the round began.
-        self._training.take(next(self._stream))
+        # The batches that were made before the round began.
+        for _ in range(self._batches.workers()):
+            self._training.take(next(self._stream))
         waited, begun = 0.0, time.perf_counter()
         for _ in range(self._steps):
             asked = time.perf_counter()

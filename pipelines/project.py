@@ -20,6 +20,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+INPUT_SIZES = {"small": 128, "base": 256, "large": 512}  # pixels a side
 # How an image gets into the model's square: see `pipelines.prepare`.
 Resize = Literal["auto", "fit", "stretch", "tile", "tile2", "tile3", "tile4"]
 
@@ -36,14 +37,15 @@ class ImageRules(_Section):
 
 
 class ModelSettings(_Section):
-    """The network and its training; `input_size` is the side of its square input in pixels, `score` what the threshold
-    is set on: the reconstruction error alone, or fused with the second opinion on it. `export` is the arithmetic of the
-    graph that serves; int8 is taken only where it loses nothing and is faster. Weights change once after
-    `gradient_accumulation_steps` batches: what does not fit the GPU as one batch is learnt from as several.
+    """The network and its training; `input_size` is the side of its square input in pixels (`INPUT_SIZES` of the preset
+    unless told), `score` what the threshold is set on: the reconstruction error alone, or fused with the second opinion
+    on it. `export` is the arithmetic of the graph that serves; int8 is taken only where it loses nothing and is faster.
+    Weights change once after `gradient_accumulation_steps` batches: what does not fit the GPU as one batch is learnt
+    from as several.
     """
 
     preset: Literal["small", "base", "large"] = "small"
-    input_size: int = Field(default=128, ge=32, le=1024, multiple_of=32)
+    input_size: int = Field(default=INPUT_SIZES["small"], ge=32, le=1024, multiple_of=32)
     resize: Resize = "auto"
     score: Literal["fused", "reconstruction"] = "fused"
     export: Literal["float32", "int8"] = "float32"
@@ -52,6 +54,14 @@ class ModelSettings(_Section):
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=256)
     time_budget_minutes: float = Field(default=10, gt=0, le=10_080)
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_of_preset(cls, data: Any) -> Any:
+        # A preset that there is not is refused by its own field.
+        if isinstance(data, dict) and data.get("preset") in tuple(INPUT_SIZES):
+            return {"input_size": INPUT_SIZES[data["preset"]], **data}
+        return data
 
 
 class ThresholdPolicy(_Section):

@@ -10,8 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from pipelines.processors import usable_cores
 from serving.logs import configuration
-from serving.settings import usable_cores
 
 if hasattr(_libc := ctypes.CDLL(None), "mallopt"):  # glibc
     # Decoded images go back to the system at once, instead of being kept for each thread: 90 MB of 270, measured.

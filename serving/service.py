@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from pipelines.processors import usable_cores
 from pipelines.settings import settings
 from serving import catalogue
 from serving.accounts import Accounts
@@ -16,7 +17,7 @@ from serving.journal import Journal
 from serving.predictor import Predictor
 from serving.recorder import Recorder
 from serving.reloader import Reloader
-from serving.settings import ServingSettings, usable_cores
+from serving.settings import ServingSettings
 from serving.tokens import Tokens, signing_key
 from serving.waiting import Room
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import SettingsError
+from pipelines.processors import usable_cores
 from pipelines.settings import settings
 
 
@@ -98,13 +99,3 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
         secret_key=env.get("INSPECTLINE_SECRET_KEY", "").strip(),
         token_hours=number("INSPECTLINE_TOKEN_HOURS", 12, 0.001, 8760),
     )
-
-
-def usable_cores() -> int:
-    """Return how many processor cores this process may use: by affinity and by the container's quota (cgroup 2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))

@@ -4,7 +4,6 @@ anywhere.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,19 +12,20 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from pipelines.models.annotated import Annotated
 from pipelines.models.ground import on_plain_ground
 from pipelines.models.masks import Floats
 from pipelines.models.rows import spread, whole_batches
 from pipelines.models.synthetic import Painter, augment, is_aligned
+from pipelines.processors import single_threaded_products, usable_cores
 
 # The damaged images; what they were before; and 1 for those that are anomalous nobody knows where, else 0.
 Batch = tuple[Floats, tuple[Floats, Floats]]
 # Of how many batches one image is an annotated anomaly of which the place is not known.
 UNLOCATED_SHARE = 0.5
-MOST_MAKERS = 8
+MAX_WORKERS = 8
+BYTES_AHEAD = 512 << 20  # of batches that wait to be used
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class BatchStream:
 
     def __init__(self, images: Images, batch_size: int, seed: int, annotated: Annotated | None = None) -> None:
         self._images = images
+        self._batch_size = batch_size
         self._seed = seed
         self._pools = _pools(images, batch_size)
         self._order = lru_cache(maxsize=4)(self._shuffled)
@@ -98,18 +99,22 @@ class BatchStream:
             unlocated[-1] = 1
         return damaged, (clean, unlocated)
 
-    def from_step(self, step: int, makers: int | None = None) -> Generator[Batch, None, None]:
-        """Yield the batches from `step` on without end, the next ones made while this one is used.
+    def workers(self) -> int:
+        """Return how many batches are made at a time: one for every two processors, as far as memory allows."""
+        size = self._batch_size * _side(self._images) ** 2 * 3 * 2 * np.dtype(np.float32).itemsize
+        return max(1, min(MAX_WORKERS, usable_cores() // 2, BYTES_AHEAD // size))
 
-        `makers` is how many are made at a time: by default one for every two processors, eight at most.
+    def from_step(self, step: int, workers: int | None = None) -> Generator[Batch, None, None]:
+        """Yield the batches from `step` on without end; the next ones, as many as there are `workers` (by default
+        those of `workers()`), are made while this one is used.
         """
-        makers = makers or max(1, min(MOST_MAKERS, len(os.sched_getaffinity(0)) // 2))
+        workers = workers or self.workers()
         # Products as small as those here gain nothing by a second thread, which would take its time from the network.
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(makers, thread_name_prefix="batches") as pool:
-            coming = deque(pool.submit(self.batch, step + ahead) for ahead in range(makers))
+        with single_threaded_products(), ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+            coming = deque(pool.submit(self.batch, step + ahead) for ahead in range(workers))
             while True:
                 ready = coming.popleft().result()
-                coming.append(pool.submit(self.batch, step + makers))
+                coming.append(pool.submit(self.batch, step + workers))
                 step += 1
                 yield ready
 

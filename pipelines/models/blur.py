@@ -7,13 +7,13 @@ what is drawn into a batch is blurred some thirty times, on processors that the 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from pipelines.models.masks import Floats
+
 TRUNCATE = 4.0  # standard deviations
 
 
-def reach(sigma: float) -> int:
+def radius(sigma: float) -> int:
     """Return how many pixels away a blur of standard deviation `sigma` (pixels) takes from."""
     return int(TRUNCATE * sigma + 0.5)
 
@@ -25,7 +25,7 @@ def grown(part: slice, by: int, size: int) -> slice:
 
 def blurred(image: Floats, sigma: float, rows: slice, columns: slice) -> Floats:
     """Return rows and columns [h, w, C] of `image` [S, S, C], blurred; `sigma` is a quarter of S at most."""
-    size, by = len(image), reach(sigma)
+    size, by = len(image), radius(sigma)
     taken = grown(rows, by, size), grown(columns, by, size)
     return blurred_part(image[taken], sigma, taken, (rows, columns), size)
 
@@ -38,7 +38,7 @@ def blurred_part(
     Of the image only `part` is given, whose rows and columns are `place`; beyond it the image counts as zero.
     """
     (rows, columns), (above, left) = wanted, place
-    if reach(sigma) == 0:
+    if radius(sigma) == 0:
         return part[
             rows.start - above.start : rows.stop - above.start, columns.start - left.start : columns.stop - left.start
         ]
@@ -51,7 +51,7 @@ def blurred_part(
 
 def _weights(wanted: slice, place: slice, sigma: float, size: int) -> Floats:
     """Return by how much each place [w] of a line of `size`, mirrored at its ends, counts for each wanted one [h]."""
-    by = reach(sigma)
+    by = radius(sigma)
     kernel = np.zeros(2 * size, np.float32)
     kernel[: by + 1] = np.exp(-0.5 * np.square(np.arange(by + 1) / sigma))
     kernel /= 2 * kernel.sum() - kernel[0]

@@ -1,8 +1,8 @@
 """Objects on a plain ground: where the object is, so that synthetic defects lie on it and not beside it.
 
 The ground is plain where two sides of an image that meet in a corner have one colour: of a tile, only those may be the
-whole image's own. The object is what differs from that colour and hangs together: the grain of a smooth surface does
-not.
+whole image's own. The object is what differs from that colour. Where most of what differs does not hang together, it is
+the grain of a smooth surface, and there are no objects.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import label
 
 from pipelines.models.masks import Floats
 from pipelines.models.rows import spread
@@ -21,9 +21,8 @@ SAME, OTHER = 0.05, 0.1  # distance of a colour from the ground's, of 1, in the 
 PLAIN_SHARE = 0.85  # of the two sides' pixels that have the ground's colour; an object may reach over the rim
 LEAST_OBJECT, MOST_OBJECT = 0.01, 0.75  # of the pixels: of all images together, and of one
 AGREEING = 0.6  # of the images; the middle one of three tiles in a row has no corner of the whole
-# A pixel belongs to something that hangs together where more than half of those about it, in a square of this share of
-# the side, differ from the ground, too; of an object, most do, of grain one in ten.
-NEIGHBOURHOOD, COHERENT = 1 / 25, 0.5
+# Connected pixels are a part of an object from half a side's worth on; of real asphalt's grain, a tenth lies in such.
+LEAST_PART, COHERENT = 1 / 2, 0.5
 COMPARED = 100
 CENTRAL = 0.3  # of a shape's strength: where it is placed by
 
@@ -40,7 +39,8 @@ def on_plain_ground(images: Any) -> bool:
     ]
     if np.mean(plain) < AGREEING or np.mean(differing) < LEAST_OBJECT:
         return False
-    return bool(np.mean([_coherence(one) for one, counts in zip(differing, plain, strict=True) if counts]) >= COHERENT)
+    shown = [one for one, counts in zip(differing, plain, strict=True) if counts]
+    return bool(sum(map(_connected, shown)) >= COHERENT * np.sum(shown))
 
 
 def object_of(image: Floats) -> NDArray[np.bool_]:
@@ -86,11 +86,11 @@ def _distance(image: Floats, colour: Floats) -> Floats:
     return distance
 
 
-def _coherence(differing: NDArray[np.bool_]) -> float:
-    """Return which share of the pixels [S, S] that differ from the ground lies among others; 1, if none differs."""
-    side = 2 * round((NEIGHBOURHOOD * len(differing) - 1) / 2) + 1
-    about = uniform_filter(differing.astype(np.float32), max(3, side), mode="nearest")
-    return float((about[differing] > 0.5).mean()) if differing.any() else 1.0
+def _connected(differing: NDArray[np.bool_]) -> int:
+    """Return how many of the pixels [S, S] that differ from the ground lie in connected parts of a size."""
+    labels, _ = label(differing)
+    sizes = np.bincount(labels.ravel())[1:]
+    return int(sizes[sizes >= LEAST_PART * len(differing)].sum())
 
 
 def _overlap(side: int, by: int) -> tuple[slice, slice]:

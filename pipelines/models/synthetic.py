@@ -1,5 +1,5 @@
-"""Synthetic defects, drawn on the fly on batches of clean images, for the network to remove and to find. numpy
-only.
+"""Synthetic defects, drawn on the fly on batches of clean images, for the network to remove and to find. numpy and
+scipy only.
 
 A defect is a shape (`pipelines.models.masks`) and a filling: a part of another image of the set or of the same one
 (Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, or the
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.models.annotated import Annotated
-from pipelines.models.blur import blurred, blurred_part, grown, reach
+from pipelines.models.blur import blurred, blurred_part, grown, radius
 from pipelines.models.ground import moved_onto, object_of
 from pipelines.models.masks import Floats, MaskBank, smooth_noise, turned
 from pipelines.models.rows import spread
@@ -89,7 +89,7 @@ class Painter:
             filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain()
         cover = (shape[where] * np.float32(_opacity(area, generator)))[..., None]
         sigma = generator.uniform(0, SOFTEST) * self._size / 128
-        wide = grown(where[0], reach(sigma), self._size), grown(where[1], reach(sigma), self._size)
+        wide = grown(where[0], radius(sigma), self._size), grown(where[1], radius(sigma), self._size)
         own[wide] += blurred_part(cover * (filling - own[where]), sigma, where, wide, self._size)
 
 
@@ -109,8 +109,8 @@ class _Canvas:
         on the other side.
         """
         rows, columns = self.where
-        lines = image.take(np.arange(rows.start - down, rows.stop - down), axis=0, mode="wrap")
-        return lines.take(np.arange(columns.start - right, columns.stop - right), axis=1, mode="wrap")
+        lines = image[np.arange(rows.start - down, rows.stop - down) % self.size]
+        return lines[:, np.arange(columns.start - right, columns.stop - right) % self.size]
 
     def texture(self, generator: np.random.Generator) -> Floats:
         """Return one of the textures [h, w] where the defect is."""

@@ -37,9 +37,10 @@ def estimate(value: float) -> dict[str, float]:
 def result(seed: int, auroc: float, **others: Any) -> dict[str, Any]:
     figures = {name: estimate(0.5) for name in ("average_precision", "f1", "recall", "fpr")}
     names = {"set": "tiles", "method": OURS, "seed": seed, "minutes": 10, "steps": 3600}
-    rest = {"pixel_auroc": None, "aupro": None, "promised_fpr": 0.01, "promise_kept": seed == 0}
+    rest = {"pixel_auroc": None, "aupro": None, "promised_fpr": 0.01, "allowed_fpr": 0.04, "promise_kept": seed == 0}
+    drifted = {"drifted": seed == 1, "what": ["anomaly score", "warmth"][: 2 * seed]}
     types = {"auroc_by_type": {"crack": estimate(auroc), "pit": estimate(0.5)}, "images_per_second": 98.4}
-    return {**names, **figures, **rest, **types, "auroc": estimate(auroc), **others}
+    return {**names, **figures, **rest, **types, "auroc": estimate(auroc), "drift": drifted, **others}
 
 
 def test_table_shows_every_seed_then_mean_and_spread_then_types():
@@ -51,6 +52,7 @@ def test_table_shows_every_seed_then_mean_and_spread_then_types():
     assert [row["AUROC"] for row in rows] == ["0.800", "0.900", "0.850 ± 0.050", "0.850 ± 0.050", "0.500 ± 0.000"]
     assert [row["promise"] for row in rows] == ["kept", "broken", "1 of 2", "", ""]
     assert [row["set"] for row in rows[2:]] == ["**tiles**", "tiles, crack", "tiles, pit"]
+    assert [row["drift"] for row in rows] == ["none", "anomaly score, warmth", "", "", ""]
     assert rows[0]["95 % interval of AUROC"] == "0.700–0.900"
     assert (rows[0]["pixel AUROC"], rows[2]["AUPRO"]) == ("–", "–")
     assert rows[0]["images/s"] == "98.4"
@@ -68,6 +70,9 @@ def test_accuracy_once_measured_is_read_again_until_the_code_changes(
     assert [one["method"] for one in first] == [OURS, "brightness", "PCA"]
     assert not any("measured before" in line for line in lines())
     assert len(list(store.iterdir())) == 3
+    # Six images of each are fewer than the drift report compares; baselines have no embedding to compare.
+    assert [one["drift"] and one["drift"]["drifted"] for one in first] == [None, None, None]
+    assert "too few images" in accuracy.table(first).splitlines()[2]
 
     assert measured(parts) == first
     assert [line for line in lines() if "measured before" in line] == [

@@ -22,8 +22,24 @@ def test_read_project_when_empty_uses_the_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("model: {batch_size: 8}", 128),
+        ("model: {preset: small}", 128),
+        ("model: {preset: base}", 256),
+        ("model: {preset: large}", 512),
+        ("model: {preset: large, input_size: 128}", 128),
+    ],
+)
+def test_read_project_sizes_the_input_by_the_preset_unless_told(tmp_path: Path, text: str, size: int) -> None:
+    assert read_project(write(tmp_path, text)).model.input_size == size
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("model: {preset: [small]}", "model.preset is ['small']: input should be 'small', 'base' or 'large'"),
+        ("model: {preset: tiny}", "model.preset is 'tiny': input should be 'small', 'base' or 'large'"),
         ("model: {input_siez: 128}", "model.input_siez: no such key"),
         ("model: {input_size: 100}", "model.input_size is 100: input should be a multiple of 32"),
         (

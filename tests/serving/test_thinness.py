@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.processors import usable_cores
 from pipelines.settings import REPOSITORY
-from serving.settings import serving_settings, usable_cores
+from serving.settings import serving_settings
 from tests.pipelines.packages import make_package
 
 HEAVY = {"tensorflow", "keras", "torch", "jax", "airflow", "mlflow", "pandas", "pyarrow", "scipy", "sklearn", "onnx"}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from pipelines.models.blur import blurred, blurred_part, grown, reach
+from pipelines.models.blur import blurred, blurred_part, grown, radius
 
 
 @st.composite
@@ -30,7 +30,7 @@ def test_blurred_part_counts_what_it_is_not_given_as_zero(case):
     image, sigma, where = case
     alone = np.zeros_like(image)
     alone[where] = image[where]
-    wide = grown(where[0], reach(sigma), len(image)), grown(where[1], reach(sigma), len(image))
+    wide = grown(where[0], radius(sigma), len(image)), grown(where[1], radius(sigma), len(image))
     found = np.zeros_like(image)
     found[wide] = blurred_part(image[where], sigma, where, wide, len(image))
     assert np.abs(found - gaussian_filter(alone.astype(np.float64), (sigma, sigma, 0))).max() < 1e-5

@@ -56,14 +56,36 @@ def test_on_plain_ground_when_the_image_is_full_or_empty_then_not():
     assert not on_plain_ground(good_parts(8, SIDE))
 
 
-def test_on_plain_ground_when_a_smooth_surface_has_sparse_grain_then_not():
+def grainy(n: int, share: float) -> np.ndarray:
+    """Return a smooth surface of which a share has another colour, in grains of a pixel or two."""
     generator = np.random.default_rng(0)
-    images = np.full((12, SIDE, SIDE, 3), 120, np.uint8)
-    grain = generator.random((12, SIDE, SIDE)) < 0.04
-    grain[:, 1:] |= grain[:, :-1] & (generator.random((12, SIDE - 1, SIDE)) < 0.5)
+    images = np.full((n, SIDE, SIDE, 3), 120, np.uint8)
+    grain = generator.random((n, SIDE, SIDE)) < share
+    grain[:, 1:] |= grain[:, :-1] & (generator.random((n, SIDE - 1, SIDE)) < 0.5)
     images[grain] = 60
+    return images
+
+
+def test_on_plain_ground_when_a_smooth_surface_has_sparse_grain_then_not():
+    images = grainy(12, 0.04)
     assert not on_plain_ground(images)
+    # Where some are spotless, these say nothing.
+    assert not on_plain_ground(np.concatenate([np.full((12, SIDE, SIDE, 3), 120, np.uint8), grainy(8, 0.05)]))
     images[:, 20:40, 10:50] = 200
+    assert on_plain_ground(images)
+
+
+def test_on_plain_ground_when_many_tiles_show_but_dust_then_the_object_in_the_others_counts():
+    images = np.full((24, SIDE, SIDE, 3), 20, np.uint8)
+    images[:10, 10:50, 10:50] = 180
+    images[10:, [5, 30, 60], [40, 20, 10]] = 90
+    assert on_plain_ground(images)
+
+
+@pytest.mark.parametrize("wide", [1, 2, 5])
+def test_on_plain_ground_when_the_object_is_a_wire_then_it_is_found(wide):
+    images = np.full((6, SIDE, SIDE, 3), 20, np.uint8)
+    images[:, 30 : 30 + wide, 6:58] = 200
     assert on_plain_ground(images)
 
 

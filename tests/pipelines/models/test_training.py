@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from threadpoolctl import threadpool_info
 
 from pipelines.errors import TrainingFailed
 from pipelines.models.annotated import Annotated
@@ -159,26 +158,23 @@ def test_fit_when_weights_are_of_another_network_says_train_from_scratch():
         fit(good_parts(4), QUICK, weights={"draw": [np.zeros((3, 3))]})
 
 
-@pytest.mark.parametrize("makers", [1, 3])
-def test_batches_from_any_step_are_those_of_an_uninterrupted_stream(makers):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_from_any_step_are_those_of_an_uninterrupted_stream(workers):
     stream = BatchStream(good_parts(7), 4, seed=3)
-    through = list(islice(stream.from_step(0, makers), 6))
+    through = list(islice(stream.from_step(0, workers), 6))
     for step in (2, 5):
         (damaged, (clean, _)), (again, (clean_again, _)) = next(stream.from_step(step)), through[step]
         np.testing.assert_array_equal(damaged, again)
         np.testing.assert_array_equal(clean, clean_again)
 
 
-def test_from_step_lets_the_network_have_the_other_processors():
-    def threads() -> list[int]:
-        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-
-    before = threads()
-    stream = BatchStream(good_parts(4), 4, seed=3).from_step(0)
-    next(stream)
-    assert set(threads()) == {1}
-    stream.close()
-    assert threads() == before
+def test_workers_are_half_of_the_processors_and_fewer_where_batches_are_large(monkeypatch: pytest.MonkeyPatch):
+    small = BatchStream(good_parts(2), 4, seed=3)
+    large = BatchStream(good_parts(2, 512), 16, seed=3)
+    for cores, found in ((1, 1), (2, 1), (9, 4), (64, 8)):
+        monkeypatch.setattr("pipelines.models.batches.usable_cores", lambda cores=cores: cores)
+        assert small.workers() == found
+        assert large.workers() == min(5, found)
 
 
 def test_batches_show_every_image_once_before_any_again():
