@@ -164,12 +164,16 @@ def _digest(patterns: tuple[str, ...]) -> str:
 
 
 def _drift(one: dict[str, Any]) -> str:
-    """Return in words whether the good test images drifted from those that the threshold was set on."""
-    if one["drift"] is None:
+    """Return in words whether the good test images drifted from those that the threshold was set on, and how far the
+    column that moved most did.
+    """
+    found = one["drift"]
+    if found is None:
         return ""
-    if one["drift"]["drifted"] is None:
+    if found["drifted"] is None:
         return "too few images"
-    return ", ".join(one["drift"]["what"]) if one["drift"]["drifted"] else "none"
+    what = ", ".join(found["what"]) if found["drifted"] else "none"
+    return f"{what} ({found['distance']:.2f} of {found['threshold']:.2f})"
 
 
 def _row(cells: list[str]) -> str:

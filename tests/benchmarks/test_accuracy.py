@@ -38,7 +38,8 @@ def result(seed: int, auroc: float, **others: Any) -> dict[str, Any]:
     figures = {name: estimate(0.5) for name in ("average_precision", "f1", "recall", "fpr")}
     names = {"set": "tiles", "method": OURS, "seed": seed, "minutes": 10, "steps": 3600}
     rest = {"pixel_auroc": None, "aupro": None, "promised_fpr": 0.01, "allowed_fpr": 0.04, "promise_kept": seed == 0}
-    drifted = {"drifted": seed == 1, "what": ["anomaly score", "warmth"][: 2 * seed]}
+    what = ["anomaly score", "warmth"][: 2 * seed]
+    drifted = {"drifted": seed == 1, "what": what, "distance": 0.25 + seed, "threshold": 0.5}
     types = {"auroc_by_type": {"crack": estimate(auroc), "pit": estimate(0.5)}, "images_per_second": 98.4}
     return {**names, **figures, **rest, **types, "auroc": estimate(auroc), "drift": drifted, **others}
 
@@ -52,7 +53,7 @@ def test_table_shows_every_seed_then_mean_and_spread_then_types():
     assert [row["AUROC"] for row in rows] == ["0.800", "0.900", "0.850 ± 0.050", "0.850 ± 0.050", "0.500 ± 0.000"]
     assert [row["promise"] for row in rows] == ["kept", "broken", "1 of 2", "", ""]
     assert [row["set"] for row in rows[2:]] == ["**tiles**", "tiles, crack", "tiles, pit"]
-    assert [row["drift"] for row in rows] == ["none", "anomaly score, warmth", "", "", ""]
+    assert [row["drift"] for row in rows] == ["none (0.25 of 0.50)", "anomaly score, warmth (1.25 of 0.50)"] + [""] * 3
     assert rows[0]["95 % interval of AUROC"] == "0.700–0.900"
     assert (rows[0]["pixel AUROC"], rows[2]["AUPRO"]) == ("–", "–")
     assert rows[0]["images/s"] == "98.4"
