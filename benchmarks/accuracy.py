@@ -8,7 +8,6 @@ from `var/benchmarks/`, so that an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -17,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import kept
 from benchmarks.baselines import BASELINES
 from benchmarks.folders import read_set
 from benchmarks.measure import OURS
 from pipelines.errors import InspectlineError
-from pipelines.settings import REPOSITORY
 from pipelines.subprocess import run_module
 
-CACHE = REPOSITORY / "var" / "benchmarks"
 # What a figure depends on; a change of any of these files measures anew.
 JUDGING_CODE = (
     "benchmarks/measure.py",
@@ -133,34 +131,27 @@ def _page(folder: Path | None, name: str, method: str) -> str | None:
 
 
 def _measured(job: dict[str, Any], files: str) -> dict[str, Any]:
-    """Return the figures of a job, from the cache where it was done before."""
+    """Return the figures of a job: those that were kept, where it was done before."""
     code = OUR_CODE if job["method"] == OURS else BASELINE_CODE
     told = {name: value for name, value in job.items() if name not in ("folder", "page")}
     if job["method"] in TIMELESS:
         told |= {"minutes": 0, "steps": 0}
-    key = hashlib.sha256(json.dumps([told, files, _digest(code)], sort_keys=True).encode()).hexdigest()[:24]
-    path = CACHE / f"{key}.json"
+    path = kept.path_of(told, files, kept.code(*code))
     title = f"{Path(job['folder']).name}, {job['method']}, seed {job['seed']}"
-    if path.is_file() and not (job["page"] and not Path(job["page"]).is_file()):
+
+    def usable(found: Any) -> dict[str, Any]:
+        table([{"set": "", **job, **found}])
+        return dict(found)
+
+    drawn = not job["page"] or Path(job["page"]).is_file()
+    if drawn and (before := kept.read(path, usable)):
         print(f"{title}: measured before", flush=True)
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return before
     print(f"{title}: {job['steps']} steps" if job["steps"] else f"{title}: {job['minutes']:g} min", flush=True)
     result = run_module("benchmarks.measure", {"job": job}, lambda line: print(f"    {line}", flush=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    partial.replace(path)
+    kept.write(path, result)
     print(f"    AUROC {result['auroc']['value']:.3f}", flush=True)
     return result
-
-
-def _digest(patterns: tuple[str, ...]) -> str:
-    """Return a name of the content of source files."""
-    found = hashlib.sha256()
-    for pattern in patterns:
-        for path in sorted(REPOSITORY.glob(pattern)):
-            found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def _drift(one: dict[str, Any]) -> str:

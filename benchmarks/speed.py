@@ -3,6 +3,7 @@
 Times training steps against the same network in PyTorch (if it is installed), the exported graph through `score()`
 against a bare ONNX Runtime session and against its int8 form, and how long a step waits for its batch. All in turns,
 several rounds; printed are medians, and ratios as medians of the rounds' own, which a busy machine changes least.
+Rounds of the same code on the same machine are kept in `var/benchmarks/`: only those that are missing are timed.
 """
 
 from __future__ import annotations
@@ -19,13 +20,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.folders import read_pixels, read_set
+from benchmarks import kept
+from benchmarks.folders import ImageSet, read_pixels, read_set
 from benchmarks.timed import MANY, ExportedGraph, Figures, NotTimed, OurTraining, PeerTrainingSteps, Turn
 from pipelines.errors import InspectlineError
 from pipelines.prepare import prepare
 from pipelines.project import ModelSettings
 
 IMAGES = 64
+# What a figure depends on; a change of any of these files or packages measures anew.
+CODE = (
+    "pipelines/models/*.py",
+    *(f"pipelines/{name}.py" for name in ("score", "prepare", "tiling", "export", "graph", "quantise")),
+    *(f"benchmarks/{name}.py" for name in ("timed", "torch_peer", "speed")),
+)
+PACKAGES = ("keras", "tensorflow", "jax", "onnxruntime", "torch")
 
 
 def main(arguments: list[str]) -> int:
@@ -45,44 +54,35 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Figures]]]:
-    """Return what was timed, and the seconds of each round by what was timed."""
-    raw = list(_read(asked.folder))
+    """Return what was timed, and the seconds of each round by what was timed. Every round is kept once it is done."""
+    files = read_set(asked.folder) if asked.folder else None
     size = {} if asked.input_size is None else {"input_size": asked.input_size}
     model = ModelSettings(preset=asked.preset, batch_size=asked.batch_size, **size)
+    options = {name: getattr(model, name) for name in ("preset", "input_size", "batch_size", "resize")}
+    options |= {"steps": asked.steps, "compiled": asked.compile}
+    options["threads"] = asked.threads or len(os.sched_getaffinity(0))
+    path = _path(files, options)
+    told, rounds = (None if asked.anew else kept.read(path, _usable)) or ({}, [])
+    rounds = rounds[: asked.rounds]
+    if rounds:
+        print(f"{len(rounds)} of {asked.rounds} rounds: measured before", flush=True)
+    if len(rounds) == asked.rounds:
+        return told, rounds
+    raw = list(_read(files))
     images = np.concatenate([prepare(one, model.input_size, model.resize) for one in raw])
-    job = {
-        "images": images,
-        "raw": raw[:1],
-        "preset": model.preset,
-        "batch_size": model.batch_size,
-        "resize": model.resize,
-        "steps": asked.steps,
-        "compiled": asked.compile,
-        "threads": asked.threads or len(os.sched_getaffinity(0)),
-    }
-    told: dict[str, Any] = {name: getattr(model, name) for name in ("preset", "input_size", "batch_size")}
-    told["threads"] = job["threads"]
+    # Which precision is faster may be measured otherwise now: the rest is timed in the one that it began in.
+    job = {**options, "images": images, "raw": raw[:1], "precision": told.get("precision")}
     with ExitStack() as held:
-        turns: dict[str, Turn] = {}
-
-        def begin(name: str, kind: Any) -> dict[str, Any]:
-            turns[name] = Turn(kind, job)
-            held.callback(turns[name].end)
-            return turns[name].told
-
-        ours = begin("ours", OurTraining)
-        told["precision"] = job["precision"] = ours["precision"]
-        job["ready"] = ours["ready"]
-        try:
-            told |= begin("peer", PeerTrainingSteps)
-        except NotTimed as error:
-            print(error, flush=True)
-        begin("graph", ExportedGraph)
-        rounds = []
-        for number in range(asked.rounds):
+        turns, found = _begin(job, held)
+        now = {**options, **found}
+        if rounds and now != told:
+            print(f"{path}: PyTorch was timed there and cannot be now, or the reverse; measured anew", flush=True)
+            rounds = []
+        while len(rounds) < asked.rounds:
             rounds.append({name: turn.round() for name, turn in turns.items()})
-            print(f"round {number + 1} of {asked.rounds}: {_pace(rounds[-1], told)}", flush=True)
-    return told, rounds
+            kept.write(path, {"told": now, "rounds": rounds})
+            print(f"round {len(rounds)} of {asked.rounds}: {_pace(rounds[-1], now)}", flush=True)
+    return now, rounds
 
 
 def figures(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> list[dict[str, Any]]:
@@ -127,6 +127,40 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _path(files: ImageSet | None, options: dict[str, Any]) -> Path:
+    """Return where rounds are kept."""
+    images = files.digest() if files else ["demo", kept.code("include/demo_images.py")]
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    depends = [images, options, backend, kept.code(*CODE), kept.versions(*PACKAGES), kept.machine()]
+    return kept.path_of(*depends, prefix="speed-")
+
+
+def _usable(found: Any) -> tuple[dict[str, Any], list[dict[str, Figures]]]:
+    """Return what was told and the rounds, of which a table can be made."""
+    table(figures(found["told"], found["rounds"]))
+    return found["told"], found["rounds"]
+
+
+def _begin(job: dict[str, Any], held: ExitStack) -> tuple[dict[str, Turn], dict[str, Any]]:
+    """Start what is timed, until `held` ends it; return it by name, and what it tells of itself."""
+    turns: dict[str, Turn] = {}
+
+    def begin(name: str, kind: Any) -> dict[str, Any]:
+        turns[name] = Turn(kind, job)
+        held.callback(turns[name].end)
+        return turns[name].told
+
+    ours = begin("ours", OurTraining)
+    job |= ours
+    told = {"precision": ours["precision"]}
+    try:
+        told |= begin("peer", PeerTrainingSteps)
+    except NotTimed as error:
+        print(error, flush=True)
+    begin("graph", ExportedGraph)
+    return turns, told
+
+
 def _pace(one: dict[str, Figures], told: dict[str, Any]) -> str:
     parts = [
         f"{name} {told['batch_size'] / one[name]['step']:.1f} images/s" for name in ("ours", "peer") if name in one
@@ -140,15 +174,15 @@ def _number(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _read(folder: Path | None) -> Iterator[NDArray[np.uint8]]:
+def _read(files: ImageSet | None) -> Iterator[NDArray[np.uint8]]:
     """Yield training images of a set, or of the demo where there is none."""
-    if folder is None:
+    if files is None:
         from include.demo_images import draw
 
         for number in range(IMAGES):
             yield draw(0, number)[0]
         return
-    for file in read_set(folder).training[:IMAGES]:
+    for file in files.training[:IMAGES]:
         yield read_pixels(file)
 
 
@@ -162,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=10, help="steps, and runs of the graph, a round (10)")
     parser.add_argument("--threads", type=int, help="threads of each (as many as there are processors)")
     parser.add_argument("--compile", action="store_true", help="compile the peer by torch.compile")
+    parser.add_argument("--anew", action="store_true", help="time all rounds, those too that were kept")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     return parser
 

@@ -54,7 +54,9 @@ class OurTraining:
         from pipelines.models.training import _Training
 
         images, size = job["images"], job["batch_size"]
-        settings = FitSettings(job["preset"], images.shape[1], size, epochs=10**6, seconds=float("inf"))
+        settings = FitSettings(
+            job["preset"], images.shape[1], size, epochs=10**6, seconds=float("inf"), precision=job["precision"]
+        )
         self._training = _Training(images, settings, None, None)
         self._steps, self._next = job["steps"], 0
         self._batches = BatchStream(images, size, settings.seed)

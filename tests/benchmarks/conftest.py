@@ -1,4 +1,4 @@
-"""A tiny set of parts in the layout of MVTec AD."""
+"""A tiny set of parts in the layout of MVTec AD, and a place of the test's own for what is measured."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import kept
 from tests.pipelines.models.pictures_of_parts import defective_parts, good_parts
 
 TRAINED, TESTED = 24, 6
@@ -34,6 +35,14 @@ def write_images(folder: Path, images: np.ndarray, name: str = "{:03d}.png") -> 
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / name.format(number))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep what is measured in a folder of the test's own."""
+    folder = tmp_path / "kept"
+    monkeypatch.setattr(kept, "FOLDER", folder)
+    return folder
 
 
 @pytest.fixture

@@ -13,13 +13,10 @@ from benchmarks.measure import OURS
 Lines = Callable[[], list[str]]
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep what is measured in a folder of the test's own, and leave the long trainings out."""
-    folder = tmp_path / "cache"
-    monkeypatch.setattr(accuracy, "CACHE", folder)
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the long trainings out."""
     monkeypatch.setattr(accuracy, "BASELINES", dict.fromkeys(accuracy.TIMELESS))
-    return folder
 
 
 def measured(parts: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -92,6 +89,17 @@ def test_accuracy_once_measured_is_read_again_until_the_code_changes(
         "parts, brightness, seed 0: measured before",
         "parts, PCA, seed 0: measured before",
     ]
+
+    # A file that is broken is measured anew, too.
+    broken, whole = sorted(set(store.iterdir()) - set(kept))
+    text = broken.read_text(encoding="utf-8")
+    broken.write_text(text[: len(text) // 2], encoding="utf-8")
+    whole.write_text('{"auroc": 1}', encoding="utf-8")
+    measured(parts)
+    told = lines()
+    for path in (broken, whole):
+        assert told.count(f"{path}: truncated, or not written by this benchmark; measured anew") == 1
+    assert len([line for line in told if line.endswith("measured before")]) == 1
 
     # Another judge of the baselines measures those anew, and neither our own nor anything else.
     keys = set(store.iterdir())

@@ -1,27 +1,100 @@
-"""The speed benchmark, run whole on a tiny size: what it prints is what it measured."""
+"""The speed benchmark, run whole on a tiny size: what it prints is what it measured, and no round is timed twice."""
 
+import contextlib
+import io
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from benchmarks import speed
+from benchmarks import kept, speed
 from benchmarks.speed import figures, table
+from benchmarks.timed import Figures, Turn
+from tests.benchmarks.conftest import write_set
 
 ROUND = {
     "ours": {"step": 0.2, "processor": 0.3, "streamed": 0.25, "waited": 0.005, "made": 0.05},
     "graph": {f"{name}_{count}": 0.01 for name in ("score", "bare", "int8_score") for count in (1, 16)},
 }
 TOLD = {"batch_size": 16, "precision": "float32"}
+SIZES = ["--input-size", "32", "--batch-size", "4", "--steps", "2", "--threads", "1"]
+OTHER = {"float32": "mixed_bfloat16", "mixed_bfloat16": "float32"}
+Lines = Callable[[], list[str]]
+Interrupt = Callable[[int], None]
 
 
-def test_speed_on_a_set_prints_a_table_and_writes_every_round(parts: Path, capfd):
+class Run(NamedTuple):
+    """A run that was complete: the set, where its rounds are kept, what it printed and what it wrote."""
+
+    parts: Path
+    file: Path
+    printed: str
+    found: dict[str, Any]
+
+
+class Interrupted(Turn):
+    """A process that can be timed `rounds` times; the run is interrupted at the next, with none as it starts."""
+
+    rounds: ClassVar[int]
+    left: int
+
+    def __init__(self, kind: Any, job: dict[str, Any]) -> None:
+        if not self.rounds:
+            raise KeyboardInterrupt
+        self.left = self.rounds
+        super().__init__(kind, job)
+
+    def round(self) -> Figures:
+        """Return the figures of one round, if there is one left."""
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().round()
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Time two rounds once for all tests."""
+    folder = tmp_path_factory.mktemp("speed")
+    parts, printed = write_set(folder / "parts"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(kept, "FOLDER", folder / "kept")
+        found = measured(parts, 2)
+    (file,) = (folder / "kept").iterdir()
+    return Run(parts, file, printed.getvalue(), found)
+
+
+@pytest.fixture
+def again(complete: Run, store: Path) -> Run:
+    """Return the complete run with a copy of its rounds, for a test to change."""
+    store.mkdir()
+    return complete._replace(file=Path(shutil.copy(complete.file, store)))
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
+    """Return a function that interrupts a run as soon as a process is to be timed more often than so many times."""
+
+    def beyond(rounds: int) -> None:
+        monkeypatch.setattr(Interrupted, "rounds", rounds, raising=False)
+        monkeypatch.setattr(speed, "Turn", Interrupted)
+
+    return beyond
+
+
+def measured(parts: Path, rounds: int, *arguments: str) -> dict[str, Any]:
+    """Run the benchmark, and return what it wrote."""
     told = parts.with_suffix(".json")
-    sizes = ["--input-size", "32", "--batch-size", "4", "--rounds", "2", "--steps", "2", "--threads", "1"]
-    assert speed.main([str(parts), *sizes, "--json", str(told)]) == 0
-    printed = capfd.readouterr().out
-    found = json.loads(told.read_text(encoding="utf-8"))
-    assert table(found["figures"]) in printed
+    assert speed.main([str(parts), *SIZES, "--rounds", str(rounds), "--json", str(told), *arguments]) == 0
+    return json.loads(told.read_text(encoding="utf-8"))
+
+
+def test_speed_on_a_set_prints_a_table_and_writes_every_round(complete: Run):
+    found = complete.found
+    assert table(found["figures"]) in complete.printed
     assert len(found["rounds"]) == 2
     for one in found["rounds"]:
         ours, graph = one["ours"], one["graph"]
@@ -29,7 +102,69 @@ def test_speed_on_a_set_prints_a_table_and_writes_every_round(parts: Path, capfd
         assert 0 <= ours["waited"] < ours["streamed"]
         assert graph["int8_score_1"] < 100 * graph["score_1"]
     # Without PyTorch, which is no requirement, everything else is timed.
-    assert ("peer" in found["rounds"][0]) == ("PyTorch is not installed" not in printed)
+    assert ("peer" in found["rounds"][0]) == ("PyTorch is not installed" not in complete.printed)
+
+
+def test_speed_once_measured_prints_the_same_table_and_starts_nothing(
+    again: Run, interrupt: Interrupt, lines: Lines, monkeypatch: pytest.MonkeyPatch
+):
+    interrupt(0)
+    assert measured(again.parts, 2) == again.found
+    assert lines() == ["2 of 2 rounds: measured before", "", *table(again.found["figures"]).splitlines()]
+    # Of more rounds than are asked for, the first.
+    assert measured(again.parts, 1)["rounds"] == again.found["rounds"][:1]
+    for other in (["--batch-size", "5"], ["--steps", "3"], ["--compile"], ["--anew"]):
+        with pytest.raises(KeyboardInterrupt):
+            measured(again.parts, 2, *other)
+    monkeypatch.setattr(speed, "CODE", (*speed.CODE, "README.md"))
+    with pytest.raises(KeyboardInterrupt):
+        measured(again.parts, 2)
+
+
+def test_speed_interrupted_times_the_missing_rounds_only(again: Run, interrupt: Interrupt, lines: Lines):
+    # A first round with a PyTorch that is not there any more: nothing goes on from that, and round 2 is interrupted.
+    left = json.loads(again.file.read_text(encoding="utf-8"))
+    left["told"]["torch"] = "another"
+    kept.write(again.file, {**left, "rounds": left["rounds"][:1]})
+    interrupt(1)
+    with pytest.raises(KeyboardInterrupt):
+        measured(again.parts, 2)
+    changed = f"{again.file}: PyTorch was timed there and cannot be now, or the reverse; measured anew"
+    assert lines().count(changed) == 1
+    left = json.loads(again.file.read_text(encoding="utf-8"))
+    assert len(left["rounds"]) == 1
+    assert left["rounds"][0] not in again.found["rounds"]
+
+    # Had the other precision been the faster one as the run began, it would go on in that.
+    left["told"]["precision"] = OTHER[left["told"]["precision"]]
+    kept.write(again.file, left)
+    found = measured(again.parts, 2)
+    told = lines()
+    assert [line.partition(":")[0] for line in told if "round" in line] == ["1 of 2 rounds", "round 2 of 2"]
+    assert found["precision"] == left["told"]["precision"]
+    assert (len(found["rounds"]), found["rounds"][0]) == (2, left["rounds"][0])
+    assert json.loads(again.file.read_text(encoding="utf-8"))["rounds"] == found["rounds"]
+    assert [path.name for path in again.file.parent.iterdir()] == [again.file.name]
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: text.replace("graph", "figure"),
+    ],
+    ids=["truncated", "empty", "a list", "other figures"],
+)
+def test_speed_when_the_file_is_broken_says_so_in_a_line_and_starts_anew(
+    again: Run, interrupt: Interrupt, lines: Lines, breaks: Callable[[str], str]
+):
+    again.file.write_text(breaks(again.file.read_text(encoding="utf-8")), encoding="utf-8")
+    interrupt(0)
+    with pytest.raises(KeyboardInterrupt):
+        measured(again.parts, 2)
+    assert lines() == [f"{again.file}: truncated, or not written by this benchmark; measured anew"]
 
 
 def test_figures_are_medians_and_their_ratios_those_of_the_rounds():
