@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.processors import usable_cores
 from pipelines.settings import REPOSITORY
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def versions(*packages: str) -> dict[str, str | None]:
 
 def machine() -> dict[str, Any]:
     """Return the processor's model, and how many of the processors this process may use."""
-    return {"model": _model(), "processors": len(os.sched_getaffinity(0))}
+    return {"model": _model(), "processors": usable_cores()}
 
 
 def _model() -> list[str]:

@@ -25,6 +25,7 @@ from benchmarks.folders import ImageSet, read_pixels, read_set
 from benchmarks.timed import MANY, ExportedGraph, Figures, NotTimed, OurTraining, PeerTrainingSteps, Turn
 from pipelines.errors import InspectlineError
 from pipelines.prepare import prepare
+from pipelines.processors import usable_cores
 from pipelines.project import ModelSettings
 
 IMAGES = 64
@@ -60,7 +61,7 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, F
     model = ModelSettings(preset=asked.preset, batch_size=asked.batch_size, **size)
     options = {name: getattr(model, name) for name in ("preset", "input_size", "batch_size", "resize")}
     options |= {"steps": asked.steps, "compiled": asked.compile}
-    options["threads"] = asked.threads or len(os.sched_getaffinity(0))
+    options["threads"] = asked.threads or usable_cores()
     path = _path(files, options)
     told, rounds = (None if asked.anew else kept.read(path, _usable)) or ({}, [])
     rounds = rounds[: asked.rounds]
