@@ -1,11 +1,13 @@
-"""One training, judged once: on the smallest set that there may be."""
+"""One training, judged once: on the smallest set that there may be, and twice by steps."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.baselines import BASELINES
 from benchmarks.measure import OURS, measure
+from pipelines.subprocess import run_module
 from tests.benchmarks.conftest import write_set
 
 
@@ -21,3 +23,12 @@ def test_measure_on_sixteen_images_fits_on_twelve_and_promises_what_four_can_kee
     assert found["promised_fpr"] == pytest.approx(1 / 5)
     assert len(found["scores"]["score"]) == 12
     assert all(0 <= score <= 1 for score in found["scores"]["score"])
+
+
+# Each in a process of its own, as the yardstick runs them; `test_accuracy` trains our own network twice.
+@pytest.mark.parametrize("method", list(BASELINES))
+def test_measure_a_baseline_by_steps_twice_gives_the_very_same_figures(parts: Path, method: str):
+    first, second = (
+        run_module("benchmarks.measure", {"job": job(parts, method, seed=7, steps=10)}, print) for _ in range(2)
+    )
+    assert first == second
