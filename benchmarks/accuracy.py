@@ -184,7 +184,7 @@ def _mean(values: list[float | None]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="sets in the layout of MVTec AD")
+    parser.add_argument("folders", nargs="+", type=Path, help="sets in MVTec AD's layout, from 16 training images up")
     parser.add_argument("--minutes", type=float, default=10, help="time of each training (10)")
     parser.add_argument("--steps", type=int, help="steps of each training instead: on a CPU, two runs print the same")
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings of each (3)")

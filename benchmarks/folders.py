@@ -16,7 +16,7 @@ from pipelines.images import open_image, open_mask
 MAX_PIXELS = 50_000_000
 HELD_BACK = 0.25
 MOST_HELD_BACK = 200
-LEAST_TRAINED = 16
+LEAST_TRAINING = 16  # to fit on and to hold back together: 12 and 4
 
 
 class BadSet(InspectlineError):
@@ -60,7 +60,10 @@ class ImageSet:
 
 
 def read_set(folder: Path, types: list[str] | None = None) -> ImageSet:
-    """Read a set's file names; `types` keeps only these defect types. Raises BadSet."""
+    """Read a set's file names, of at least 16 good training images; `types` keeps only these defect types.
+
+    Raises BadSet.
+    """
     if not folder.is_dir():
         raise BadSet(f"{folder}: there is no such folder")
     found, _ = find_images(folder)
@@ -76,9 +79,8 @@ def read_set(folder: Path, types: list[str] | None = None) -> ImageSet:
             raise BadSet(f"{folder}: has no test/{unknown[0]}/; there are {', '.join(present) or 'none'}")
         test = [one for one in test if one.type == "good" or one.type in types]
         present = types
-    least = LEAST_TRAINED + max(1, round(HELD_BACK * LEAST_TRAINED))
-    if len(training) < least:
-        raise BadSet(f"{folder}: has {len(training)} images in train/good/, and {least} are needed")
+    if len(training) < LEAST_TRAINING:
+        raise BadSet(f"{folder}: has {len(training)} images in train/good/, and {LEAST_TRAINING} are needed")
     if not present or not any(one.type == "good" for one in test):
         raise BadSet(f"{folder}: needs test/good/ and at least one test/<defect>/")
     return ImageSet(folder.resolve().name, training, test)

@@ -19,10 +19,10 @@ def parts(tmp_path: Path) -> Path:
     return write_set(tmp_path / "parts")
 
 
-def write_set(folder: Path, size: int = 48) -> Path:
-    """Write the set and return its folder."""
+def write_set(folder: Path, size: int = 48, trained: int = TRAINED) -> Path:
+    """Write the set, with as many images to train on, and return its folder."""
     tested = {"good": good_parts(TESTED, size, seed=3), "spot": defective_parts(TESTED, size)}
-    write_images(folder / "train" / "good", good_parts(TRAINED, size))
+    write_images(folder / "train" / "good", good_parts(trained, size))
     for name, images in tested.items():
         write_images(folder / "test" / name, images)
     masks = (tested["spot"] == 20).all(axis=-1)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.folders import BadSet, read_mask, read_pixels, read_set
+from benchmarks.folders import BadSet, ImageSet, read_mask, read_pixels, read_set
 from pipelines.errors import BadImage
-from tests.benchmarks.conftest import TESTED, TRAINED, write_images
+from tests.benchmarks.conftest import TESTED, TRAINED, write_images, write_set
 from tests.pipelines.models.pictures_of_parts import defective_parts
 
 
@@ -31,6 +31,18 @@ def test_split_holds_a_quarter_back_and_another_seed_another_quarter(parts: Path
     assert sorted([*fitted, *held_back]) == sorted(images.training)
     assert images.split(0) == (fitted, held_back)
     assert images.split(1) != (fitted, held_back)
+
+
+@pytest.mark.parametrize(("count", "held_back"), [(16, 4), (17, 4), (18, 4), (19, 5), (20, 5), (64, 16), (2000, 200)])
+def test_split_of_any_number_of_images_keeps_at_least_twelve_to_fit_on_and_four_to_hold_back(count, held_back):
+    images = ImageSet("parts", [Path(f"{number:03d}.png") for number in range(count)], [])
+    assert [len(part) for part in images.split(0)] == [count - held_back, held_back]
+
+
+def test_read_set_takes_sixteen_good_images_to_train_on_and_no_fewer(tmp_path: Path):
+    assert len(read_set(write_set(tmp_path / "enough", trained=16)).training) == 16
+    with pytest.raises(BadSet, match=r"few: has 15 images in train/good/, and 16 are needed"):
+        read_set(write_set(tmp_path / "few", trained=15))
 
 
 def test_digest_is_of_the_files_and_not_of_where_they_lie(parts: Path, tmp_path: Path):
@@ -55,7 +67,7 @@ def test_read_set_of_some_types_leaves_the_other_defects_out_and_keeps_the_good(
     ("missing", "types", "pattern"),
     [
         ("", None, "there is no such folder"),
-        ("train/good", None, r"has 0 images in train/good/, and 20 are needed"),
+        ("train/good", None, r"has 0 images in train/good/, and 16 are needed"),
         ("test/good", None, r"needs test/good/ and at least one test/<defect>/"),
         ("test/spot", None, r"needs test/good/ and at least one test/<defect>/"),
         ("ground_truth", ["crack"], r"has no test/crack/; there are spot"),

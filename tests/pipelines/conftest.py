@@ -1,5 +1,7 @@
 """What tests of judging models share: a small line with its project file, catalogue, registry and cache."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.pipelines.line import SIZE, Line
@@ -16,3 +18,16 @@ def line(projects, database, cache, mlflow_server, project_name):
         promotion={"bootstrap_samples": 400},
     )
     return Line(project_name, projects.bucket)
+
+
+@pytest.fixture(scope="session")
+def network_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export a network as it is before training, for squares of 32 pixels: a real graph, which gives evidence."""
+    import keras
+
+    from pipelines.export import write_graph
+    from pipelines.models.inspection import inspection_model
+    from pipelines.models.network import build_network
+
+    keras.utils.set_random_seed(0)
+    return write_graph(inspection_model(build_network("small", 32)), tmp_path_factory.mktemp("network") / "model.onnx")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -33,15 +35,26 @@ class Line:
     bucket: str
     seed: int = 0
 
-    def add(self, side: str, label: str, count: int, *, kind: str | None = None, masks: bool = False) -> None:
-        """Put in `count` images of a side (training, validation, test): grey noise; anomalies bear a dark patch."""
+    def add(
+        self,
+        side: str,
+        label: str,
+        count: int,
+        *,
+        kind: str | None = None,
+        masks: bool = False,
+        draw: Callable[[np.random.Generator], np.ndarray] | None = None,
+    ) -> None:
+        """Put in `count` images of a side (training, validation, test): grey noise, or what `draw` makes, at least 48
+        pixels high and 64 wide; anomalies bear a dark patch.
+        """
         storage = Storage(self.bucket)
         rows: dict[Any, list[dict[str, Any]]] = {samples: [], groups: [], annotations: []}
         for _ in range(count):
             self.seed += 1
             rng = np.random.default_rng(self.seed)
             # Wider than high, so that an image and its prepared square differ.
-            pixels = np.ascontiguousarray(good_image(rng, SIZE)[:48])
+            pixels = np.ascontiguousarray(draw(rng) if draw else good_image(rng, SIZE)[:48])
             mask = np.zeros(pixels.shape[:2], np.uint8)
             if label == "anomaly":
                 top, left = rng.integers(4, 24), rng.integers(4, 40)
@@ -104,9 +117,16 @@ class Line:
             "notes": [],
         } | changes
 
-    def export(self, run: dict[str, Any], folder: Path, *, blind: bool = False) -> dict[str, Any]:
-        """Leave graph and weights of a model in S3 as the export step does; a `blind` one scores brightness instead."""
+    def export(
+        self, run: dict[str, Any], folder: Path, *, blind: bool = False, graph: Path | None = None
+    ) -> dict[str, Any]:
+        """Leave graph and weights of a model in S3 as the export step does; a `blind` one scores brightness instead.
+
+        The graph is the one at `graph`, if it is given.
+        """
         make_package(folder, project=self.project, size=SIZE)
+        if graph is not None:
+            shutil.copyfile(graph, folder / GRAPH)
         if blind:
             blindfold(folder / GRAPH)
         uri = package_uri(self.bucket, self.project, run["version_id"], run["training_id"])

@@ -12,9 +12,10 @@ from pipelines.calibrate import EXAMPLES, calibrate
 from pipelines.datasets import freeze, read_manifest
 from pipelines.descriptors import DESCRIPTORS
 from pipelines.evaluate import evaluate
+from pipelines.graph import EVIDENCE
 from pipelines.package import Package
 from pipelines.package_store import fetch_files, fetched_package
-from pipelines.score import score
+from pipelines.score import prepare_image, score
 from pipelines.storage import Storage, read_uri, split_uri
 from pipelines.subset_images import original_images, prepared_images
 
@@ -82,6 +83,36 @@ def test_calibrate_with_few_validation_images_makes_the_weaker_promise_and_says_
     with fetched_package(made["package_uri"]) as package:
         assert package.card.threshold_detail["promise_kept_at"] == pytest.approx(0.1)
         assert package.card.threshold_detail["notes"] == made["notes"]
+
+
+def ever_noisier(generator: np.random.Generator) -> np.ndarray:
+    """Return uint8 [64, 256, 3]: grey with noise that grows from left to right, so that no two parts are alike."""
+    deviation = np.linspace(2, 60, 256)[:, np.newaxis]
+    return np.clip(generator.normal(128, deviation, (64, 256, 3)), 0, 255).astype(np.uint8)
+
+
+def test_calibrate_of_long_images_takes_the_score_of_the_whole_image_and_not_of_a_tile(
+    line, projects, network_graph, tmp_path
+):
+    projects.write(line.project, model={"input_size": 32, "resize": "tile"})
+    for side, count in (("training", 16), ("validation", 6), ("test", 2)):
+        line.add(side, "good", count, draw=ever_noisier)
+    run = trainings.begin(line.project, freeze(line.project), {}, False, "manual__1")
+    made = calibrate(run, line.export(run, tmp_path / "exported", graph=network_graph))
+    manifest = read_manifest(run["manifest_uri"])
+    good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
+    originals = list(original_images(line.project, good))
+    with fetched_package(made["package_uri"]) as package:
+        assert EVIDENCE in {one.name for one in package.graph.session().get_outputs()}
+        whole = [one.score for one in score(package, originals)]
+        np.testing.assert_allclose(package.reference["score"], whole, atol=1e-6)
+        # Of six, the largest promises the least.
+        assert made["threshold"] == pytest.approx(max(whole), abs=1e-6)
+        for image, found in zip(originals, whole, strict=True):
+            tiles = prepare_image(package, image).tiles
+            assert tiles.shape == (5, 32, 32, 3)
+            alone = np.array([one.score for one in score(package, list(tiles))])
+            assert np.abs(alone - found).min() > 1e-4
 
 
 def test_calibrate_when_retried_sets_the_same_threshold_in_the_same_place(run_of, line):

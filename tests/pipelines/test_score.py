@@ -81,6 +81,36 @@ def test_score_of_an_image_in_tiles_is_that_of_its_worst_tile_and_its_map_shows_
         np.testing.assert_allclose(again[1].error_map, bad.error_map, atol=1e-6)
 
 
+# Maps have half the side of tiles: 64 of them, the most there are, each 28 pixels from the last, are 1,796 pixels long.
+@pytest.mark.parametrize(
+    ("resize", "height", "width", "shape"),
+    [
+        ("auto", 1, 1, (16, 16)),
+        ("auto", 1, 4000, (16, 898)),
+        ("auto", 4000, 1, (898, 16)),
+        ("auto", 5000, 4000, (38, 30)),
+        ("tile", 1, 1, (16, 16)),
+        ("tile", 1, 4000, (16, 898)),
+        ("tile", 4000, 1, (898, 16)),
+        ("tile", 5000, 4000, (16, 16)),
+        *(("fit", *size, (16, 16)) for size in ((1, 1), (1, 4000), (4000, 1), (5000, 4000))),
+    ],
+)
+def test_score_of_images_of_any_shape_is_a_number_in_range_with_a_map_that_lies_on_the_image(
+    network_graph: Path, resize, height, width, shape
+):
+    graph = ScoringGraph(network_graph, 32, resize, threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    (found,) = score(graph, [image])
+    assert 0 <= found.score <= 1
+    assert found.error_map.shape == shape
+    assert found.error_map.min() >= 0
+    assert np.isfinite(found.embedding).all()
+    heat = restore_map(found.error_map, height, width, resize)
+    assert heat.shape == (height, width)
+    assert np.isfinite(heat).all()
+
+
 def test_score_of_no_images_is_no_score(package):
     assert score(package, []) == []
 

@@ -1,0 +1,34 @@
+"""One training, judged once: on the smallest set that there may be, and twice by steps."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.baselines import BASELINES
+from benchmarks.measure import OURS, measure
+from pipelines.subprocess import run_module
+from tests.benchmarks.conftest import write_set
+
+
+def job(folder: Path, method: str, **changes: Any) -> dict[str, Any]:
+    """Return a job of two steps."""
+    told = {"folder": str(folder), "types": None, "method": method, "preset": "small", "seed": 0}
+    return {**told, "minutes": None, "steps": 2, "rate": 0.01, "page": None, **changes}
+
+
+def test_measure_on_sixteen_images_fits_on_twelve_and_promises_what_four_can_keep(tmp_path: Path):
+    found = measure(job(write_set(tmp_path / "few", trained=16), OURS))
+    assert (found["fitted_images"], found["validation_images"]) == (12, 4)
+    assert found["promised_fpr"] == pytest.approx(1 / 5)
+    assert len(found["scores"]["score"]) == 12
+    assert all(0 <= score <= 1 for score in found["scores"]["score"])
+
+
+# Each in a process of its own, as the yardstick runs them; `test_accuracy` trains our own network twice.
+@pytest.mark.parametrize("method", list(BASELINES))
+def test_measure_a_baseline_by_steps_twice_gives_the_very_same_figures(parts: Path, method: str):
+    first, second = (
+        run_module("benchmarks.measure", {"job": job(parts, method, seed=7, steps=10)}, print) for _ in range(2)
+    )
+    assert first == second
