@@ -161,20 +161,6 @@ def gradient_error(image: Tensor, restored: Tensor) -> list[Tensor]:
     return errors
 
 
-def structure_error(clean: Tensor, restored: Tensor) -> Tensor:
-    """Return what `loss.structure_error` does."""
-    x, y = (f.avg_pool2d(one.mean(dim=1, keepdim=True), 2) for one in (clean, restored))
-
-    def mean(values: Tensor) -> Tensor:
-        return f.avg_pool2d(values, loss.WINDOW, 1)
-
-    of_x, of_y = mean(x), mean(y)
-    spread = mean(x * x) - of_x * of_x + mean(y * y) - of_y * of_y
-    light = (2 * of_x * of_y + loss.STEADY_LIGHT) / (of_x * of_x + of_y * of_y + loss.STEADY_LIGHT)
-    contrast = 2 * (mean(x * y) - of_x * of_y) + loss.STEADY_CONTRAST
-    return 1 - light * contrast / (spread.clamp(min=0) + loss.STEADY_CONTRAST)
-
-
 def training_loss(
     damaged: Tensor,
     clean: Tensor,
@@ -194,7 +180,6 @@ def training_loss(
     change = f.avg_pool2d((damaged - clean).abs().mean(dim=1, keepdim=True), 2)
 
     value = loss.SQUARED_WEIGHT * squared.mean() + loss.GRADIENT_WEIGHT * sum(one.mean() for one in gradient)
-    value = value + loss.STRUCTURE_WEIGHT * (structure_error(clean, restored) * counts).mean()
     hurt = (change > loss.VISIBLE).float()
     damage = ((fine + loss.SQUARED_WEIGHT * squared) * hurt).mean() + (coarse * f.avg_pool2d(hurt, 2)).mean()
     value = value + loss.DAMAGE_WEIGHT * damage / (hurt.mean() + loss.FEW)

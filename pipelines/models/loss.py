@@ -11,9 +11,6 @@ from pipelines.models.scoring import COLOUR_WEIGHT, SCALES, Tensor, colour_error
 
 SQUARED_WEIGHT = 10.0
 GRADIENT_WEIGHT = 0.1
-STRUCTURE_WEIGHT = 0.1
-# Of the structural similarity: its window at half the image's side, and its constants for values of 0 to 1.
-WINDOW, STEADY_LIGHT, STEADY_CONTRAST = 7, 0.01**2, 0.03**2
 DAMAGE_WEIGHT = 0.1
 EXPECTATION_WEIGHT = 0.03
 LEAST_EXPECTED = 1e-3
@@ -35,7 +32,6 @@ class Errors:
     """The errors of a restoration: by pixel at half the image's side, [N, H/2, W/2, 1], and at a quarter."""
 
     gradient: list[Tensor]
-    structure: Tensor
     squared: Tensor
     fine: Tensor
     coarse: Tensor
@@ -47,7 +43,7 @@ class Errors:
         squared = halved(ops.mean(ops.square(clean - restored), axis=-1, keepdims=True)) * counts
         fine = (halved(gradient[0]) + gradient[1]) / SCALES
         coarse = gradient[2] / SCALES + COLOUR_WEIGHT * colour_error(clean, restored) * counts
-        return cls(gradient, structure_error(clean, restored) * counts, squared, fine, coarse)
+        return cls(gradient, squared, fine, coarse)
 
 
 def training_loss(
@@ -79,24 +75,7 @@ def restoration_loss(errors: Errors) -> Tensor:
     Squared error alone blurs; the gradient term is the very error that the anomaly score is made of.
     """
     fine = sum(ops.mean(error) for error in errors.gradient)
-    structure = STRUCTURE_WEIGHT * ops.mean(errors.structure)
-    return SQUARED_WEIGHT * ops.mean(errors.squared) + GRADIENT_WEIGHT * fine + structure
-
-
-def structure_error(clean: Tensor, restored: Tensor) -> Tensor:
-    """Return one minus the structural similarity of the grey images at half their side, [N, h, w, 1] (Wang et al.,
-    "Image quality assessment", IEEE Transactions on Image Processing 2004, equation 13), in uniform windows.
-    """
-    x, y = (halved(ops.mean(one, axis=-1, keepdims=True)) for one in (clean, restored))
-
-    def mean(values: Tensor) -> Tensor:
-        return ops.average_pool(values, WINDOW, strides=1, padding="valid")
-
-    of_x, of_y = mean(x), mean(y)
-    spread = mean(x * x) - of_x * of_x + mean(y * y) - of_y * of_y
-    together = mean(x * y) - of_x * of_y
-    light = (2 * of_x * of_y + STEADY_LIGHT) / (of_x * of_x + of_y * of_y + STEADY_LIGHT)
-    return 1 - light * (2 * together + STEADY_CONTRAST) / (ops.maximum(spread, 0) + STEADY_CONTRAST)
+    return SQUARED_WEIGHT * ops.mean(errors.squared) + GRADIENT_WEIGHT * fine
 
 
 def damage_loss(errors: Errors, change: Tensor) -> Tensor:

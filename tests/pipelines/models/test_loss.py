@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from pipelines.models.loss import (
-    WINDOW,
-    Errors,
-    damage_loss,
-    expectation_loss,
-    marking_loss,
-    restoration_loss,
-    structure_error,
-    training_loss,
-)
+from pipelines.models.loss import Errors, damage_loss, expectation_loss, marking_loss, restoration_loss, training_loss
 from pipelines.models.scoring import pixel_error
 from tests.pipelines.models.pictures_of_parts import good_parts
 
@@ -42,21 +33,6 @@ def test_restoration_loss_when_the_restoration_gets_worse_rises(image):
     found = [number(restoration_loss(Errors.of(image, image + part * noise, 1.0))) for part in (0.0, 0.3, 1.0)]
     assert found[0] < 1e-6
     assert found[0] < found[1] < found[2]
-
-
-def test_structure_error_is_that_of_the_paper_in_every_window(image):
-    other = (image + np.random.default_rng(0).normal(0, 0.1, image.shape)).astype(np.float32)
-    found = ops.convert_to_numpy(structure_error(image, other))[0, ..., 0]
-    x, y = (
-        one.mean(axis=-1).reshape(32, 2, 32, 2).mean(axis=(1, 3)).astype(np.float64) for one in (image[0], other[0])
-    )
-    for row, column in ((0, 0), (5, 17), (25, 25)):
-        a, b = (one[row : row + WINDOW, column : column + WINDOW] for one in (x, y))
-        light = (2 * a.mean() * b.mean() + 0.01**2) / (a.mean() ** 2 + b.mean() ** 2 + 0.01**2)
-        contrast = (2 * np.mean((a - a.mean()) * (b - b.mean())) + 0.03**2) / (a.var() + b.var() + 0.03**2)
-        assert found[row, column] == pytest.approx(1 - light * contrast, abs=1e-4)
-    assert found.shape == (26, 26)
-    assert np.abs(ops.convert_to_numpy(structure_error(image, image))).max() < 1e-4
 
 
 def test_damage_loss_counts_the_damaged_pixels_alone(image):
