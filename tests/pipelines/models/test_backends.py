@@ -23,7 +23,7 @@ from pipelines.models.training import fit
 folder = Path(sys.argv[1])
 images, judged = np.load(folder / "good.npy"), np.load(folder / "judged.npy")
 losses = []
-settings = FitSettings(input_size=32, batch_size=8, steps=60, seconds=float("inf"), precision="float32")
+settings = FitSettings(input_size=32, batch_size=8, steps=160, seconds=float("inf"), precision="float32")
 fitted = fit(images, settings, on_progress=lambda one: one.ended and losses.append(one.loss))
 fitted.network.save(folder / "model.keras")
 np.savez(folder / "found.npz", *map(keras.ops.convert_to_numpy, fitted.network.predict_on_batch(judged)))
