@@ -19,7 +19,7 @@ def job(folder: Path, method: str, **changes: Any) -> dict[str, Any]:
 
 def test_measure_on_sixteen_images_fits_on_twelve_and_promises_what_four_can_keep(tmp_path: Path):
     found = measure(job(write_set(tmp_path / "few", trained=16), OURS))
-    assert (found["fitted_images"], found["validation_images"]) == (12, 4)
+    assert (found["fitted_images"], len(found["validation"])) == (12, 4)
     assert found["promised_fpr"] == pytest.approx(1 / 5)
     assert len(found["scores"]["score"]) == 12
     assert all(0 <= score <= 1 for score in found["scores"]["score"])
