@@ -86,13 +86,13 @@ def table(results: list[dict[str, Any]]) -> str:
     for (name, method), group in groups.items():
         for one in group:
             low, high = one["auroc"]["low"], one["auroc"]["high"]
-            kept = "kept" if one["promise_kept"] else "broken"
+            promise = "kept" if one["promise_kept"] else "broken"
             cells = [_number(column(one)) for _, column in COLUMNS]
-            lines.append(_row([name, method, str(one["seed"]), *cells, f"{low:.3f}–{high:.3f}", kept, _drift(one)]))
+            lines.append(_row([name, method, str(one["seed"]), *cells, f"{low:.3f}–{high:.3f}", promise, _drift(one)]))
         if len(group) > 1:
             cells = [_mean([column(one) for one in group]) for _, column in COLUMNS]
-            kept = f"{sum(one['promise_kept'] for one in group)} of {len(group)}"
-            lines.append(_row([f"**{name}**", method, "mean", *cells, "", kept, ""]))
+            promise = f"{sum(one['promise_kept'] for one in group)} of {len(group)}"
+            lines.append(_row([f"**{name}**", method, "mean", *cells, "", promise, ""]))
         for kind in sorted(group[0]["auroc_by_type"]) if len(group[0]["auroc_by_type"]) > 1 else []:
             cells = [_mean([one["auroc_by_type"][kind]["value"] for one in group])] + [""] * (len(COLUMNS) - 1)
             lines.append(_row([f"{name}, {kind}", method, "mean", *cells, "", "", ""]))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.baselines import BASELINES
-from benchmarks.folders import ImageSet, TestImage, read_mask, read_pixels, read_set
+from benchmarks.folders import ImageSet, read_mask, read_pixels, read_set
 from benchmarks.promise import drift, most_alarms
 from monitoring.report import Observed
 from pipelines import metrics
@@ -37,11 +37,14 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Told:
-    """What a detector says of an image: its score, the error map at the image's own size, and the embedding, if any."""
+    """What a detector says of an image: its score, the error map at the image's own size, the embedding and the image's
+    `DESCRIPTORS`, if any.
+    """
 
     score: float
     error_map: NDArray[np.float32] | None = None
     embedding: NDArray[np.float32] | None = None
+    descriptors: dict[str, float] | None = None
 
 
 Detector = Callable[[list[Path]], Iterator[Told]]
@@ -66,11 +69,11 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
     """Set the threshold on the scores of the images held back and return every figure of the test images, for all
     defects and by type.
     """
-    validation = list(detector(held_back))
+    # Of a map, what counts is counted at once: hundreds of them, at the images' own size, would fill the memory.
+    validation = [replace(one, error_map=None) for one in detector(held_back)]
     threshold = conformal([one.score for one in validation], rate)
     tested, pixels = [], PixelCounts()
     for image, one in zip(images.test, detector([one.file for one in images.test]), strict=True):
-        # Of a map, what counts is counted at once: thousands of them would fill the memory.
         tested.append(replace(one, error_map=None))
         if one.error_map is not None:
             mask = read_mask(image, *one.error_map.shape)
@@ -95,7 +98,7 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
         "fpr": alarms.to_json(),
         "allowed_fpr": allowed / verdicts.good,
         "promise_kept": bool(verdicts.false_positive <= allowed),
-        "drift": _drift(held_back, validation, [(image, one) for image, one in zip(images.test, tested, strict=True)]),
+        "drift": _drift(validation, [one for one, kind in zip(tested, types, strict=True) if kind == "good"]),
         "pixel_auroc": located.pixel_auroc.to_json() if located else None,
         "aupro": located.aupro.to_json() if located else None,
         "validation": [one.score for one in validation],
@@ -103,22 +106,18 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
     }
 
 
-def _drift(
-    held_back: list[Path], validation: list[Told], tested: list[tuple[TestImage, Told]]
-) -> dict[str, Any] | None:
+def _drift(validation: list[Told], good: list[Told]) -> dict[str, Any] | None:
     """Return what the drift report says of the good test images; None for a detector without embeddings."""
-    good = [(image.file, one) for image, one in tested if image.type == "good"]
     if any(one.embedding is None for one in validation):
         return None
-    return drift(_observed(list(zip(held_back, validation, strict=True))), _observed(good))
+    return drift(_observed(validation), _observed(good))
 
 
-def _observed(images: list[tuple[Path, Told]]) -> Observed:
-    described = [describe(read_pixels(file)) for file, _ in images]
+def _observed(images: list[Told]) -> Observed:
     return Observed(
-        np.array([one.score for _, one in images]),
-        np.stack([one.embedding for _, one in images if one.embedding is not None]),
-        np.array([[one[name] for name in DESCRIPTORS] for one in described]),
+        np.array([one.score for one in images]),
+        np.stack([one.embedding for one in images if one.embedding is not None]),
+        np.array([[one.descriptors[name] for name in DESCRIPTORS] for one in images if one.descriptors is not None]),
         DESCRIPTORS,
     )
 
@@ -163,7 +162,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
             chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
             for image, one in zip(chunk, score(graph, chunk), strict=True):
                 error_map = restore_map(one.error_map, image.shape[0], image.shape[1], model.resize)
-                yield Told(one.score, error_map, one.embedding)
+                yield Told(one.score, error_map, one.embedding, describe(image))
 
     def milliseconds() -> float:
         first = read_pixels(files[0])

@@ -1,12 +1,16 @@
 """One training, judged once: on the smallest set that there may be, and twice by steps."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.baselines import BASELINES
-from benchmarks.measure import OURS, measure
+from benchmarks.folders import read_set
+from benchmarks.measure import OURS, Told, judge, measure
 from pipelines.subprocess import run_module
 from tests.benchmarks.conftest import write_set
 
@@ -32,3 +36,20 @@ def test_measure_a_baseline_by_steps_twice_gives_the_very_same_figures(parts: Pa
         run_module("benchmarks.measure", {"job": job(parts, method, seed=7, steps=10)}, print) for _ in range(2)
     )
     assert first == second
+
+
+def test_judge_keeps_no_error_map_longer_than_it_counts_it(parts: Path):
+    images = read_set(parts)
+    maps: list[weakref.ref[np.ndarray]] = []
+
+    def detect(files: list[Path]) -> Iterator[Told]:
+        for number, _ in enumerate(files):
+            # The caller holds the last one at most.
+            assert sum(one() is not None for one in maps) <= 1
+            error_map = np.full((48, 48), number, np.float32)
+            maps.append(weakref.ref(error_map))
+            yield Told(float(number), error_map)
+            del error_map
+
+    judge(images, detect, images.training[:8], rate=0.2)
+    assert len(maps) == 8 + len(images.test)
