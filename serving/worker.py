@@ -112,8 +112,8 @@ class Remainder:
 class Worker(ThreadWorker):
     """Ends as soon as the last request is answered, and gives a request a time to arrive in.
 
-    Gunicorn 26 waits for idle keep-alive connections until `graceful_timeout`, longer than Docker lets it, and for a
-    request's body for ever.
+    Gunicorn 26 waits for idle keep-alive connections until `graceful_timeout` and for those that have sent nothing
+    until the keep-alive's time is over, both longer than Docker lets it, and for a request's body for ever.
     """
 
     def handle(self, conn: TConn) -> Any:
@@ -131,7 +131,7 @@ class Worker(ThreadWorker):
                 stays = super().handle(conn)
             except Refusal:  # nothing to answer: it was no request yet, or the answer is on its way
                 stays = False
-            if stays is False or (stays is True and not self.alive):
+            if stays is False:
                 self._linger(conn)
             if stays is not True or not self._goes_on(conn):
                 return stays
@@ -157,14 +157,14 @@ class Worker(ThreadWorker):
         """
         remainder = getattr(conn, "remainder", None)
         until = time.monotonic() + _LINGER_SECONDS
-        patient = conn.parser.unreader.sock
         unread = remainder is not None and not remainder.read
-        sends = unread and not patient.waits
+        patient = conn.parser.unreader.sock if unread else None
+        sends = patient is not None and not patient.waits
         taken = 0
         with contextlib.suppress(OSError):  # it is gone
             conn.sock.shutdown(socket.SHUT_WR)
             while taken < _DRAIN_BYTES:
-                left = max(until, patient.until if sends and self.alive else 0) - time.monotonic()
+                left = max(until, patient.until if patient and sends and self.alive else 0) - time.monotonic()
                 if left <= 0:
                     break
                 conn.sock.settimeout(left)
@@ -223,12 +223,34 @@ class Worker(ThreadWorker):
             app.extensions["inspectline"].ending.set()
         super().handle_exit(sig, frame)
 
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Keep a connection, or close it; while ending, a thread closes one that would have stayed.
+
+        Gunicorn 26 waits up to two seconds for each client to close, one after the other, in the thread that all
+        connections need: eight that were answered just before the end hold it up for 16 s.
+        """
+        if not self.alive and not fs.cancelled() and fs.exception() is None and fs.result():
+            closed = self.tpool.submit(self._linger, conn)
+            closed.add_done_callback(
+                lambda done: self.method_queue.defer(super(Worker, self).finish_request, conn, done)
+            )
+            return
+        super().finish_request(conn, fs)
+
     def murder_keepalived(self) -> None:
         """Close idle connections that are over time; while ending, all of them."""
         if not self.alive:
             for connection in self.keepalived_conns:
                 connection.timeout = 0
         super().murder_keepalived()
+
+    def murder_pending(self) -> None:
+        """Close connections that have sent nothing and are over time; while ending, all that send nothing at once."""
+        if not self.alive:
+            soon = time.monotonic() + _LINGER_SECONDS
+            for connection in self.pending_conns:
+                connection.timeout = min(connection.timeout, soon)
+        super().murder_pending()
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Tell what the answer said."""

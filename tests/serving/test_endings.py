@@ -139,6 +139,17 @@ def test_sigterm_when_requests_are_under_way_then_all_are_answered(
     assert len(until_rows(8)) == 8  # written before the end, or else by nobody: no process is left
 
 
+def test_sigterm_when_a_client_has_sent_nothing_then_it_does_not_hold_up_the_end(server: Server, registry: Registry):
+    server.start().until_version(registry.register())
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as silent:
+        time.sleep(1)  # no thread waits for it any more
+        began = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - began < 10
+        assert silent.recv(1) == b""
+
+
 def test_sigterm_when_clients_stand_in_line_then_they_are_answered(
     server: Server, registry: Registry, good_file: bytes
 ):
