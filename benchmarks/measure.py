@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.baselines import BASELINES
 from benchmarks.folders import ImageSet, read_mask, read_pixels, read_set
-from benchmarks.promise import drift, most_alarms
-from monitoring.report import Observed
+from benchmarks.promise import drift
+from monitoring.report import FalseAlarms, Observed
 from pipelines import metrics
 from pipelines.descriptors import DESCRIPTORS, describe
 from pipelines.intervals import clopper_pearson
@@ -83,7 +83,9 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
     types = np.array([one.type for one in images.test])
     good = scores[types == "good"]
     verdicts = Confusion.at(threshold.value, good, scores[types != "good"])
-    alarms, allowed = clopper_pearson(verdicts.false_positive, verdicts.good), most_alarms(threshold, verdicts.good)
+    alarms = FalseAlarms.of(
+        verdicts.false_positive, verdicts.good, threshold.promised, n=threshold.n, rank=threshold.rank
+    )
     located = pixel_figures(pixels) if pixels.usable else None
     return {
         "auroc": metrics.auroc(good, scores[types != "good"]).to_json(),
@@ -95,10 +97,10 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
         "f1": metrics.f1(verdicts).to_json(),
         "recall": metrics.recall(verdicts).to_json(),
         "promised_fpr": threshold.promised,
-        "fpr": alarms.to_json(),
-        "allowed_fpr": allowed / verdicts.good,
-        "promise_kept": bool(verdicts.false_positive <= allowed),
-        "drift": _drift(validation, [one for one, kind in zip(tested, types, strict=True) if kind == "good"]),
+        "fpr": clopper_pearson(alarms.found, alarms.images).to_json(),
+        "allowed_fpr": alarms.allowed / alarms.images,
+        "promise_kept": not alarms.broken,
+        "drift": _drift(validation, [one for one, kind in zip(tested, types, strict=True) if kind == "good"], alarms),
         "pixel_auroc": located.pixel_auroc.to_json() if located else None,
         "aupro": located.aupro.to_json() if located else None,
         "validation": [one.score for one in validation],
@@ -106,11 +108,11 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
     }
 
 
-def _drift(validation: list[Told], good: list[Told]) -> dict[str, Any] | None:
+def _drift(validation: list[Told], good: list[Told], alarms: FalseAlarms) -> dict[str, Any] | None:
     """Return what the drift report says of the good test images; None for a detector without embeddings."""
     if any(one.embedding is None for one in validation):
         return None
-    return drift(_observed(validation), _observed(good))
+    return drift(_observed(validation), _observed(good), alarms)
 
 
 def _observed(images: list[Told]) -> Observed:

@@ -16,6 +16,7 @@ from sqlalchemy import RowMapping, case, func, select
 
 from monitoring.report import Observed
 from pipelines.catalogue import connect
+from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import predictions
 from pipelines.errors import BadImage, NotFound
 from pipelines.images import open_image
@@ -38,7 +39,8 @@ class Current:
 
     `served` predictions of `distinct` images; of the newest NEWEST of them `reused` had been scored by this version,
     `rescored` were scored again, `lost` have no image any more. `anomalous` is the share of the observed images above
-    the version's threshold.
+    the version's threshold; `false_alarms` of these are good by what people said of them, without those that the
+    threshold was set on.
     """
 
     observed: Observed
@@ -50,6 +52,7 @@ class Current:
     rescored: int
     lost: int
     anomalous: float
+    false_alarms: int
 
     def __len__(self) -> int:
         return len(self.observed)
@@ -60,6 +63,7 @@ class _Seen:
     """One image, in order of serving: score, embedding float32 [d], and the descriptors measured then."""
 
     order: int
+    sha256: str
     score: float
     embedding: np.ndarray
     descriptors: dict[str, float]
@@ -108,7 +112,10 @@ def collect(project: Project, version: str, package: Package, now: datetime) -> 
             rows += connection.execute(query).mappings().all()
     own = [row for row in rows if row["model_version"] == version]
     others = [row for row in rows if row["model_version"] != version]
-    reused = [_Seen(row["id"], row["score"], np.frombuffer(row["embedding"], "<f4"), row["descriptors"]) for row in own]
+    reused = [
+        _Seen(row["id"], row["sha256"], row["score"], np.frombuffer(row["embedding"], "<f4"), row["descriptors"])
+        for row in own
+    ]
     rescored = list(_score_again(project, package, others))
     if len(rescored) < len(others):
         log.warning("%d served images are no longer kept, or cannot be read: left out", len(others) - len(rescored))
@@ -125,6 +132,7 @@ def collect(project: Project, version: str, package: Package, now: datetime) -> 
         rescored=len(rescored),
         lost=len(others) - len(rescored),
         anomalous=float((observed.score > threshold).mean()) if seen else 0.0,
+        false_alarms=_good(project.name, {one.sha256 for one in seen if one.score > threshold}, package),
     )
 
 
@@ -133,6 +141,18 @@ def reference(package: Package) -> Observed:
     arrays = package.reference
     names = tuple(str(name) for name in arrays["descriptor_names"])
     return Observed(arrays["score"], arrays["embedding"], arrays["descriptors"], names)
+
+
+def _good(project: str, raised: set[str], package: Package) -> int:
+    """Return how many of the images that were raised are good by what people said of them."""
+    hashes = sorted(raised - {str(digest) for digest in package.reference["sha256"]})
+    labels, count = effective_labels(project), 0
+    with connect() as connection:
+        for start in range(0, len(hashes), _ROWS):
+            of_these = labels.c.sha256.in_(hashes[start : start + _ROWS])
+            found = select(func.count()).select_from(labels).where(of_these, labels.c.label == "good")
+            count += connection.execute(found).scalar_one()
+    return count
 
 
 def _score_again(project: Project, package: Package, rows: Sequence[RowMapping]) -> Iterator[_Seen]:
@@ -155,7 +175,7 @@ def _score_again(project: Project, package: Package, rows: Sequence[RowMapping])
                 (row, image) for row, image in zip(chunk, readers.map(pixels, chunk), strict=True) if image is not None
             ]
             for (row, _), one in zip(opened, score(package, [image for _, image in opened]), strict=True):
-                yield _Seen(row["id"], one.score, one.embedding, row["descriptors"])
+                yield _Seen(row["id"], row["sha256"], one.score, one.embedding, row["descriptors"])
 
 
 def _observed(seen: Sequence[_Seen], package: Package) -> Observed:

@@ -83,7 +83,7 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
                 results=found | {"reasons": [lacking]},
                 **numbers,
             )
-    comparison, html = report.compare(reference, seen.observed)
+    comparison, html = report.compare(reference, seen.observed, _false_alarms(package, seen))
     state = "drift" if comparison.drifted else "no_drift"
     found |= comparison.as_dict()
     log.info("%s: %s", state, "; ".join(comparison.reasons) or "nothing moved beyond its threshold")
@@ -100,6 +100,16 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
         return history.enter(
             connection, project.name, dag_run_id, state, created_at=now, results=found, report_key=key, **numbers
         )
+
+
+def _false_alarms(package: Package, seen: current.Current) -> report.FalseAlarms | None:
+    """Return how the promise of the package's threshold is kept; None if it made none."""
+    detail = package.card.threshold_detail
+    if not {"promise_kept_at", "n_validation", "conformal_rank"} <= detail.keys():
+        return None
+    return report.FalseAlarms.of(
+        seen.false_alarms, len(seen), detail["promise_kept_at"], detail["n_validation"], detail["conformal_rank"]
+    )
 
 
 def _lacking(project: Project, reference_n: int, current_n: int, lost: int) -> str | None:

@@ -161,6 +161,7 @@ def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: 
         "moved": moved,
         "causes": causes,
         "when": now,
+        "broken_promise": bool((results.get("false_alarms") or {}).get("broken")),
         "many_anomalies": results["anomalous"] > max(0.05, 3 * results["expected_anomalous"]),
         "retrain": f"{settings().airflow_url}/dags/{project.name}_retrain",
     }

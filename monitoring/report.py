@@ -9,12 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring import ruler
+from pipelines.threshold import most_alarms, percent
 
 SCORE = "anomaly score"
 
@@ -66,8 +67,37 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class FalseAlarms:
+    """Whether a promised false-positive rate is kept: of `images`, `found` were called anomalous and are known to be
+    good, and `allowed` may be. Nobody looks at every image, so more may be, but no fewer.
+    """
+
+    images: int
+    found: int
+    allowed: int
+    promised: float
+    broken: bool
+
+    @classmethod
+    def of(cls, found: int, images: int, promised: float, n: int, rank: int) -> Self:
+        """Judge the promise of a threshold that is, or lies above, the `rank`-th smallest of `n` validation scores."""
+        allowed = most_alarms(n, rank, images)
+        return cls(images, found, allowed, promised, found > allowed)
+
+    def reason(self) -> str:
+        """Return in words why it is broken."""
+        return (
+            f"{self.found} of {self.images} images are called anomalous and known to be good: the promised "
+            f"false-positive rate of {percent(self.promised)} allows {self.allowed}"
+        )
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """The outcome; `score` or `embedding` is None where nothing could be compared, `left_out` says what and why."""
+    """The outcome; `score` or `embedding` is None where nothing could be compared, `left_out` says what and why.
+
+    `false_alarms` is None where the threshold promises nothing that could be counted.
+    """
 
     drifted: bool
     reasons: list[str]
@@ -76,6 +106,7 @@ class Comparison:
     embedding: Embedding | None
     left_out: dict[str, str]
     stated: list[str]
+    false_alarms: FalseAlarms | None
 
     @property
     def descriptor_share(self) -> float:
@@ -87,10 +118,11 @@ class Comparison:
         return asdict(self) | {"descriptor_share": self.descriptor_share}
 
 
-def compare(reference: Observed, current: Observed) -> tuple[Comparison, str]:
+def compare(reference: Observed, current: Observed, false_alarms: FalseAlarms | None = None) -> tuple[Comparison, str]:
     """Compare `current` with `reference` and return the comparison and Evidently's report as HTML (some 3.8 MB).
 
-    Descriptors are matched by name. Both need at least 20 images.
+    Descriptors are matched by name. Both need at least 20 images. A promise that `false_alarms` break is drift as
+    well: it holds for all images that come from where the reference comes from.
     """
     from threadpoolctl import threadpool_limits
 
@@ -98,10 +130,10 @@ def compare(reference: Observed, current: Observed) -> tuple[Comparison, str]:
     # scikit-learn and Evidently warn of things that are not ours to change.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _compare(reference, current)
+        return _compare(reference, current, false_alarms)
 
 
-def _compare(reference: Observed, current: Observed) -> tuple[Comparison, str]:
+def _compare(reference: Observed, current: Observed, false_alarms: FalseAlarms | None) -> tuple[Comparison, str]:
     import pandas as pd
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
@@ -165,7 +197,7 @@ def _compare(reference: Observed, current: Observed) -> tuple[Comparison, str]:
         share = values[-1]
         embedding = Embedding(len(components), share, ruler.EMBEDDING_SHARE, share > ruler.EMBEDDING_SHARE)
     stated = ruler.stated(len(reference), len(current))
-    return _conclude(columns, embedding, left_out, stated), snapshot.get_html_str(as_iframe=False)
+    return _conclude(columns, embedding, left_out, stated, false_alarms), snapshot.get_html_str(as_iframe=False)
 
 
 def _columns(
@@ -202,13 +234,19 @@ def _column(
 
 
 def _conclude(
-    columns: Sequence[Column], embedding: Embedding | None, left_out: dict[str, str], stated: list[str]
+    columns: Sequence[Column],
+    embedding: Embedding | None,
+    left_out: dict[str, str],
+    stated: list[str],
+    false_alarms: FalseAlarms | None,
 ) -> Comparison:
     """Decide, and say why in words."""
     score = next((column for column in columns if column.name == SCORE), None)
     descriptors = [column for column in columns if column.name != SCORE]
     moved = [column for column in descriptors if column.drifted]
     reasons = []
+    if false_alarms is not None and false_alarms.broken:
+        reasons.append(false_alarms.reason())
     if score is not None and score.drifted:
         reasons.append("the anomaly score drifted")
     if embedding is not None and embedding.drifted:
@@ -217,4 +255,4 @@ def _conclude(
     if moved and (enough or reasons):
         names = ", ".join(column.name for column in sorted(moved, key=lambda column: -column.distance))
         reasons.append(f"{len(moved)} of {len(descriptors)} descriptors drifted: {names}")
-    return Comparison(bool(reasons), reasons, score, descriptors, embedding, left_out, stated)
+    return Comparison(bool(reasons), reasons, score, descriptors, embedding, left_out, stated, false_alarms)

@@ -113,5 +113,7 @@ def stated(reference_n: int, current_n: int) -> list[str]:
         f"Embedding: the share of its components that moved that much; drifted above {EMBEDDING_SHARE:.0%}.",
         f"A descriptor that never varied in the reference: Hellinger distance; drifted from {CONSTANT_DISTANCE:g}, "
         "which is one image in ten.",
-        f"It is drift if the score, the embedding, or at least {DESCRIPTOR_SHARE:.0%} of the descriptors drifted.",
+        f"It is drift if the score, the embedding, or at least {DESCRIPTOR_SHARE:.0%} of the descriptors drifted, or "
+        "if more images than the promised false-positive rate allows (the 97.5 % point of the beta-binomial "
+        "distribution) are called anomalous and known to be good.",
     ]

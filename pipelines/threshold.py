@@ -99,6 +99,18 @@ def conformal(good: ArrayLike, false_positive_rate: float) -> ConformalThreshold
     )
 
 
+def most_alarms(n: int, rank: int, good: int) -> int:
+    """Return how many of `good` images may lie above a conformal threshold, if they come from where its own come from.
+
+    The 97.5 % point of the number of alarms: with the `rank`-th smallest of `n` validation scores as the threshold,
+    that is beta-binomial with parameters n + 1 - rank and rank (Angelopoulos and Bates, *A Gentle Introduction to
+    Conformal Prediction*, 2021, appendix C).
+    """
+    from scipy.stats import betabinom
+
+    return int(betabinom.ppf(0.5 + CONFIDENCE / 2, good, n + 1 - rank, rank))
+
+
 def f1_optimal(good: ArrayLike, anomalies: ArrayLike) -> float:
     """Return the threshold with the highest F1 on these samples, F1 = 2 TP / (2 TP + FP + FN).
 

@@ -13,11 +13,14 @@ from sqlalchemy import select
 from monitoring import history, outbox, ruler
 from monitoring.current import collect
 from monitoring.drift import detect
+from pipelines.annotate import annotate
 from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.schema import drift_reports, predictions
 from pipelines.errors import RegistryError
+from pipelines.ingest.posted import Posted
 from pipelines.project import load_project
 from pipelines.storage import Storage, read_uri
+from pipelines.threshold import most_alarms
 from tests.monitoring.conftest import Line
 
 Surfaces = Callable[..., list[np.ndarray]]
@@ -177,6 +180,53 @@ def test_detect_when_mlflow_has_no_run_to_keep_it_with_then_the_link_is_s3s(line
     assert "X-Amz-Signature" in found["url"]
     assert "Drift: the images" in requests.get(found["url"], timeout=30).text
     assert "without a login until" in row(found)["results"]["link"]["opens"]
+
+
+def test_detect_when_people_find_more_raised_images_good_than_promised_then_drift(line: Line, surfaces: Surfaces):
+    images = surfaces(60, seed=50)
+    line.promote(images)
+    assert line.package is not None
+    highest = float(line.package.reference["score"].max())
+    detail = {"promise_kept_at": 1 / 61, "n_validation": 60, "conformal_rank": 60}
+    line.promote(images, threshold=highest, threshold_detail=detail)
+    raised = surfaces(7, seed=51)
+    for image in raised:
+        spot = image[24:32, 24:32]  # a mark too small to move a descriptor
+        spot[:] = np.clip(spot.astype(int) + 60, 0, 255)
+    line.serve(surfaces(53, seed=52) + raised)
+    with connect() as connection:
+        ours = predictions.c.project == line.name
+        worst = select(predictions.c.sha256).where(ours).order_by(predictions.c.score.desc()).limit(7)
+        hashes = list(connection.execute(worst).scalars())
+    project, allowed = load_project(line.name), most_alarms(60, 60, 60)
+    assert allowed == 5
+
+    def said(run: str, count: int) -> dict[str, Any]:
+        for sha256 in hashes[:count]:
+            annotate(project, sha256, Posted(b"", "good", author="anna"))
+        return detect(line.name, run)
+
+    annotate(project, hashes[6], Posted(b"", "anomaly", author="anna"))
+    few = said("run-1", 5)
+    assert (few["state"], few["reasons"]) == ("no_drift", [])
+    assert row(few)["results"]["false_alarms"]["found"] == 5
+    many = said("run-2", 6)
+    assert (many["state"], many["changed"]) == ("drift", True)
+    why = (
+        "6 of 60 images are called anomalous and known to be good: the promised false-positive rate of 1.64 % allows 5"
+    )
+    assert many["reasons"] == [why]
+    assert tell(many) == [f"Test line: drift – {why}"]
+    page = read_uri(many["report_uri"]).decode()
+    assert "of these are known to be good; the promised false-positive rate of 1.6 % allows 5" in " ".join(page.split())
+
+    # Images that the threshold was set on say nothing of its promise.
+    set_on = line.package.reference | {"sha256": np.array(hashes[:2])}
+    line.package.__dict__["reference"] = set_on
+    assert collect(project, line.version, line.package, datetime.now(UTC)).false_alarms == 4
+    # Whoever judges later has the last word.
+    annotate(project, hashes[0], Posted(b"", "anomaly", author="berta"))
+    assert said("run-3", 0)["state"] == "no_drift"
 
 
 def test_detect_when_registry_is_down_then_an_error_and_never_no_champion(line: Line, monkeypatch: pytest.MonkeyPatch):

@@ -132,6 +132,22 @@ def test_drift_mail_when_read_then_says_what_moved_how_much_what_to_do_and_where
     assert "https://airflow.example.com/dags/cells_retrain" in Page(mail.html).links
 
 
+def test_drift_mail_when_the_promise_is_broken_then_says_by_how_much_and_what_to_do(cells: Project):
+    alarms = {"images": 240, "found": 9, "allowed": 7, "promised": 0.01, "broken": True}
+    mail = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": alarms}})
+    for words in both(mail):
+        assert "9 of these are known to be good; the promised false-positive rate of 1.0 % allows 7." in words
+        assert "learns from them and sets the threshold anew" in words
+        assert "So many anomalies can also be real" in words
+    assert "5. So many" in mail.text
+    one = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": alarms | {"found": 1, "broken": False}}})
+    for words in both(one):
+        assert "1 of these is known to be good" in words
+        assert "sets the threshold anew" not in words
+    none = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": alarms | {"found": 0, "broken": False}}})
+    assert all("known to be good" not in words for words in both(none))
+
+
 def test_drift_mail_when_drift_is_over_after_a_promotion_then_says_both(cells: Project):
     calm = DRIFT | {"state": "no_drift", "model_version": "4", "results": RESULTS | {"reasons": []}}
     mail = drift_mail(cells, calm, DRIFT)

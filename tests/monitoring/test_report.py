@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitoring.report import SCORE, Observed, compare
+from monitoring.report import SCORE, FalseAlarms, Observed, compare
 from pipelines.descriptors import DESCRIPTORS, describe
 from tests.monitoring.conftest import surface
 
@@ -106,3 +106,24 @@ def test_compare_when_the_camera_is_stuck_far_away_then_drift_and_a_report():
     assert found.embedding is not None
     assert found.embedding.share == 1
     assert html
+
+
+def test_compare_when_the_promise_is_broken_then_drift_although_nothing_else_moved():
+    generator = np.random.default_rng(5)
+    reference, current = seen(generator, 60), seen(generator, 100)
+    # 2 of 60 in a hundred images: the 97.5 % point for the largest of sixty scores.
+    kept = FalseAlarms.of(7, 100, 1 / 61, n=60, rank=60)
+    assert (kept.allowed, kept.broken) == (7, False)
+    assert compare(reference, current, kept)[0].reasons == []
+    found, _ = compare(reference, current, FalseAlarms.of(8, 100, 1 / 61, n=60, rank=60))
+    assert found.drifted
+    assert found.reasons == [
+        "8 of 100 images are called anomalous and known to be good: the promised false-positive rate of 1.64 % allows 7"
+    ]
+    assert found.as_dict()["false_alarms"] == {
+        "images": 100,
+        "found": 8,
+        "allowed": 7,
+        "promised": 1 / 61,
+        "broken": True,
+    }

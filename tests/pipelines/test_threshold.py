@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from pipelines.errors import NotEnoughImages
-from pipelines.threshold import choose, conformal, f1_optimal, least_cost
+from pipelines.threshold import choose, conformal, f1_optimal, least_cost, most_alarms
 
 COSTS = {"cost_false_alarm": 1.0, "cost_miss": 20.0, "defect_rate": 0.05}
 RULES = {"policy": "least_cost", "false_positive_rate": 0.05, **COSTS}
@@ -68,6 +68,18 @@ def test_conformal_over_many_validation_sets_keeps_the_promise_and_follows_its_b
     inside = np.mean((realised >= found.realised.low) & (realised <= found.realised.high))
     assert inside == pytest.approx(0.95, abs=0.02)
     assert found.realised.high == pytest.approx(beta.ppf(0.975, n + 1 - found.rank, found.rank))
+
+
+@pytest.mark.parametrize(("n", "good", "rate"), [(163, 271, 0.01), (8, 16, 0.1), (60, 400, 0.05)])
+def test_most_alarms_is_exceeded_in_at_most_one_of_forty_draws_from_one_source(n, good, rate):
+    generator, exceeded, tighter = np.random.default_rng(0), 0, 0
+    for _ in range(4000):
+        threshold = conformal(generator.random(n), rate)
+        alarms = int((generator.random(good) > threshold.value).sum())
+        exceeded += alarms > most_alarms(threshold.n, threshold.rank, good)
+        tighter += alarms > most_alarms(threshold.n, threshold.rank, good) - 1
+    assert exceeded / 4000 < 0.032
+    assert tighter / 4000 > 0.018
 
 
 def test_conformal_with_tied_scores_calls_none_of_them_anomalous():
