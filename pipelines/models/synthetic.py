@@ -2,12 +2,12 @@
 scipy only.
 
 A defect is a shape (`pipelines.models.masks`) and a filling: a part of another image of the set or of the same one
-(Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, or the
+(Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, a dent, or the
 surroundings drawn in, so that what was there is gone. A drawn defect is sharper and smoother than anything that came
 through a lens; a network that learns to see that finds no real one. So its edges are softened, and what has one colour
-keeps some of the grain of what it covers. A surface is not damaged by another part of itself: whoever has
-to find that learns to see seams. Half of the images get one to three defects. Where people have annotated real ones,
-every other defect is one of those.
+keeps some of the grain of what it covers. A surface is not damaged by another part of itself: whoever has to find that
+learns to see seams; nor is its grain another when it is drawn apart. Half of the images get one to three defects. Where
+people have annotated real ones, every other defect is one of those.
 """
 
 from __future__ import annotations
@@ -203,6 +203,34 @@ def _blurred(canvas: _Canvas, generator: np.random.Generator) -> Floats:
     return canvas.blurred(generator.uniform(1, 5))
 
 
+def _dented(canvas: _Canvas, generator: np.random.Generator) -> Floats:
+    """The image drawn together or apart along the slope of the shape, lighter on one side and darker on the other."""
+    rows, columns = canvas.where
+    height = canvas.shape[..., None]
+    sigma = canvas.size / 128 * generator.uniform(1.5, 5)
+    down, right = np.gradient(blurred(height, sigma, slice(0, canvas.size), slice(0, canvas.size))[..., 0])
+    down, right = down[canvas.where], right[canvas.where]
+    steepest = float(np.sqrt(np.square(down) + np.square(right)).max()) + 1e-6
+    by = canvas.size / 128 * generator.uniform(1, 5) * generator.choice([-1, 1]) / steepest
+    at = np.mgrid[rows, columns].astype(np.float32)
+    warped = _sampled(canvas.own, at[0] + by * down, at[1] + by * right)
+    turn = generator.uniform(0, 2 * np.pi)
+    light = (down * np.sin(turn) + right * np.cos(turn)) * (generator.uniform(0, 0.5) / steepest)
+    return warped * (1 + light.astype(np.float32))[..., None]
+
+
+def _sampled(image: Floats, rows: NDArray[np.floating], columns: NDArray[np.floating]) -> Floats:
+    """Return the values [h, w, 3] of an image between its pixels, bilinearly."""
+    last = len(image) - 1
+    rows, columns = np.clip(rows, 0, last), np.clip(columns, 0, last)
+    top, left = (np.minimum(one.astype(np.intp), last - 1) for one in (rows, columns))
+    down, right = ((one - low).astype(np.float32)[..., None] for one, low in ((rows, top), (columns, left)))
+    above = image[top, left] * (1 - right) + image[top, left + 1] * right
+    below = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
+    found: Floats = above * (1 - down) + below * down
+    return found
+
+
 def _colour(canvas: _Canvas, generator: np.random.Generator) -> Floats:
     """One colour, mostly not far from those of the image, plain or grained."""
     if generator.random() < 0.6:
@@ -255,6 +283,7 @@ _FILLINGS = (
     (_erased, True),
     (_erased, True),
     (_blurred, True),
+    (_dented, True),
     (_colour, False),
     (_tone, False),
     (_tone, False),

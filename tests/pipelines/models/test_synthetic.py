@@ -53,6 +53,28 @@ def test_add_defects_of_one_colour_keep_some_grain_of_what_they_cover(monkeypatc
     assert left[covered].max() > 0.5
 
 
+def test_add_defects_that_dent_move_what_is_there_and_shade_it_where_they_lie(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(synthetic, "_FILLINGS", ((synthetic._dented, True),))
+    monkeypatch.setattr(synthetic, "_opacity", lambda *_: 1.0)
+    stripes = np.broadcast_to(((np.arange(64) // 8) % 2).astype(np.float32)[:, None], (64, 64))
+    images = np.repeat((0.3 + 0.4 * stripes)[None, ..., None], 3, axis=-1).repeat(60, axis=0)
+    rows, columns = np.mgrid[:64, :64]
+    bump = np.exp(-((rows - 32) ** 2 + (columns - 32) ** 2) / 100).astype(np.float32) * (np.abs(columns - 32) < 20)
+    painter = Painter(64, 0)
+    monkeypatch.setattr(painter._shapes, "shape", lambda *_: bump)
+    change = np.abs(painter.add_defects(images, np.random.default_rng(0)) - images).max(axis=-1)
+    dented = change.max(axis=(1, 2)) > 0.02
+    assert 15 < dented.sum() < 45
+    # Edges are moved by some pixels, and nothing changes far from the dent.
+    assert np.median(change[dented].max(axis=(1, 2))) > 0.15
+    assert change[:, :, [0, 1, 2, 61, 62, 63]].max() < 0.02
+    # Plain ground has nothing to move: what is left is the shade, on both sides of the light.
+    plain = np.full((60, 64, 64, 3), 0.5, np.float32)
+    shade = painter.add_defects(plain, np.random.default_rng(0)) - plain
+    assert shade.max() > 0.05
+    assert shade.min() < -0.05
+
+
 @settings(max_examples=25)
 @given(st.integers(1, 5), st.sampled_from([32, 48, 96]), st.integers(0, 10_000))
 def test_add_defects_with_one_seed_draws_the_same_whatever_was_drawn_before(n, size, seed):
