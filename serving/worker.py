@@ -6,8 +6,10 @@ import contextlib
 import math
 import os
 import select
+import selectors
 import socket
 import time
+from functools import partial
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -120,7 +122,7 @@ class Worker(ThreadWorker):
         """Read, answer, and tell whether the connection stays."""
         if not conn.initialized:
             # Gunicorn's five seconds would let a few silent clients take all threads.
-            if not conn.wait_for_data(_GLANCE_SECONDS):
+            if not conn.wait_for_data(_GLANCE_SECONDS if self.alive else 0):
                 return _DEFER
             conn.init()
             conn.parser.unreader.sock = PatientSocket(conn.sock)
@@ -146,7 +148,8 @@ class Worker(ThreadWorker):
         conn.sock.settimeout(REQUEST_SECONDS)  # for the answer, even if nothing more has to be read
         conn.parser.unreader.sock.waits, req._expected_100_continue = req._expected_100_continue, False
         conn.remainder = Remainder(conn.parser, req.should_close())
-        req.should_close = conn.remainder.should_close
+        # Called alive while ending, the connection would bring the client's next request, and lose it.
+        req.should_close = lambda: not self.alive or conn.remainder.should_close()
         return super().handle_request(req, conn)
 
     def _linger(self, conn: TConn) -> None:
@@ -224,18 +227,25 @@ class Worker(ThreadWorker):
         super().handle_exit(sig, frame)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
-        """Keep a connection, or close it; while ending, a thread closes one that would have stayed.
+        """Keep a connection, or close it.
 
-        Gunicorn 26 waits up to two seconds for each client to close, one after the other, in the thread that all
-        connections need: eight that were answered just before the end hold it up for 16 s.
+        While ending, one that has sent nothing yet may do so for half a second, and a thread closes one that would have
+        stayed. Gunicorn 26 waits up to two seconds for each of these clients to close, one after the other, in the
+        thread that all connections need: eight that were answered just before the end hold it up for 16 s.
         """
-        if not self.alive and not fs.cancelled() and fs.exception() is None and fs.result():
+        told = False if self.alive or fs.cancelled() or fs.exception() is not None else fs.result()
+        if told is _DEFER:
+            conn.sock.setblocking(False)
+            conn.timeout = time.monotonic() + _LINGER_SECONDS
+            self.pending_conns.append(conn)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        elif told:
             closed = self.tpool.submit(self._linger, conn)
             closed.add_done_callback(
                 lambda done: self.method_queue.defer(super(Worker, self).finish_request, conn, done)
             )
-            return
-        super().finish_request(conn, fs)
+        else:
+            super().finish_request(conn, fs)
 
     def murder_keepalived(self) -> None:
         """Close idle connections that are over time; while ending, all of them."""

@@ -197,6 +197,7 @@ def test_sigterm_when_an_upload_and_many_images_are_under_way_then_both_are_fini
             time.sleep(0.1)
         answer = upload.recv(65536)
         assert answer.startswith(b"HTTP/1.1 200"), answer
+        assert b"\r\nConnection: close\r\n" in answer  # called alive, the client's next request would be lost
         told = batch.result().json()["predictions"]
     assert [one["model_version"] for one in told] == [version] * 64
     assert server.process.wait(timeout=30) == 0
