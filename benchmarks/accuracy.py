@@ -28,6 +28,8 @@ JUDGING_CODE = (
     "benchmarks/measure.py",
     "benchmarks/folders.py",
     "benchmarks/promise.py",
+    "monitoring/report.py",
+    "monitoring/ruler.py",
     *(
         f"pipelines/{name}.py"
         for name in ("images", "prepare", "tiling", "project", "threshold", "intervals", "metrics")

@@ -100,7 +100,7 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
         "fpr": clopper_pearson(alarms.found, alarms.images).to_json(),
         "allowed_fpr": alarms.allowed / alarms.images,
         "promise_kept": not alarms.broken,
-        "drift": _drift(validation, [one for one, kind in zip(tested, types, strict=True) if kind == "good"], alarms),
+        "drift": _drift(validation, [one for one, kind in zip(tested, types, strict=True) if kind == "good"]),
         "pixel_auroc": located.pixel_auroc.to_json() if located else None,
         "aupro": located.aupro.to_json() if located else None,
         "validation": [one.score for one in validation],
@@ -108,11 +108,11 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
     }
 
 
-def _drift(validation: list[Told], good: list[Told], alarms: FalseAlarms) -> dict[str, Any] | None:
+def _drift(validation: list[Told], good: list[Told]) -> dict[str, Any] | None:
     """Return what the drift report says of the good test images; None for a detector without embeddings."""
     if any(one.embedding is None for one in validation):
         return None
-    return drift(_observed(validation), _observed(good), alarms)
+    return drift(_observed(validation), _observed(good))
 
 
 def _observed(images: list[Told]) -> Observed:

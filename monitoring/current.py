@@ -17,7 +17,7 @@ from sqlalchemy import RowMapping, case, func, select
 from monitoring.report import Observed
 from pipelines.catalogue import connect
 from pipelines.catalogue.samples import effective_labels
-from pipelines.catalogue.schema import predictions
+from pipelines.catalogue.schema import predictions, samples
 from pipelines.errors import BadImage, NotFound
 from pipelines.images import open_image
 from pipelines.package import Package
@@ -39,8 +39,8 @@ class Current:
 
     `served` predictions of `distinct` images; of the newest NEWEST of them `reused` had been scored by this version,
     `rescored` were scored again, `lost` have no image any more. `anomalous` is the share of the observed images above
-    the version's threshold; `false_alarms` of these are good by what people said of them, without those that the
-    threshold was set on.
+    the version's threshold; `false_alarms` parts among these are good by what people said of them and not withdrawn,
+    without those that the threshold was set on.
     """
 
     observed: Observed
@@ -144,15 +144,26 @@ def reference(package: Package) -> Observed:
 
 
 def _good(project: str, raised: set[str], package: Package) -> int:
-    """Return how many of the images that were raised are good by what people said of them."""
+    """Return how many parts there are whose images were raised and are good by what people said of them.
+
+    Images of one part come and go together, and the distribution that the promise is judged by knows no such ties.
+    """
     hashes = sorted(raised - {str(digest) for digest in package.reference["sha256"]})
-    labels, count = effective_labels(project), 0
+    labels, parts = effective_labels(project), set()
     with connect() as connection:
         for start in range(0, len(hashes), _ROWS):
-            of_these = labels.c.sha256.in_(hashes[start : start + _ROWS])
-            found = select(func.count()).select_from(labels).where(of_these, labels.c.label == "good")
-            count += connection.execute(found).scalar_one()
-    return count
+            found = (
+                select(samples.c.group_key)
+                .join(labels, labels.c.sha256 == samples.c.sha256)
+                .where(
+                    samples.c.project == project,
+                    samples.c.sha256.in_(hashes[start : start + _ROWS]),
+                    samples.c.withdrawn_at.is_(None),
+                    labels.c.label == "good",
+                )
+            )
+            parts |= set(connection.execute(found).scalars())
+    return len(parts)
 
 
 def _score_again(project: Project, package: Package, rows: Sequence[RowMapping]) -> Iterator[_Seen]:

@@ -72,7 +72,11 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
     }
     numbers = {"model_version": version.version, "reference_n": len(reference), "current_n": len(seen)}
     lacking = _lacking(project, len(reference), len(seen), seen.lost)
+    alarms = _false_alarms(package, seen)
     if lacking:
+        reasons = [lacking]
+        if alarms is not None and alarms.broken:  # that takes no comparison
+            reasons.append(alarms.reason())
         with transaction() as connection:
             return history.enter(
                 connection,
@@ -80,12 +84,14 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
                 dag_run_id,
                 "too_few",
                 created_at=now,
-                results=found | {"reasons": [lacking]},
+                results=found | {"reasons": reasons},
                 **numbers,
             )
-    comparison, html = report.compare(reference, seen.observed, _false_alarms(package, seen))
+    comparison, html = report.compare(reference, seen.observed, alarms)
     state = "drift" if comparison.drifted else "no_drift"
     found |= comparison.as_dict()
+    if alarms is None:
+        found["left_out"]["false alarms"] = "this version does not say what its threshold promises"
     log.info("%s: %s", state, "; ".join(comparison.reasons) or "nothing moved beyond its threshold")
     page = mails.drift_page(html, project, state, found | numbers, now)
     name = hashlib.sha256(f"{project.name}\n{dag_run_id}".encode()).hexdigest()[:16]

@@ -17,6 +17,7 @@ import include
 from monitoring import wording
 from pipelines.project import Project, load_project
 from pipelines.settings import settings
+from pipelines.threshold import percent as rate
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 _SUBJECT_LENGTH = 180  # characters
@@ -58,6 +59,7 @@ def drift_mail(project: Project, report: Mapping[str, Any], former: Mapping[str,
     facts["link"] = report["results"].get("link")
     facts["promoted"] = former is not None and former["model_version"] != report["model_version"]
     facts["former_version"] = former["model_version"] if former else None
+    facts["alarms_before"] = former is not None and not facts["promoted"] and _alarms(former["results"], "drifted")
     if report["state"] == "drift":
         subject = f"{project.title or project.name}: drift – {report['results']['reasons'][0]}"
     else:
@@ -161,10 +163,16 @@ def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: 
         "moved": moved,
         "causes": causes,
         "when": now,
-        "broken_promise": bool((results.get("false_alarms") or {}).get("broken")),
+        "broken_promise": _alarms(results, "broken"),
+        "only_alarms": _alarms(results, "drifted") and len(results["reasons"]) == 1,
         "many_anomalies": results["anomalous"] > max(0.05, 3 * results["expected_anomalous"]),
         "retrain": f"{settings().airflow_url}/dags/{project.name}_retrain",
     }
+
+
+def _alarms(results: Mapping[str, Any], which: str) -> bool:
+    """Tell whether the false alarms that are known broke the promise, or `drifted`."""
+    return bool((results.get("false_alarms") or {}).get(which))
 
 
 def _figures(
@@ -208,6 +216,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": wording.number,
         "percent": wording.percent,
+        "rate": rate,
         "figure": wording.figure,
         "interval": wording.interval,
         "setting": wording.setting,

@@ -69,26 +69,32 @@ class Embedding:
 @dataclass(frozen=True)
 class FalseAlarms:
     """Whether a promised false-positive rate is kept: of `images`, `found` were called anomalous and are known to be
-    good, and `allowed` may be. Nobody looks at every image, so more may be, but no fewer.
+    good. Nobody looks at every image, so more may be, but no fewer.
+
+    The promise allows for `allowed`; more `broken` it, which happens by chance in one case of forty. More than `limit`
+    chance does not give: they `drifted`.
     """
 
     images: int
     found: int
     allowed: int
+    limit: int
     promised: float
     broken: bool
+    drifted: bool
 
     @classmethod
     def of(cls, found: int, images: int, promised: float, n: int, rank: int) -> Self:
         """Judge the promise of a threshold that is, or lies above, the `rank`-th smallest of `n` validation scores."""
         allowed = most_alarms(n, rank, images)
-        return cls(images, found, allowed, promised, found > allowed)
+        limit = most_alarms(n, rank, images, ruler.PROMISE_POINT)
+        return cls(images, found, allowed, limit, promised, found > allowed, found > limit)
 
     def reason(self) -> str:
-        """Return in words why it is broken."""
+        """Return in words that, and by how much, it is broken."""
         return (
             f"{self.found} of {self.images} images are called anomalous and known to be good: the promised "
-            f"false-positive rate of {percent(self.promised)} allows {self.allowed}"
+            f"false-positive rate of {percent(self.promised)} allows for at most {self.allowed}"
         )
 
 
@@ -96,7 +102,8 @@ class FalseAlarms:
 class Comparison:
     """The outcome; `score` or `embedding` is None where nothing could be compared, `left_out` says what and why.
 
-    `false_alarms` is None where the threshold promises nothing that could be counted.
+    `reasons` say why it is drift; without drift, what people should know nevertheless. `false_alarms` is None where the
+    threshold promises nothing that could be counted.
     """
 
     drifted: bool
@@ -121,8 +128,8 @@ class Comparison:
 def compare(reference: Observed, current: Observed, false_alarms: FalseAlarms | None = None) -> tuple[Comparison, str]:
     """Compare `current` with `reference` and return the comparison and Evidently's report as HTML (some 3.8 MB).
 
-    Descriptors are matched by name. Both need at least 20 images. A promise that `false_alarms` break is drift as
-    well: it holds for all images that come from where the reference comes from.
+    Descriptors are matched by name. Both need at least 20 images. More `false_alarms` than chance gives
+    are drift as well: the promise holds for all images that come from where the reference comes from.
     """
     from threadpoolctl import threadpool_limits
 
@@ -196,7 +203,7 @@ def _compare(reference: Observed, current: Observed, false_alarms: FalseAlarms |
     if components:
         share = values[-1]
         embedding = Embedding(len(components), share, ruler.EMBEDDING_SHARE, share > ruler.EMBEDDING_SHARE)
-    stated = ruler.stated(len(reference), len(current))
+    stated = ruler.stated(len(reference), len(current), false_alarms.limit if false_alarms else None)
     return _conclude(columns, embedding, left_out, stated, false_alarms), snapshot.get_html_str(as_iframe=False)
 
 
@@ -245,7 +252,7 @@ def _conclude(
     descriptors = [column for column in columns if column.name != SCORE]
     moved = [column for column in descriptors if column.drifted]
     reasons = []
-    if false_alarms is not None and false_alarms.broken:
+    if false_alarms is not None and false_alarms.drifted:
         reasons.append(false_alarms.reason())
     if score is not None and score.drifted:
         reasons.append("the anomaly score drifted")
@@ -255,4 +262,7 @@ def _conclude(
     if moved and (enough or reasons):
         names = ", ".join(column.name for column in sorted(moved, key=lambda column: -column.distance))
         reasons.append(f"{len(moved)} of {len(descriptors)} descriptors drifted: {names}")
-    return Comparison(bool(reasons), reasons, score, descriptors, embedding, left_out, stated, false_alarms)
+    drifted = bool(reasons)
+    if false_alarms is not None and false_alarms.broken and not false_alarms.drifted:
+        reasons.append(false_alarms.reason())
+    return Comparison(drifted, reasons, score, descriptors, embedding, left_out, stated, false_alarms)

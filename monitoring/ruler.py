@@ -23,6 +23,7 @@ CONSTANT_METHOD = "hellinger"  # for a column that never varied in the reference
 CONSTANT_DISTANCE = 0.225  # Hellinger distance when one image in ten differs: sqrt(1 - sqrt(0.9))
 DESCRIPTOR_SHARE = 0.2  # of the compared descriptors
 EMBEDDING_SHARE = 0.2  # of the compared components
+PROMISE_POINT = 0.999  # of the number of false alarms: as rare, by chance, as what SAMPLING allows for
 USABLE_SHARE = 0.5  # of a column's values that must be finite
 
 
@@ -103,17 +104,30 @@ def _clipped(values: NDArray[np.float64], centre: object, spread: object) -> NDA
     return np.asarray(np.clip((values - centre) / spread, -CLIP, CLIP), dtype=np.float64)  # type: ignore[operator]
 
 
-def stated(reference_n: int, current_n: int) -> list[str]:
-    """Return the method and its thresholds in words, one sentence an item, for reports and mails."""
+def stated(reference_n: int, current_n: int, most_false_alarms: int | None) -> list[str]:
+    """Return the method and its thresholds in words, one sentence an item, for reports and mails.
+
+    `most_false_alarms` is how many chance alone gives, None where they are not counted.
+    """
     distance = distance_threshold(reference_n, current_n)
     noise = f"{SAMPLING:g} × √(1/{reference_n} + 1/{current_n})"
-    return [
+    rules = [
         "Score and descriptors: normalized Wasserstein distance by Evidently, in standard deviations of the reference, "
         f"values clipped at {CLIP:g}; drifted from {distance:.2f}, the larger of {LEAST_DISTANCE:g} and {noise}.",
         f"Embedding: the share of its components that moved that much; drifted above {EMBEDDING_SHARE:.0%}.",
         f"A descriptor that never varied in the reference: Hellinger distance; drifted from {CONSTANT_DISTANCE:g}, "
         "which is one image in ten.",
-        f"It is drift if the score, the embedding, or at least {DESCRIPTOR_SHARE:.0%} of the descriptors drifted, or "
-        "if more images than the promised false-positive rate allows (the 97.5 % point of the beta-binomial "
-        "distribution) are called anomalous and known to be good.",
+    ]
+    also = ""
+    if most_false_alarms is not None:
+        also = ", or if more false alarms are known than chance alone gives"
+        rules.append(
+            "False alarms: parts called anomalous that people found to be good, without those that the threshold was "
+            "set on; the promise allows for the 97.5 % point of their number (beta-binomial), chance alone for its "
+            f"{PROMISE_POINT:.1%} point, {most_false_alarms}."
+        )
+    return [
+        *rules,
+        f"It is drift if the score, the embedding, or at least {DESCRIPTOR_SHARE:.0%} of the descriptors "
+        f"drifted{also}.",
     ]

@@ -99,16 +99,16 @@ def conformal(good: ArrayLike, false_positive_rate: float) -> ConformalThreshold
     )
 
 
-def most_alarms(n: int, rank: int, good: int) -> int:
+def most_alarms(n: int, rank: int, good: int, point: float = 0.5 + CONFIDENCE / 2) -> int:
     """Return how many of `good` images may lie above a conformal threshold, if they come from where its own come from.
 
-    The 97.5 % point of the number of alarms: with the `rank`-th smallest of `n` validation scores as the threshold,
-    that is beta-binomial with parameters n + 1 - rank and rank (Angelopoulos and Bates, *A Gentle Introduction to
-    Conformal Prediction*, 2021, appendix C).
+    The `point` (0..1) of the distribution of the number of alarms, by default the upper end of its central 95 %. With
+    the `rank`-th smallest of `n` validation scores as the threshold, that distribution is beta-binomial with parameters
+    n + 1 - rank and rank (Angelopoulos and Bates, *A Gentle Introduction to Conformal Prediction*, 2021, appendix C).
     """
     from scipy.stats import betabinom
 
-    return int(betabinom.ppf(0.5 + CONFIDENCE / 2, good, n + 1 - rank, rank))
+    return int(betabinom.ppf(point, good, n + 1 - rank, rank))
 
 
 def f1_optimal(good: ArrayLike, anomalies: ArrayLike) -> float:

@@ -3,9 +3,7 @@
 import numpy as np
 
 from benchmarks.promise import drift
-from monitoring.report import FalseAlarms, Observed
-
-KEPT = FalseAlarms.of(2, 200, 0.01, n=160, rank=160)
+from monitoring.report import Observed
 
 
 def observed(n: int, seed: int, score: float = 0.0, light: float = 0.0) -> Observed:
@@ -17,20 +15,14 @@ def observed(n: int, seed: int, score: float = 0.0, light: float = 0.0) -> Obser
 
 def test_drift_of_images_from_one_source_is_none_and_of_others_says_what():
     reference = observed(160, 0)
-    same = drift(reference, observed(200, 1), KEPT)
+    same = drift(reference, observed(200, 1))
     assert (same["drifted"], same["what"]) == (False, [])
     assert 0 < same["distance"] < same["threshold"] == 0.5
-    other = drift(reference, observed(200, 1, score=1.5, light=2), KEPT)
+    other = drift(reference, observed(200, 1, score=1.5, light=2))
     assert (other["drifted"], other["what"]) == (True, ["anomaly score", "brightness"])
     assert other["distance"] > 1
 
 
 def test_drift_of_few_images_is_not_told():
-    assert drift(observed(19, 0), observed(200, 1), KEPT)["drifted"] is None
-    assert drift(observed(200, 0), observed(19, 1), KEPT)["drifted"] is None
-
-
-def test_drift_of_images_that_break_the_promise_says_so_although_nothing_else_moved():
-    broken = FalseAlarms.of(8, 200, 0.01, n=160, rank=160)
-    found = drift(observed(160, 0), observed(200, 1), broken)
-    assert (found["drifted"], found["what"]) == (True, ["false alarms"])
+    assert drift(observed(19, 0), observed(200, 1))["drifted"] is None
+    assert drift(observed(200, 0), observed(19, 1))["drifted"] is None

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 import requests
 from scipy.stats import wasserstein_distance
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from monitoring import history, outbox, ruler
 from monitoring.current import collect
 from monitoring.drift import detect
 from pipelines.annotate import annotate
 from pipelines.catalogue import connect, transaction
-from pipelines.catalogue.schema import drift_reports, predictions
+from pipelines.catalogue.schema import drift_reports, predictions, samples
 from pipelines.errors import RegistryError
 from pipelines.ingest.posted import Posted
 from pipelines.project import load_project
 from pipelines.storage import Storage, read_uri
 from pipelines.threshold import most_alarms
+from tests.conftest import Projects
 from tests.monitoring.conftest import Line
 
 Surfaces = Callable[..., list[np.ndarray]]
@@ -182,51 +183,106 @@ def test_detect_when_mlflow_has_no_run_to_keep_it_with_then_the_link_is_s3s(line
     assert "without a login until" in row(found)["results"]["link"]["opens"]
 
 
-def test_detect_when_people_find_more_raised_images_good_than_promised_then_drift(line: Line, surfaces: Surfaces):
-    images = surfaces(60, seed=50)
+SERVED, MARKED = 200, 16
+
+
+@pytest.fixture
+def raised(line: Line, surfaces: Surfaces) -> list[str]:
+    """Have a champion whose threshold is its highest of 120 validation scores see SERVED images, MARKED of which it
+    raises, and return the hashes of these.
+    """
+    images = surfaces(120, seed=50)
     line.promote(images)
     assert line.package is not None
     highest = float(line.package.reference["score"].max())
-    detail = {"promise_kept_at": 1 / 61, "n_validation": 60, "conformal_rank": 60}
+    detail = {"promise_kept_at": 1 / 121, "n_validation": 120, "conformal_rank": 120}
     line.promote(images, threshold=highest, threshold_detail=detail)
-    raised = surfaces(7, seed=51)
-    for image in raised:
+    marked = surfaces(MARKED, seed=51)
+    for image in marked:
         spot = image[24:32, 24:32]  # a mark too small to move a descriptor
         spot[:] = np.clip(spot.astype(int) + 60, 0, 255)
-    line.serve(surfaces(53, seed=52) + raised)
+    line.serve(surfaces(SERVED - MARKED, seed=52) + marked)
     with connect() as connection:
         ours = predictions.c.project == line.name
-        worst = select(predictions.c.sha256).where(ours).order_by(predictions.c.score.desc()).limit(7)
-        hashes = list(connection.execute(worst).scalars())
-    project, allowed = load_project(line.name), most_alarms(60, 60, 60)
-    assert allowed == 5
+        worst = select(predictions.c.sha256).where(ours).order_by(predictions.c.score.desc()).limit(MARKED)
+        return list(connection.execute(worst).scalars())
 
-    def said(run: str, count: int) -> dict[str, Any]:
-        for sha256 in hashes[:count]:
-            annotate(project, sha256, Posted(b"", "good", author="anna"))
-        return detect(line.name, run)
 
-    annotate(project, hashes[6], Posted(b"", "anomaly", author="anna"))
-    few = said("run-1", 5)
-    assert (few["state"], few["reasons"]) == ("no_drift", [])
-    assert row(few)["results"]["false_alarms"]["found"] == 5
-    many = said("run-2", 6)
-    assert (many["state"], many["changed"]) == ("drift", True)
+def judge(line: Line, hashes: list[str], label: str = "good", author: str = "anna") -> None:
+    """Have somebody say what served images are."""
+    for sha256 in hashes:
+        annotate(load_project(line.name), sha256, Posted(b"", label, author=author))
+
+
+def test_detect_when_people_find_more_raised_images_good_than_promised_then_says_so_and_beyond_chance_it_is_drift(
+    line: Line, raised: list[str]
+):
+    assert (most_alarms(120, 120, SERVED), most_alarms(120, 120, SERVED, ruler.PROMISE_POINT)) == (7, 14)
     why = (
-        "6 of 60 images are called anomalous and known to be good: the promised false-positive rate of 1.64 % allows 5"
+        "of 200 images are called anomalous and known to be good: the promised false-positive rate of 0.826 % allows "
+        "for at most 7"
     )
-    assert many["reasons"] == [why]
-    assert tell(many) == [f"Test line: drift – {why}"]
-    page = read_uri(many["report_uri"]).decode()
-    assert "of these are known to be good; the promised false-positive rate of 1.6 % allows 5" in " ".join(page.split())
-
-    # Images that the threshold was set on say nothing of its promise.
-    set_on = line.package.reference | {"sha256": np.array(hashes[:2])}
-    line.package.__dict__["reference"] = set_on
-    assert collect(project, line.version, line.package, datetime.now(UTC)).false_alarms == 4
+    judge(line, raised[15:], "anomaly")
+    judge(line, raised[:7])
+    few = detect(line.name, "run-1")
+    assert (few["state"], few["reasons"]) == ("no_drift", [])
+    assert row(few)["results"]["false_alarms"]["found"] == 7
+    judge(line, raised[7:14])
+    many = detect(line.name, "run-2")
+    assert (many["state"], many["changed"], many["reasons"]) == ("no_drift", False, [f"14 {why}"])
+    page = " ".join(read_uri(many["report_uri"]).decode().split())
+    assert "No drift, but more false alarms than promised" in page
+    told = "of the anomalous ones are known to be good; the promised false-positive rate of 0.826 % allows for at most"
+    assert f"{told} 7 of 200" in page
+    judge(line, raised[14:15])
+    beyond = detect(line.name, "run-3")
+    assert (beyond["state"], beyond["changed"], beyond["reasons"]) == ("drift", True, [f"15 {why}"])
+    page = " ".join(read_uri(beyond["report_uri"]).decode().split())
+    assert "Drift: more false alarms than chance gives, although nothing that is measured moved" in page
+    assert tell(beyond) == [f"Test line: drift – 15 {why}"]
     # Whoever judges later has the last word.
-    annotate(project, hashes[0], Posted(b"", "anomaly", author="berta"))
-    assert said("run-3", 0)["state"] == "no_drift"
+    judge(line, raised[:8], "anomaly", author="berta")
+    assert detect(line.name, "run-4")["state"] == "no_drift"
+
+
+def test_detect_when_too_few_images_were_served_then_more_false_alarms_than_promised_are_told_all_the_same(
+    line: Line, raised: list[str], projects: Projects
+):
+    judge(line, raised[:8])
+    projects.write(line.name, bucket=line.bucket, drift={"minimum_images": 201})
+    found = detect(line.name, "run-1")
+    assert found["state"] == "too_few"
+    assert ["needs 201" in found["reasons"][0], "8 of 200 images" in found["reasons"][1]] == [True, True]
+
+
+def test_detect_when_the_champion_promises_nothing_then_says_that_alarms_are_not_counted(
+    line: Line, surfaces: Surfaces
+):
+    line.promote(surfaces(30, seed=60), threshold_detail={})
+    line.serve(surfaces(50, seed=61))
+    results = row(detect(line.name, "run-1"))["results"]
+    assert results["false_alarms"] is None
+    assert "promises" in results["left_out"]["false alarms"]
+    assert "alarms" not in " ".join(results["stated"])
+
+
+def test_collect_counts_false_alarms_by_part_and_neither_withdrawn_ones_nor_those_that_the_threshold_was_set_on(
+    line: Line, raised: list[str]
+):
+    def count() -> int:
+        assert line.package is not None
+        return collect(load_project(line.name), line.version, line.package, datetime.now(UTC)).false_alarms
+
+    judge(line, raised[:8])
+    assert count() == 8
+    with transaction() as connection:
+        ours = update(samples).where(samples.c.project == line.name)
+        connection.execute(ours.where(samples.c.sha256.in_(raised[:3])).values(group_key="one part"))
+        connection.execute(ours.where(samples.c.sha256 == raised[3]).values(withdrawn_at=datetime.now(UTC)))
+    assert count() == 5
+    assert line.package is not None
+    line.package.__dict__["reference"] = line.package.reference | {"sha256": np.array(raised[4:6])}
+    assert count() == 3
 
 
 def test_detect_when_registry_is_down_then_an_error_and_never_no_champion(line: Line, monkeypatch: pytest.MonkeyPatch):

@@ -40,6 +40,16 @@ DRIFT = {
     "reference_n": 80,
     "current_n": 240,
 }
+ALARMS = {
+    "images": 240,
+    "found": 15,
+    "allowed": 7,
+    "limit": 14,
+    "promised": 0.01,
+    "broken": True,
+    "drifted": True,
+}
+KEPT = {"broken": False, "drifted": False}
 RUN = {
     "project": "cells",
     "kind": "retrain",
@@ -133,19 +143,43 @@ def test_drift_mail_when_read_then_says_what_moved_how_much_what_to_do_and_where
 
 
 def test_drift_mail_when_the_promise_is_broken_then_says_by_how_much_and_what_to_do(cells: Project):
-    alarms = {"images": 240, "found": 9, "allowed": 7, "promised": 0.01, "broken": True}
-    mail = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": alarms}})
+    mail = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS}})
     for words in both(mail):
-        assert "9 of these are known to be good; the promised false-positive rate of 1.0 % allows 7." in words
+        assert (
+            "15 of the anomalous ones are known to be good; the promised false-positive rate of 1 % allows for at most "
+            "7 of 240."
+        ) in words
+        assert "the images have drifted" in words.lower()
         assert "learns from them and sets the threshold anew" in words
         assert "So many anomalies can also be real" in words
     assert "5. So many" in mail.text
-    one = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": alarms | {"found": 1, "broken": False}}})
+    one = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS | KEPT | {"found": 1}}})
     for words in both(one):
-        assert "1 of these is known to be good" in words
+        assert "1 of the anomalous ones is known to be good" in words
         assert "sets the threshold anew" not in words
-    none = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": alarms | {"found": 0, "broken": False}}})
+    none = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS | KEPT | {"found": 0}}})
     assert all("known to be good" not in words for words in both(none))
+
+
+def test_drift_mail_when_nothing_but_the_promise_is_broken_then_the_headline_says_that(cells: Project):
+    steady = {"score": RESULTS["score"] | {"drifted": False}, "embedding": None, "reasons": ["15 of 240 images …"]}
+    mail = drift_mail(cells, DRIFT | {"results": RESULTS | steady | {"false_alarms": ALARMS}})
+    assert mail.subject == "Cells & <caps>: drift – 15 of 240 images …"
+    for words in both(mail):
+        assert "more false alarms than promised nothing that is measured moved" in words.lower()
+        assert "the images have drifted" not in words.lower()
+        assert "15 of 240 images …" in words
+
+
+def test_drift_mail_when_the_drift_of_false_alarms_is_over_then_says_that_nobody_may_have_judged(cells: Project):
+    before = DRIFT | {"results": RESULTS | {"false_alarms": ALARMS}}
+    still = RESULTS | {"reasons": ["9 of 240 images …"], "false_alarms": ALARMS | {"found": 9, "drifted": False}}
+    calm = DRIFT | {"state": "no_drift", "results": still}
+    for words in both(drift_mail(cells, calm, before)):
+        assert "Alarms that nobody judged are not counted" in words
+        assert "9 of 240 images …" in words
+    for mail in (drift_mail(cells, calm | {"model_version": "4"}, before), drift_mail(cells, calm, DRIFT)):
+        assert all("nobody judged" not in words for words in both(mail))
 
 
 def test_drift_mail_when_drift_is_over_after_a_promotion_then_says_both(cells: Project):

@@ -111,19 +111,25 @@ def test_compare_when_the_camera_is_stuck_far_away_then_drift_and_a_report():
 def test_compare_when_the_promise_is_broken_then_drift_although_nothing_else_moved():
     generator = np.random.default_rng(5)
     reference, current = seen(generator, 60), seen(generator, 100)
-    # 2 of 60 in a hundred images: the 97.5 % point for the largest of sixty scores.
+    # Of a hundred images, above the largest of sixty scores: 7 at the 97.5 % point, 13 at the 99.9 % point.
     kept = FalseAlarms.of(7, 100, 1 / 61, n=60, rank=60)
-    assert (kept.allowed, kept.broken) == (7, False)
-    assert compare(reference, current, kept)[0].reasons == []
-    found, _ = compare(reference, current, FalseAlarms.of(8, 100, 1 / 61, n=60, rank=60))
-    assert found.drifted
-    assert found.reasons == [
-        "8 of 100 images are called anomalous and known to be good: the promised false-positive rate of 1.64 % allows 7"
-    ]
+    assert (kept.allowed, kept.limit, kept.broken) == (7, 13, False)
+    calm, _ = compare(reference, current, kept)
+    assert (calm.drifted, calm.reasons) == (False, [])
+    said = (
+        "of 100 images are called anomalous and known to be good: the promised false-positive rate of 1.64 % allows "
+        "for at most 7"
+    )
+    broken, _ = compare(reference, current, FalseAlarms.of(13, 100, 1 / 61, n=60, rank=60))
+    assert (broken.drifted, broken.reasons) == (False, [f"13 {said}"])
+    found, _ = compare(reference, current, FalseAlarms.of(14, 100, 1 / 61, n=60, rank=60))
+    assert (found.drifted, found.reasons) == (True, [f"14 {said}"])
     assert found.as_dict()["false_alarms"] == {
         "images": 100,
-        "found": 8,
+        "found": 14,
         "allowed": 7,
+        "limit": 13,
         "promised": 1 / 61,
         "broken": True,
+        "drifted": True,
     }

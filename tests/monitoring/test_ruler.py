@@ -107,8 +107,10 @@ def test_scale_embedding_when_a_component_never_fires_then_left_out():
 
 
 def test_stated_when_read_then_names_methods_and_thresholds():
-    words = " ".join(ruler.stated(40, 50))
+    words = " ".join(ruler.stated(40, 50, 7))
     assert "Wasserstein" in words
     assert "Hellinger" in words
     assert f"{ruler.distance_threshold(40, 50):.2f}" in words
     assert "20%" in words
+    assert "99.9% point, 7." in words
+    assert "alarms" not in " ".join(ruler.stated(40, 50, None))
