@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ from pipelines.project import ModelSettings
 from pipelines.subprocess import main
 from pipelines.threshold import conformal
 from pipelines.tiling import parts
+
+if TYPE_CHECKING:
+    from pipelines.graph import ScoringGraph
+    from pipelines.models.batches import Selection
 
 OURS = "Inspectline"
 CHUNK = 32
@@ -124,18 +128,10 @@ def _observed(images: list[Told]) -> Observed:
     )
 
 
-def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
-    from benchmarks.pictures import page
-    from pipelines.export import write_graph
-    from pipelines.graph import ScoringGraph
+def training_tiles(files: list[Path], model: ModelSettings) -> Selection:
+    """Return images as the network of these settings takes them."""
     from pipelines.models.batches import Selection
-    from pipelines.models.inspection import inspection_model
-    from pipelines.models.precision import FLOAT32
-    from pipelines.models.progress import FitSettings
-    from pipelines.models.training import fit
-    from pipelines.score import score
 
-    model = ModelSettings(preset=job["preset"])
     sizes = []
 
     def read(file: Path) -> NDArray[np.uint8]:
@@ -145,8 +141,35 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
 
     prepared = _prepared(map(read, files), model)
     pixels = np.concatenate(prepared)
-    shown = parts(np.array([len(one) for one in prepared]), np.array(sizes))
-    tiles = Selection(pixels, np.arange(len(pixels)), shown)
+    return Selection(pixels, np.arange(len(pixels)), parts(np.array([len(one) for one in prepared]), np.array(sizes)))
+
+
+def detector(graph: ScoringGraph) -> Detector:
+    """Return what an exported graph says of images."""
+    from pipelines.score import score
+
+    def detect(wanted: list[Path]) -> Iterator[Told]:
+        for start in range(0, len(wanted), CHUNK):
+            chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
+            for image, one in zip(chunk, score(graph, chunk), strict=True):
+                error_map = restore_map(one.error_map, image.shape[0], image.shape[1], graph.resize)
+                yield Told(one.score, error_map, one.embedding, describe(image))
+
+    return detect
+
+
+def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
+    from benchmarks.pictures import page
+    from pipelines.export import write_graph
+    from pipelines.graph import ScoringGraph
+    from pipelines.models.inspection import inspection_model
+    from pipelines.models.precision import FLOAT32
+    from pipelines.models.progress import FitSettings
+    from pipelines.models.training import fit
+    from pipelines.score import score
+
+    model = ModelSettings(preset=job["preset"])
+    tiles = training_tiles(files, model)
     settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=job["seed"])
     if job["steps"]:
         # Which precision is faster may be measured otherwise the next time, and no clock may have a say.
@@ -159,13 +182,6 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     if job.get("page"):
         page(read_set(Path(job["folder"]), job["types"]), fitted.network, graph).save(job["page"])
 
-    def detect(wanted: list[Path]) -> Iterator[Told]:
-        for start in range(0, len(wanted), CHUNK):
-            chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
-            for image, one in zip(chunk, score(graph, chunk), strict=True):
-                error_map = restore_map(one.error_map, image.shape[0], image.shape[1], model.resize)
-                yield Told(one.score, error_map, one.embedding, describe(image))
-
     def milliseconds() -> float:
         first = read_pixels(files[0])
         times = []
@@ -175,7 +191,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
             times.append(time.perf_counter() - start)
         return 1000 * float(np.median(times[10:]))
 
-    return detect, {
+    return detector(graph), {
         "steps": fitted.steps,
         "seconds": fitted.seconds,
         "images_per_second": fitted.images_per_second,

@@ -12,7 +12,7 @@ from pipelines.datasets import read_manifest
 from pipelines.errors import BadDataset
 from pipelines.pack import open_pack
 from pipelines.prepare import prepare
-from pipelines.project import model_settings
+from pipelines.project import ModelSettings, model_settings
 from pipelines.subset_images import read_mask
 from pipelines.tiling import parts
 
@@ -61,10 +61,9 @@ def annotated_anomalies(run: dict[str, Any], pack: dict[str, Any]) -> Annotated:
     for _, row in opened.index[opened.index["subset"] == "anomaly/training"].iterrows():
         tiles = np.asarray(opened.images[row["first"] : row["first"] + row["tiles"]])
         if isinstance(row["mask_key"], str) and row["mask_key"]:
-            mask = prepare(_as_picture(read_mask(run["project"], row)), settings.input_size, settings.resize)[..., 0]
-            marked = mask.any(axis=(1, 2))
-            located.append(tiles[marked])
-            masks.append(mask[marked])
+            shown, marks = marked_tiles(tiles, read_mask(run["project"], row), settings)
+            located.append(shown)
+            masks.append(marks)
         elif len(tiles) == 1:
             unlocated.append(tiles)
         else:
@@ -72,5 +71,13 @@ def annotated_anomalies(run: dict[str, Any], pack: dict[str, Any]) -> Annotated:
     return Annotated(np.concatenate(located), np.concatenate(masks), np.concatenate(unlocated), left_out)
 
 
-def _as_picture(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return np.repeat(255 * mask.astype(np.uint8)[..., None], 3, axis=2)
+def marked_tiles(
+    tiles: NDArray[np.uint8], mask: NDArray[np.bool_], settings: ModelSettings
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return those of an image's prepared tiles [k, S, S, 3] on which its mask [H, W] marks something, and the mask on
+    them, uint8 [m, S, S] (255: marked).
+    """
+    picture = np.repeat(255 * mask.astype(np.uint8)[..., None], 3, axis=2)
+    marks = prepare(picture, settings.input_size, settings.resize)[..., 0]
+    marked = marks.any(axis=(1, 2))
+    return tiles[marked], marks[marked]

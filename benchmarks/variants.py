@@ -1,0 +1,201 @@
+"""What becomes of one trained network: `python -m benchmarks.variants FOLDER --minutes 10 --annotated 60`.
+
+Trains as `benchmarks.accuracy` does and judges on the test images the exported graph, its int8 form, and what
+fine-tuning makes of the network: with some annotated anomalies, taken at random from those of `test/` that have a mask,
+and without. These are judged on the other test images, and so is the network that they start from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.folders import BadSet, ImageSet, TestImage, read_mask, read_pixels, read_set
+from benchmarks.measure import detector, judge, training_tiles
+from pipelines.errors import InspectlineError
+from pipelines.prepare import prepare
+from pipelines.project import ModelSettings
+from pipelines.training_images import marked_tiles
+
+if TYPE_CHECKING:
+    from pipelines.models.annotated import Annotated
+    from pipelines.models.batches import Selection
+    from pipelines.models.progress import FitSettings, Fitted
+    from pipelines.quantise import Trial
+
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What all variants share: the set split in two, the tiles to train on, the settings, where files may lie."""
+
+    images: ImageSet
+    held_back: list[Path]
+    model: ModelSettings
+    tiles: Selection
+    rate: float
+    folder: Path
+
+    def figures(self, graph: Path, test: list[TestImage]) -> dict[str, Any]:
+        """Return the figures of an exported graph on test images."""
+        from pipelines.graph import ScoringGraph
+
+        opened = ScoringGraph(graph, self.model.input_size, self.model.resize, threads=THREADS)
+        found = judge(replace(self.images, test=test), detector(opened), self.held_back, self.rate)
+        return {name: value for name, value in found.items() if name not in ("validation", "scores")}
+
+    def export(self, fitted: Fitted, name: str) -> Path:
+        """Write a network as a graph."""
+        from pipelines.export import write_graph
+        from pipelines.models.inspection import inspection_model
+
+        return write_graph(inspection_model(fitted.network), self.folder / f"{name}.onnx")
+
+    def quantised(self, graph: Path) -> tuple[Path, Trial]:
+        """Write the int8 form of a graph, and return it with its trial on the images held back."""
+        from pipelines.quantise import attempt, quantise
+
+        path = quantise(graph, self.tiles, self.folder / "int8.onnx")
+        return path, attempt(graph, path, training_tiles(self.held_back, self.model).images)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what the arguments ask for, print the table, and return the exit status."""
+    asked = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        found = measure(asked)
+    except InspectlineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print()
+    print(table(found))
+    print()
+    print(found["trial"])
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return 0
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return `variants`, the figures of each by its name, and `trial`, what the export says of int8.
+
+    Raises BadSet, BadImage, TrainingFailed.
+    """
+    from pipelines.models.network import named_weights
+    from pipelines.models.progress import FitSettings
+
+    images = read_set(asked.folder, asked.types)
+    fitted, held_back = images.split(asked.seed)
+    taught = choose(images, asked.annotated, asked.seed)
+    rest = [one for one in images.test if one not in taught]
+    model = ModelSettings(preset=asked.preset)
+    settings = FitSettings(
+        model.preset, model.input_size, model.batch_size, seed=asked.seed, steps=asked.steps, seconds=60 * asked.minutes
+    )
+    with tempfile.TemporaryDirectory(prefix="variants-") as folder:
+        session = _Session(images, held_back, model, training_tiles(fitted, model), asked.rate, Path(folder))
+        champion = _fit(session, settings, "training")
+        graph = session.export(champion, "champion")
+        int8, trial = session.quantised(graph)
+        variants = {
+            "float32": session.figures(graph, images.test) | _took(champion),
+            "int8": session.figures(int8, images.test),
+        }
+        if taught:
+            variants["float32, other test images"] = session.figures(graph, rest)
+            shorter, weights = _fine_tuning(settings), named_weights(champion.network)
+            lessons = {f"fine-tuned with {len(taught)} annotated": annotated_tiles(taught, model), "without": None}
+            for name, annotated in lessons.items():
+                tuned = _fit(session, shorter, name, annotated=annotated, weights=weights)
+                variants[name] = session.figures(session.export(tuned, "tuned"), rest) | _took(tuned)
+    return {"variants": variants, "trial": str(trial), "taught": len(taught)}
+
+
+def choose(images: ImageSet, count: int, seed: int) -> list[TestImage]:
+    """Return `count` of the anomalous test images that have a mask. Raises BadSet if there are not enough."""
+    masked = [one for one in images.test if one.mask is not None]
+    if count >= len(masked):
+        raise BadSet(f"{images.name}: has {len(masked)} anomalous test images with a mask, too few to annotate {count}")
+    chosen = np.random.default_rng([seed, 78]).choice(len(masked), count, replace=False)
+    return [masked[place] for place in sorted(chosen)]
+
+
+def annotated_tiles(taught: list[TestImage], model: ModelSettings) -> Annotated:
+    """Return annotated anomalies as a training takes them: the tiles in which something is marked."""
+    from pipelines.models.annotated import Annotated
+
+    located, masks = [], []
+    for one in taught:
+        pixels = read_pixels(one.file)
+        mask = read_mask(one, *pixels.shape[:2])
+        assert mask is not None
+        tiles, marks = marked_tiles(prepare(pixels, model.input_size, model.resize), mask, model)
+        located.append(tiles)
+        masks.append(marks)
+    return Annotated(np.concatenate(located), np.concatenate(masks), np.empty((0, *located[0].shape[1:]), np.uint8))
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the figures as a Markdown table."""
+    names = ["variant", "steps", "seconds", "AUROC", "95 % interval", "AP", "recall", "FPR", "pixel AUROC", "AUPRO"]
+    lines = [f"| {' | '.join(names)} |", f"| {' | '.join(['---'] * len(names))} |"]
+    for name, one in found["variants"].items():
+        auroc = one["auroc"]
+        interval = f"{auroc['low']:.3f}–{auroc['high']:.3f}"
+        figures = [one[key] for key in ("average_precision", "recall", "fpr", "pixel_auroc", "aupro")]
+        numbers = ["–" if figure is None else f"{figure['value']:.3f}" for figure in figures]
+        time = [f"{one['steps']}", f"{one['seconds']:.0f}"] if "steps" in one else ["", ""]
+        cells = [name, *time, f"{auroc['value']:.4f}", interval, *numbers]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _fit(session: _Session, settings: FitSettings, name: str, **more: Any) -> Fitted:
+    from pipelines.models.training import fit
+
+    print(f"{session.images.name}, {name}", flush=True)
+    return fit(session.tiles, settings, on_progress=lambda progress: print(f"    {progress}", flush=True), **more)
+
+
+def _fine_tuning(settings: FitSettings) -> FitSettings:
+    """Return the settings of a fine-tuning, as the project's trainings have them."""
+    from pipelines.train import FINE_TUNING, FINE_TUNING_TIME
+
+    return replace(
+        settings,
+        learning_rate=settings.learning_rate * FINE_TUNING,
+        seconds=settings.seconds * FINE_TUNING_TIME,
+        share=FINE_TUNING_TIME,
+    )
+
+
+def _took(fitted: Fitted) -> dict[str, Any]:
+    return {"steps": fitted.steps, "seconds": fitted.seconds}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a set in MVTec AD's layout, from 16 training images up")
+    parser.add_argument("--minutes", type=float, default=10, help="time of the training (10); fine-tuning has .3 of it")
+    parser.add_argument("--steps", type=int, help="steps of each training at most")
+    parser.add_argument("--annotated", type=int, default=60, help="how many anomalies to learn from (60); 0: none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--preset", choices=["small", "base", "large"], default="small")
+    parser.add_argument("--rate", type=float, default=0.01, help="the false-positive rate to promise (0.01)")
+    parser.add_argument("--types", nargs="+", help="judge these defect types only")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
