@@ -1,8 +1,9 @@
 """What becomes of one trained network: `python -m benchmarks.variants FOLDER --minutes 10 --annotated 60`.
 
-Trains as `benchmarks.accuracy` does and judges on the test images the exported graph, its int8 form, and what
-fine-tuning makes of the network: with some annotated anomalies, taken at random from those of `test/` that have a mask,
-and without. These are judged on the other test images, and so is the network that they start from.
+Trains as `benchmarks.accuracy` does and judges on the test images the exported graph, its int8 form, the network by its
+reconstruction error alone (`model.score: reconstruction`), and what fine-tuning makes of it: with some annotated
+anomalies, taken at random from those of `test/` that have a mask, and without. These are judged on the other test
+images, and so is the network that they start from.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class _Session:
         found = judge(replace(self.images, test=test), detector(opened), self.held_back, self.rate)
         return {name: value for name, value in found.items() if name not in ("validation", "scores")}
 
-    def export(self, fitted: Fitted, name: str) -> Path:
-        """Write a network as a graph."""
+    def export(self, fitted: Fitted, name: str, score: str = "fused") -> Path:
+        """Write a network as a graph that gives one score or the other."""
         from pipelines.export import write_graph
         from pipelines.models.inspection import inspection_model
 
-        return write_graph(inspection_model(fitted.network), self.folder / f"{name}.onnx")
+        return write_graph(inspection_model(fitted.network, score), self.folder / f"{name}.onnx")
 
     def quantised(self, graph: Path) -> tuple[Path, Trial]:
         """Write the int8 form of a graph, and return it with its trial on the images held back."""
@@ -110,6 +111,9 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         variants = {
             "float32": session.figures(graph, images.test) | _took(champion),
             "int8": session.figures(int8, images.test),
+            "reconstruction error alone": session.figures(
+                session.export(champion, "restored", "reconstruction"), images.test
+            ),
         }
         if taught:
             variants["float32, other test images"] = session.figures(graph, rest)

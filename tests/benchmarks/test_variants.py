@@ -22,6 +22,7 @@ def test_main_prints_and_writes_every_variant(parts: Path, tmp_path: Path, capsy
     assert list(variants) == [
         "float32",
         "int8",
+        "reconstruction error alone",
         "float32, other test images",
         "fine-tuned with 2 annotated",
         "without",
@@ -29,7 +30,7 @@ def test_main_prints_and_writes_every_variant(parts: Path, tmp_path: Path, capsy
     for row, one in zip(rows, variants.values(), strict=True):
         assert row[3] == f"{one['auroc']['value']:.4f}"
     assert "good images and as many synthetic defects" in lines[-1]
-    assert [one.get("steps") for one in variants.values()] == [3, None, None, 3, 3]
+    assert [one.get("steps") for one in variants.values()] == [3, None, None, None, 3, 3]
     # The same steps on the same images but for the annotated ones.
     assert variants["without"]["threshold"] != variants["fine-tuned with 2 annotated"]["threshold"]
 
