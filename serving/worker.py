@@ -9,6 +9,7 @@ import select
 import selectors
 import socket
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ REQUEST_SECONDS = float(os.environ.get("INSPECTLINE_REQUEST_SECONDS") or 30)
 _GLANCE_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
 _LINGER_SECONDS = 0.5
+_LAST_SECONDS = 1.0  # for the next request of a client that was told it may send one, when the end has come
 _DRAIN_BYTES = 64 << 20
 _CHUNK = 1 << 16
 _STAY_MILLISECONDS = 10
@@ -91,13 +93,20 @@ class Remainder:
     connection is closed; and when it gives up, it closes a connection that the answer has just called alive.
     """
 
-    def __init__(self, parser: Any, closes: bool):
+    def __init__(self, parser: Any, closes: Callable[[], bool]):
         self._parser, self._closes = parser, closes
         self._read: bool | None = None
+        self._said: bool | None = None
 
     def should_close(self) -> bool:
-        """Tell whether the answer ends the connection; gunicorn asks this of a request when it writes the headers."""
-        return self._closes or not self.read
+        """Tell whether the answer ends the connection.
+
+        Gunicorn asks this of a request when it writes the headers, and again before it reads the connection's next
+        request: what the client was told then, holds.
+        """
+        if self._said is None:
+            self._said = self._closes() or not self.read
+        return self._said
 
     @property
     def read(self) -> bool:
@@ -147,9 +156,9 @@ class Worker(ThreadWorker):
         """
         conn.sock.settimeout(REQUEST_SECONDS)  # for the answer, even if nothing more has to be read
         conn.parser.unreader.sock.waits, req._expected_100_continue = req._expected_100_continue, False
-        conn.remainder = Remainder(conn.parser, req.should_close())
-        # Called alive while ending, the connection would bring the client's next request, and lose it.
-        req.should_close = lambda: not self.alive or conn.remainder.should_close()
+        closes = req.should_close
+        conn.remainder = Remainder(conn.parser, lambda: not self.alive or closes())
+        req.should_close = conn.remainder.should_close
         return super().handle_request(req, conn)
 
     def _linger(self, conn: TConn) -> None:
@@ -183,15 +192,13 @@ class Worker(ThreadWorker):
 
         The way through the poller costs the processor a third as much as all the rest of HTTP.
         """
-        if not self.alive:
-            return False
         if conn.parser.unreader.buf.getbuffer().nbytes:  # it came with the one before: the poller would not see it
             return True
-        if not self.tpool._work_queue.empty():
+        if not self.alive or not self.tpool._work_queue.empty():
             return False
         ready = select.poll()
         ready.register(conn.sock, select.POLLIN)
-        return bool(ready.poll(_STAY_MILLISECONDS)) and self.alive
+        return bool(ready.poll(_STAY_MILLISECONDS))
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is no request; one that did not come in time is no error."""
@@ -205,6 +212,8 @@ class Worker(ThreadWorker):
 
         Gunicorn 26 resets them at the end: a client sees its request, already sent, fail.
         """
+        if enabled and not self.alive:  # told to end before it began
+            return
         if not self.alive:
             for listener in self.sockets:
                 before = -1
@@ -227,40 +236,35 @@ class Worker(ThreadWorker):
         super().handle_exit(sig, frame)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
-        """Keep a connection, or close it.
+        """Keep a connection, or close it; while ending, one that would stay may send one more request, but soon.
 
-        While ending, one that has sent nothing yet may do so for half a second, and a thread closes one that would have
-        stayed. Gunicorn 26 waits up to two seconds for each of these clients to close, one after the other, in the
-        thread that all connections need: eight that were answered just before the end hold it up for 16 s.
+        Gunicorn 26 closes it, and loses a request on its way. And it waits up to two seconds for each client to close,
+        one after the other, in the thread that all connections need: eight that were answered just before the end hold
+        it up for 16 s.
         """
-        told = False if self.alive or fs.cancelled() or fs.exception() is not None else fs.result()
-        if told is _DEFER:
-            conn.sock.setblocking(False)
-            conn.timeout = time.monotonic() + _LINGER_SECONDS
-            self.pending_conns.append(conn)
-            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
-        elif told:
-            closed = self.tpool.submit(self._linger, conn)
-            closed.add_done_callback(
-                lambda done: self.method_queue.defer(super(Worker, self).finish_request, conn, done)
-            )
-        else:
+        if self.alive or fs.cancelled() or fs.exception() is not None or not fs.result():
             super().finish_request(conn, fs)
+            return
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + _LAST_SECONDS
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def murder_keepalived(self) -> None:
-        """Close idle connections that are over time; while ending, all of them."""
-        if not self.alive:
-            for connection in self.keepalived_conns:
-                connection.timeout = 0
+        """Close idle connections that are over time; while ending, all that send nothing soon."""
+        self._hurry(self.keepalived_conns)
         super().murder_keepalived()
 
     def murder_pending(self) -> None:
-        """Close connections that have sent nothing and are over time; while ending, all that send nothing at once."""
-        if not self.alive:
-            soon = time.monotonic() + _LINGER_SECONDS
-            for connection in self.pending_conns:
-                connection.timeout = min(connection.timeout, soon)
+        """Close connections that have sent nothing and are over time; while ending, all that send nothing soon."""
+        self._hurry(self.pending_conns)
         super().murder_pending()
+
+    def _hurry(self, connections: Iterable[TConn]) -> None:
+        if not self.alive:
+            soon = time.monotonic() + _LAST_SECONDS
+            for connection in connections:
+                connection.timeout = min(connection.timeout, soon)
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Tell what the answer said."""

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -137,6 +138,33 @@ def test_sigterm_when_requests_are_under_way_then_all_are_answered(
         answers = [one.result() for one in under_way]
     assert [answer.status_code for answer in answers] == [200] * 8
     assert len(until_rows(8)) == 8  # written before the end, or else by nobody: no process is left
+
+
+def test_sigterm_when_clients_ask_again_and_again_then_no_request_is_lost(server: Server, registry: Registry):
+    server.start().until_version(registry.register())
+    host, port = server.address.removeprefix("http://").split(":")
+    asking = threading.Barrier(17)
+
+    def ask() -> int:
+        """Ask until the server says that an answer is the last, and return its status."""
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        asked = 0
+        while True:
+            connection.request("GET", "/status")
+            answer = connection.getresponse()  # raises if there is none
+            answer.read()
+            asked += 1
+            if answer.getheader("Connection") == "close":
+                return answer.status
+            if asked == 3:
+                asking.wait(30)
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(16) as pool:
+        clients = [pool.submit(ask) for _ in range(16)]
+        asking.wait(30)
+        assert server.end() == 0
+        assert [client.result() for client in clients] == [200] * 16
 
 
 def test_sigterm_when_a_client_has_sent_nothing_then_it_does_not_hold_up_the_end(server: Server, registry: Registry):
