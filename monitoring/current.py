@@ -39,8 +39,8 @@ class Current:
 
     `served` predictions of `distinct` images; of the newest NEWEST of them `reused` had been scored by this version,
     `rescored` were scored again, `lost` have no image any more. `anomalous` is the share of the observed images above
-    the version's threshold; `false_alarms` parts among these are good by what people said of them and not withdrawn,
-    without those that the threshold was set on.
+    the version's threshold; `false_alarms` of these are good by what people said of them and not withdrawn, without
+    those that the threshold was set on.
     """
 
     observed: Observed
@@ -144,16 +144,14 @@ def reference(package: Package) -> Observed:
 
 
 def _good(project: str, raised: set[str], package: Package) -> int:
-    """Return how many parts there are whose images were raised and are good by what people said of them.
-
-    Images of one part come and go together, and the distribution that the promise is judged by knows no such ties.
-    """
+    """Return how many of the images that were raised are good by what people said of them."""
     hashes = sorted(raised - {str(digest) for digest in package.reference["sha256"]})
-    labels, parts = effective_labels(project), set()
+    labels, count = effective_labels(project), 0
     with connect() as connection:
         for start in range(0, len(hashes), _ROWS):
             found = (
-                select(samples.c.group_key)
+                select(func.count())
+                .select_from(samples)
                 .join(labels, labels.c.sha256 == samples.c.sha256)
                 .where(
                     samples.c.project == project,
@@ -162,8 +160,8 @@ def _good(project: str, raised: set[str], package: Package) -> int:
                     labels.c.label == "good",
                 )
             )
-            parts |= set(connection.execute(found).scalars())
-    return len(parts)
+            count += connection.execute(found).scalar_one()
+    return count
 
 
 def _score_again(project: Project, package: Package, rows: Sequence[RowMapping]) -> Iterator[_Seen]:

@@ -44,11 +44,9 @@ def enter(connection: Connection, project: str, dag_run_id: str, state: str, **v
     return get(connection, entered.scalar_one())
 
 
-def last_compared(connection: Connection, project: str, *, before: int | None = None) -> RowMapping | None:
-    """Return the newest report that compared anything, older than the report `before` if given."""
+def last_compared(connection: Connection, project: str) -> RowMapping | None:
+    """Return the newest report that compared anything."""
     query = select(drift_reports).where(drift_reports.c.project == project, drift_reports.c.state.in_(COMPARED))
-    if before is not None:
-        query = query.where(drift_reports.c.id < before)
     return connection.execute(query.order_by(drift_reports.c.id.desc()).limit(1)).mappings().first()
 
 
@@ -60,13 +58,14 @@ def untold(connection: Connection, report: RowMapping) -> bool:
     """
     if report["state"] not in COMPARED or report["mailed_at"] is not None:
         return False
-    told = connection.execute(
-        select(drift_reports.c.state)
-        .where(drift_reports.c.project == report["project"], drift_reports.c.mailed_at.is_not(None))
-        .order_by(drift_reports.c.id.desc())
-        .limit(1)
-    ).scalar()
-    return bool(report["state"] != (told or "no_drift"))
+    told = last_told(connection, report["project"])
+    return bool(report["state"] != (told["state"] if told else "no_drift"))
+
+
+def last_told(connection: Connection, project: str) -> RowMapping | None:
+    """Return the newest report that was mailed."""
+    query = select(drift_reports).where(drift_reports.c.project == project, drift_reports.c.mailed_at.is_not(None))
+    return connection.execute(query.order_by(drift_reports.c.id.desc()).limit(1)).mappings().first()
 
 
 def mark_mailed(connection: Connection, report_id: int, when: datetime | None = None) -> None:

@@ -53,7 +53,7 @@ class Mail:
 def drift_mail(project: Project, report: Mapping[str, Any], former: Mapping[str, Any] | None = None) -> Mail:
     """Tell that the drift state changed: what drifted, how much, what to do, where the report is.
 
-    `report` and the comparison before it (`former`, if any) are rows of the catalogue's drift reports.
+    `report` and the one that people were told of last (`former`, if any) are rows of the catalogue's drift reports.
     """
     facts = _drift_facts(project, report["state"], {**report["results"], **_numbers(report)}, report["created_at"])
     facts["link"] = report["results"].get("link")
@@ -172,7 +172,8 @@ def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: 
 
 def _alarms(results: Mapping[str, Any], which: str) -> bool:
     """Tell whether the false alarms that are known broke the promise, or `drifted`."""
-    return bool((results.get("false_alarms") or {}).get(which))
+    alarms = results.get("false_alarms") or {}
+    return bool(alarms.get(which, alarms.get("broken")))  # once they were the same
 
 
 def _figures(

@@ -41,7 +41,7 @@ def _drift(report_id: int) -> Mail | None:
         report = history.get(connection, report_id)
         if not history.untold(connection, report):
             return None
-        former = history.last_compared(connection, report["project"], before=report_id)
+        former = history.last_told(connection, report["project"])
     return drift_mail(load_project(report["project"]), dict(report), dict(former) if former else None)
 
 

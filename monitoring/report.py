@@ -252,8 +252,6 @@ def _conclude(
     descriptors = [column for column in columns if column.name != SCORE]
     moved = [column for column in descriptors if column.drifted]
     reasons = []
-    if false_alarms is not None and false_alarms.drifted:
-        reasons.append(false_alarms.reason())
     if score is not None and score.drifted:
         reasons.append("the anomaly score drifted")
     if embedding is not None and embedding.drifted:
@@ -263,6 +261,7 @@ def _conclude(
         names = ", ".join(column.name for column in sorted(moved, key=lambda column: -column.distance))
         reasons.append(f"{len(moved)} of {len(descriptors)} descriptors drifted: {names}")
     drifted = bool(reasons)
-    if false_alarms is not None and false_alarms.broken and not false_alarms.drifted:
-        reasons.append(false_alarms.reason())
+    if false_alarms is not None and false_alarms.broken:
+        drifted = drifted or false_alarms.drifted
+        reasons.insert(0 if false_alarms.drifted else len(reasons), false_alarms.reason())
     return Comparison(drifted, reasons, score, descriptors, embedding, left_out, stated, false_alarms)

@@ -122,7 +122,7 @@ def stated(reference_n: int, current_n: int, most_false_alarms: int | None) -> l
     if most_false_alarms is not None:
         also = ", or if more false alarms are known than chance alone gives"
         rules.append(
-            "False alarms: parts called anomalous that people found to be good, without those that the threshold was "
+            "False alarms: images called anomalous that people found to be good, without those that the threshold was "
             "set on; the promise allows for the 97.5 % point of their number (beta-binomial), chance alone for its "
             f"{PROMISE_POINT:.1%} point, {most_false_alarms}."
         )

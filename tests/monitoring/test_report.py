@@ -133,3 +133,14 @@ def test_compare_when_the_promise_is_broken_then_drift_although_nothing_else_mov
         "broken": True,
         "drifted": True,
     }
+
+
+def test_compare_when_the_promise_is_broken_then_a_descriptor_alone_is_no_further_reason():
+    generator = np.random.default_rng(6)
+    reference, current = seen(generator, 60), seen(generator, 100)
+    moved = current.descriptors + 9 * (np.arange(len(DESCRIPTORS)) == 0)
+    current = Observed(current.score, current.embedding, moved, DESCRIPTORS)
+    alarms = FalseAlarms.of(14, 100, 1 / 61, n=60, rank=60)
+    found, _ = compare(reference, current, alarms)
+    assert [column.name for column in found.descriptors if column.drifted] == [DESCRIPTORS[0]]
+    assert found.reasons == [alarms.reason()]
