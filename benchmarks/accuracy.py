@@ -32,7 +32,7 @@ JUDGING_CODE = (
     "monitoring/ruler.py",
     *(
         f"pipelines/{name}.py"
-        for name in ("images", "prepare", "tiling", "project", "threshold", "intervals", "metrics")
+        for name in ("images", "prepare", "tiling", "project", "threshold", "intervals", "metrics", "descriptors")
     ),
     "pipelines/pixel_metrics.py",
 )

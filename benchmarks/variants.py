@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -52,7 +53,9 @@ class _Session:
 
         opened = ScoringGraph(graph, self.model.input_size, self.model.resize, threads=THREADS)
         found = judge(replace(self.images, test=test), detector(opened), self.held_back, self.rate)
-        return {name: value for name, value in found.items() if name not in ("validation", "scores")}
+        return {"judged": len(test)} | {
+            name: value for name, value in found.items() if name not in ("validation", "scores")
+        }
 
     def export(self, fitted: Fitted, name: str, score: str = "fused") -> Path:
         """Write a network as a graph that gives one score or the other."""
@@ -93,6 +96,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     Raises BadSet, BadImage, TrainingFailed.
     """
     from pipelines.models.network import named_weights
+    from pipelines.models.precision import FLOAT32
     from pipelines.models.progress import FitSettings
 
     images = read_set(asked.folder, asked.types)
@@ -100,9 +104,12 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     taught = choose(images, asked.annotated, asked.seed)
     rest = [one for one in images.test if one not in taught]
     model = ModelSettings(preset=asked.preset)
-    settings = FitSettings(
-        model.preset, model.input_size, model.batch_size, seed=asked.seed, steps=asked.steps, seconds=60 * asked.minutes
-    )
+    settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=asked.seed)
+    if asked.steps:
+        # Two runs are to print the same: no clock may have a say, as in `benchmarks.measure`.
+        settings = replace(settings, steps=asked.steps, seconds=math.inf, precision=FLOAT32)
+    else:
+        settings = replace(settings, seconds=60 * asked.minutes)
     with tempfile.TemporaryDirectory(prefix="variants-") as folder:
         session = _Session(images, held_back, model, training_tiles(fitted, model), asked.rate, Path(folder))
         champion = _fit(session, settings, "training")
@@ -117,7 +124,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         }
         if taught:
             variants["float32, other test images"] = session.figures(graph, rest)
-            shorter, weights = _fine_tuning(settings), named_weights(champion.network)
+            shorter = _fine_tuning(replace(settings, precision=champion.precision))
+            weights = named_weights(champion.network)
             lessons = {f"fine-tuned with {len(taught)} annotated": annotated_tiles(taught, model), "without": None}
             for name, annotated in lessons.items():
                 tuned = _fit(session, shorter, name, annotated=annotated, weights=weights)
@@ -151,7 +159,19 @@ def annotated_tiles(taught: list[TestImage], model: ModelSettings) -> Annotated:
 
 def table(found: dict[str, Any]) -> str:
     """Return the figures as a Markdown table."""
-    names = ["variant", "steps", "seconds", "AUROC", "95 % interval", "AP", "recall", "FPR", "pixel AUROC", "AUPRO"]
+    names = [
+        "variant",
+        "images",
+        "steps",
+        "seconds",
+        "AUROC",
+        "95 % interval",
+        "AP",
+        "recall",
+        "FPR",
+        "pixel AUROC",
+        "AUPRO",
+    ]
     lines = [f"| {' | '.join(names)} |", f"| {' | '.join(['---'] * len(names))} |"]
     for name, one in found["variants"].items():
         auroc = one["auroc"]
@@ -159,7 +179,7 @@ def table(found: dict[str, Any]) -> str:
         figures = [one[key] for key in ("average_precision", "recall", "fpr", "pixel_auroc", "aupro")]
         numbers = ["–" if figure is None else f"{figure['value']:.3f}" for figure in figures]
         time = [f"{one['steps']}", f"{one['seconds']:.0f}"] if "steps" in one else ["", ""]
-        cells = [name, *time, f"{auroc['value']:.4f}", interval, *numbers]
+        cells = [name, str(one["judged"]), *time, f"{auroc['value']:.4f}", interval, *numbers]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -180,6 +200,7 @@ def _fine_tuning(settings: FitSettings) -> FitSettings:
         learning_rate=settings.learning_rate * FINE_TUNING,
         seconds=settings.seconds * FINE_TUNING_TIME,
         share=FINE_TUNING_TIME,
+        steps=settings.steps and math.ceil(settings.steps * FINE_TUNING_TIME),
     )
 
 
@@ -191,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__)
     parser.add_argument("folder", type=Path, help="a set in MVTec AD's layout, from 16 training images up")
     parser.add_argument("--minutes", type=float, default=10, help="time of the training (10); fine-tuning has .3 of it")
-    parser.add_argument("--steps", type=int, help="steps of each training at most")
+    parser.add_argument("--steps", type=int, help="steps of the training instead; fine-tuning has .3 of them")
     parser.add_argument("--annotated", type=int, default=60, help="how many anomalies to learn from (60); 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", choices=["small", "base", "large"], default="small")

@@ -14,7 +14,7 @@ from pipelines.project import ModelSettings
 @pytest.mark.slow
 def test_main_prints_and_writes_every_variant(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     told = tmp_path / "told.json"
-    assert main([str(parts), "--steps", "3", "--annotated", "2", "--json", str(told)]) == 0
+    assert main([str(parts), "--steps", "10", "--annotated", "2", "--json", str(told)]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
     variants = json.loads(told.read_text())["variants"]
@@ -28,9 +28,11 @@ def test_main_prints_and_writes_every_variant(parts: Path, tmp_path: Path, capsy
         "without",
     ]
     for row, one in zip(rows, variants.values(), strict=True):
-        assert row[3] == f"{one['auroc']['value']:.4f}"
+        assert row[4] == f"{one['auroc']['value']:.4f}"
     assert "good images and as many synthetic defects" in lines[-1]
-    assert [one.get("steps") for one in variants.values()] == [3, None, None, None, 3, 3]
+    assert [one.get("steps") for one in variants.values()] == [10, None, None, None, 3, 3]
+    # What was annotated is not judged.
+    assert [one["judged"] for one in variants.values()] == [12, 12, 12, 10, 10, 10]
     # The same steps on the same images but for the annotated ones.
     assert variants["without"]["threshold"] != variants["fine-tuned with 2 annotated"]["threshold"]
 
