@@ -9,7 +9,8 @@ import select
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,11 @@ REQUEST_SECONDS = float(os.environ.get("INSPECTLINE_REQUEST_SECONDS") or 30)
 _GLANCE_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
 _LINGER_SECONDS = 0.5
-_LAST_SECONDS = 1.0  # for the next request of a client that was told it may send one, when the end has come
+# When the end has come: for a client that was told it may send another request, for that request to arrive and for a
+# refused client to read its answer, and for all uploads under way; less than `graceful_timeout`.
+_LAST_SECONDS = 1.0
+_LAST_REQUEST_SECONDS = 5.0
+_END_SECONDS = 20.0
 _DRAIN_BYTES = 64 << 20
 _CHUNK = 1 << 16
 _STAY_MILLISECONDS = 10
@@ -41,8 +46,9 @@ class PatientSocket:
     A timeout for each read alone would not do: a client that sends a byte now and then would never meet it.
     """
 
-    def __init__(self, connected: socket.socket):
-        self._connected = connected
+    def __init__(self, connected: socket.socket, left: Callable[[float], float]):
+        """`left` tells when what is given so many seconds from the worker's end has to be over, never before that."""
+        self._connected, self._left = connected, left
         self.until = 0.0
         # Whether the client holds its body back until it is asked for it, which the next read does.
         self.waits = False
@@ -50,7 +56,8 @@ class PatientSocket:
 
     def begin(self) -> None:
         """Give the next request its time."""
-        self.until = time.monotonic() + REQUEST_SECONDS
+        ending = self._left(0) < math.inf
+        self.until = time.monotonic() + (_LAST_REQUEST_SECONDS if ending else REQUEST_SECONDS)
         self.waits = False
 
     def gettimeout(self) -> None:
@@ -72,17 +79,18 @@ class PatientSocket:
                 raise TimeoutError
             self.begin()  # until now the client has waited for us
             self._connected.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        left = min(self.until, self._soon) - time.monotonic()
-        if left > 0:
-            self._connected.settimeout(left)
+        while (left := min(self.until, self._soon, self._left(_END_SECONDS)) - time.monotonic()) > 0:
+            self._connected.settimeout(min(left, _GLANCE_SECONDS))  # the end may come meanwhile
             try:
                 return self._connected.recv(size)
             except TimeoutError:
                 pass
             finally:  # what is answered, too, has to be taken within a time
                 self._connected.settimeout(REQUEST_SECONDS)
-        if self._soon < self.until:
+        if self._soon <= time.monotonic():
             raise TimeoutError
+        if self._left(0) < math.inf:
+            raise Refusal(408, "the server ends, and the request was not here in time: send it again")
         raise Refusal(408, f"the request was not here within {REQUEST_SECONDS:g} s: send it faster, or less at a time")
 
 
@@ -127,6 +135,10 @@ class Worker(ThreadWorker):
     until the keep-alive's time is over, both longer than Docker lets it, and for a request's body for ever.
     """
 
+    alive: bool
+    sockets: list[Any]
+    _ends: float | None = None  # when the end was first seen
+
     def handle(self, conn: TConn) -> Any:
         """Read, answer, and tell whether the connection stays."""
         if not conn.initialized:
@@ -134,7 +146,7 @@ class Worker(ThreadWorker):
             if not conn.wait_for_data(_GLANCE_SECONDS if self.alive else 0):
                 return _DEFER
             conn.init()
-            conn.parser.unreader.sock = PatientSocket(conn.sock)
+            conn.parser.unreader.sock = PatientSocket(conn.sock, self.left)
             conn.parser.unreader.mxchunk = _CHUNK
         while True:
             conn.parser.unreader.sock.begin()
@@ -168,19 +180,25 @@ class Worker(ThreadWorker):
         in the thread that all connections need, where each silent client stops them all for two seconds.
         """
         remainder = getattr(conn, "remainder", None)
-        until = time.monotonic() + _LINGER_SECONDS
         unread = remainder is not None and not remainder.read
         patient = conn.parser.unreader.sock if unread else None
         sends = patient is not None and not patient.waits
+        # If nothing is to come, others may have the thread.
+        until = time.monotonic() + (_LINGER_SECONDS if unread or self.tpool._work_queue.empty() else 0)
         taken = 0
         with contextlib.suppress(OSError):  # it is gone
             conn.sock.shutdown(socket.SHUT_WR)
             while taken < _DRAIN_BYTES:
-                left = max(until, patient.until if patient and sends and self.alive else 0) - time.monotonic()
+                whole = min(patient.until, self.left(_LAST_REQUEST_SECONDS)) if patient and sends else 0
+                left = max(until, whole) - time.monotonic()
                 if left <= 0:
                     break
-                conn.sock.settimeout(left)
-                if not (chunk := conn.sock.recv(_CHUNK)):
+                conn.sock.settimeout(min(left, _GLANCE_SECONDS))  # the end may come meanwhile
+                try:
+                    chunk = conn.sock.recv(_CHUNK)
+                except TimeoutError:
+                    continue
+                if not chunk:
                     break
                 taken += len(chunk)
                 sends = unread  # whoever did not wait to be asked will send all of it
@@ -196,9 +214,7 @@ class Worker(ThreadWorker):
             return True
         if not self.alive or not self.tpool._work_queue.empty():
             return False
-        ready = select.poll()
-        ready.register(conn.sock, select.POLLIN)
-        return bool(ready.poll(_STAY_MILLISECONDS))
+        return _readable(conn.sock, _STAY_MILLISECONDS)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is no request; one that did not come in time is no error."""
@@ -214,16 +230,15 @@ class Worker(ThreadWorker):
         """
         if enabled and not self.alive:  # told to end before it began
             return
+        super().set_accept_enabled(enabled)
         if not self.alive:
             for listener in self.sockets:
                 before = -1
                 while before < self.nr_conns < self.worker_connections:
                     before = self.nr_conns
                     self.accept(listener)
-        super().set_accept_enabled(enabled)
-        if not self.alive:
-            for listener in self.sockets:
                 listener.close()
+            self.sockets = []
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Take what has come in, and look again soon while ending."""
@@ -235,37 +250,75 @@ class Worker(ThreadWorker):
             app.extensions["inspectline"].ending.set()
         super().handle_exit(sig, frame)
 
-    def finish_request(self, conn: Any, fs: Any) -> None:
-        """Keep a connection, or close it; while ending, one that would stay may send one more request, but soon.
+    def is_parent_alive(self) -> bool:
+        """Tell whether there is a server still; without one, end."""
+        if not super().is_parent_alive():
+            self.alive = False
+        return self.alive
 
-        Gunicorn 26 closes it, and loses a request on its way. And it waits up to two seconds for each client to close,
-        one after the other, in the thread that all connections need: eight that were answered just before the end hold
-        it up for 16 s.
+    def left(self, seconds: float) -> float:
+        """Return when what is given so many `seconds` from the end has to be over (`time.monotonic`): not before it."""
+        if self.alive:
+            return math.inf
+        if self._ends is None:
+            self._ends = time.monotonic()
+        return self._ends + seconds
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Keep a connection, while ending as well, where it may bring one more request; or close it.
+
+        Gunicorn 26 closes it then, and loses a request on its way. And it waits up to two seconds for each client to
+        close, one after the other, in the thread that all connections need: eight that were answered just before the
+        end hold it up for 16 s.
         """
-        if self.alive or fs.cancelled() or fs.exception() is not None or not fs.result():
+        told = not fs.cancelled() and fs.exception() is None and fs.result()
+        if conn.sock.fileno() < 0:  # closed by gunicorn, in the middle of an answer; it would count it twice
+            self.nr_conns -= 1
+        elif not told:
             super().finish_request(conn, fs)
-            return
-        conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + _LAST_SECONDS
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        else:
+            waiting, then = (
+                (self.pending_conns, self.on_pending_socket_readable)
+                if told is _DEFER
+                else (self.keepalived_conns, self.on_client_socket_readable)
+            )
+            conn.sock.setblocking(False)
+            conn.set_timeout()
+            waiting.append(conn)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(then, conn))
 
     def murder_keepalived(self) -> None:
         """Close idle connections that are over time; while ending, all that send nothing soon."""
-        self._hurry(self.keepalived_conns)
-        super().murder_keepalived()
+        if self.alive:
+            super().murder_keepalived()
+        else:
+            self._close_idle(self.keepalived_conns)
 
     def murder_pending(self) -> None:
         """Close connections that have sent nothing and are over time; while ending, all that send nothing soon."""
-        self._hurry(self.pending_conns)
-        super().murder_pending()
+        if self.alive:
+            super().murder_pending()
+        else:
+            self._close_idle(self.pending_conns)
 
-    def _hurry(self, connections: Iterable[TConn]) -> None:
-        if not self.alive:
-            soon = time.monotonic() + _LAST_SECONDS
-            for connection in connections:
-                connection.timeout = min(connection.timeout, soon)
+    def _close_idle(self, connections: deque[TConn]) -> None:
+        """Give each `_LAST_SECONDS`, and look once more before it is closed: to close many takes time."""
+        for conn in list(connections):
+            conn.timeout = min(conn.timeout, time.monotonic() + _LAST_SECONDS)
+            if conn.timeout > time.monotonic() or _readable(conn.sock, 0):
+                continue
+            connections.remove(conn)
+            self.poller.unregister(conn.sock)
+            self.nr_conns -= 1
+            conn.close()
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Tell what the answer said."""
         return keepalive and bool(conn.remainder.read)
+
+
+def _readable(connected: socket.socket, milliseconds: float) -> bool:
+    """Tell whether something has come, or comes within some time."""
+    ready = select.poll()
+    ready.register(connected, select.POLLIN)
+    return bool(ready.poll(milliseconds))

@@ -1,8 +1,10 @@
 """Gunicorn's worker as ours changes it, on real sockets and without a server around it."""
 
+import concurrent.futures
 import os
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,6 +14,8 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.workers.gthread import _DEFER, TConn
 
+import serving.worker
+from serving.refusals import Refusal
 from serving.worker import Log, Worker
 
 CLIENTS = 8
@@ -42,12 +46,17 @@ def ending() -> Iterator[Worker]:
     worker.tmp.close()
 
 
+def connection(worker: Worker, ours: socket.socket) -> TConn:
+    """Return what the worker makes of a client's socket."""
+    return TConn(worker.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
+
+
 def finish(worker: Worker, ours: socket.socket, told: Any) -> None:
     """Have a thread's result for a connection taken."""
     done: Future[Any] = Future()
     done.set_result(told)
     worker.nr_conns += 1
-    worker.finish_request(TConn(worker.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 2)), done)
+    worker.finish_request(connection(worker, ours), done)
 
 
 def end(worker: Worker) -> float:
@@ -115,10 +124,10 @@ def test_handle_when_the_end_comes_while_the_app_answers_then_the_client_is_told
     ending.alive, ending.wsgi = True, app
     with client:
         client.sendall(REQUEST)
-        connection = TConn(ending.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
-        assert ending.handle(connection) is False
+        conn = connection(ending, ours)
+        assert ending.handle(conn) is False
         answer = b"".join(iter(lambda: client.recv(4096), b""))
-        connection.close()
+        conn.close()
     assert b"\r\nConnection: close\r\n" in answer
 
 
@@ -127,14 +136,14 @@ def test_handle_when_the_end_comes_between_two_requests_then_the_second_is_answe
     ending.alive = True
     with client:
         client.sendall(REQUEST)
-        connection = TConn(ending.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
-        assert ending.handle(connection) is True
+        conn = connection(ending, ours)
+        assert ending.handle(conn) is True
         assert b"\r\nConnection: keep-alive\r\n" in client.recv(4096)
         ending.alive = False
         client.sendall(REQUEST)
-        assert ending.handle(connection) is False
+        assert ending.handle(conn) is False
         answer = client.recv(4096)
-        connection.close()
+        conn.close()
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nConnection: close\r\n" in answer
 
@@ -154,9 +163,9 @@ def test_handle_when_the_end_comes_while_two_requests_are_here_then_both_are_ans
     ending.alive, ending.wsgi = True, app
     with client:
         client.sendall(2 * REQUEST)
-        connection = TConn(ending.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
-        assert ending.handle(connection) is False
-        connection.close()
+        conn = connection(ending, ours)
+        assert ending.handle(conn) is False
+        conn.close()
     assert [b"\r\nConnection: keep-alive\r\n" in said[0], b"\r\nConnection: close\r\n" in said[1]] == [True, True]
 
 
@@ -169,3 +178,121 @@ def test_run_when_told_to_end_before_it_began_then_those_in_line_are_answered(en
             ending.poller.unregister(ending.method_queue.fileno())
             ending.run()
             assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def refuse(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """A WSGI app that reads no body."""
+    start_response("413 Content Too Large", [("Content-Length", "0")])
+    return []
+
+
+def post(size: int) -> bytes:
+    """Return the head of an upload."""
+    return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+
+
+def test_handle_when_a_request_begins_while_ending_and_goes_no_further_then_it_is_given_up_soon(
+    ending: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serving.worker, "_LAST_REQUEST_SECONDS", 0.5)
+    client, ours = socket.socketpair()
+    with client:
+        client.sendall(REQUEST[:20])
+        began = time.monotonic()
+        assert ending.handle(connection(ending, ours)) is False
+        assert time.monotonic() - began < 10  # instead of 30
+        ours.close()
+
+
+def test_handle_when_the_end_comes_during_an_upload_that_goes_no_further_then_it_is_given_up(
+    ending: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serving.worker, "_END_SECONDS", 0.5)
+    refused: list[Refusal] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        ending.alive = False
+        with pytest.raises(Refusal) as caught:
+            environ["wsgi.input"].read()
+        refused.append(caught.value)
+        return refuse(environ, start_response)
+
+    ending.alive, ending.wsgi = True, app
+    client, ours = socket.socketpair()
+    with client:
+        client.sendall(post(1000) + b"x" * 10)
+        began = time.monotonic()
+        assert ending.handle(connection(ending, ours)) is False
+        assert time.monotonic() - began < 10  # instead of 30
+        ours.close()
+    assert [str(one) for one in refused] == ["the server ends, and the request was not here in time: send it again"]
+
+
+def test_handle_when_the_end_comes_and_a_refused_client_goes_no_further_then_it_is_given_up(
+    ending: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serving.worker, "_LAST_REQUEST_SECONDS", 0.5)
+    ending.alive, ending.wsgi = True, refuse
+    client, ours = socket.socketpair()
+    with client:
+        client.sendall(post(1_000_000) + b"x" * 10)
+        began = time.monotonic()
+        threading.Timer(2, lambda: setattr(ending, "alive", False)).start()
+        assert ending.handle(connection(ending, ours)) is False
+        assert 1.5 < time.monotonic() - began < 10  # instead of 30
+        assert client.recv(4096).startswith(b"HTTP/1.1 413")
+        ours.close()
+
+
+def test_handle_when_a_refused_client_sends_for_a_while_during_the_end_then_it_reads_why(ending: Worker):
+    ending.wsgi = refuse
+    client, ours = socket.socketpair()
+    with client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        client.sendall(post(30_000))
+        handled = pool.submit(ending.handle, connection(ending, ours))
+        for _ in range(30):
+            client.sendall(b"x" * 1000)  # a broken pipe, were it closed
+            time.sleep(0.07)
+        assert client.recv(4096).startswith(b"HTTP/1.1 413")
+        client.close()
+        assert handled.result() is False
+        ours.close()
+
+
+def test_handle_when_clients_do_not_close_then_they_do_not_hold_up_others_at_the_end(ending: Worker):
+    pairs = [socket.socketpair() for _ in range(40 * CLIENTS)]
+    for client, ours in pairs:
+        finish(ending, ours, True)
+        client.sendall(REQUEST)
+    # Half a second each, eight at a time, they would take 20 s.
+    assert end(ending) < 10
+    for client, _ in pairs:
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+        client.close()
+
+
+def test_finish_request_when_the_app_fails_in_the_middle_of_an_answer_then_the_connection_counts_once(ending: Worker):
+    class Body(list[bytes]):
+        def close(self) -> None:
+            raise RuntimeError("in the middle")
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        return Body(answer_ok(environ, start_response))
+
+    ending.alive, ending.wsgi = True, app
+    client, ours = socket.socketpair()
+    with client:
+        client.sendall(REQUEST)
+        conn = connection(ending, ours)
+        ending.nr_conns = 5
+        ending.enqueue_req(conn)
+        ending.wait_for_and_dispatch_events(30)
+        assert ending.nr_conns == 4
+
+
+def test_is_parent_alive_when_the_server_is_gone_then_the_worker_ends(ending: Worker):
+    ending.alive, ending.ppid = True, os.getppid()
+    assert ending.is_parent_alive()
+    ending.ppid = 1 + os.getppid()
+    assert not ending.is_parent_alive()
+    assert not ending.alive
