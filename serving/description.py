@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from pipelines.roles import ADMINISTRATOR
@@ -50,6 +50,13 @@ def openapi() -> ResponseReturnValue:
         parameters = told["components"]["parameters"] | {"Project": project}
         told = told | {"components": told["components"] | {"parameters": parameters}}
     return told | {"servers": [{"url": request.url_root.rstrip("/")}]}, 200, {"Cache-Control": "no-cache"}
+
+
+@describing.get("/")
+@open_to_all
+def door() -> ResponseReturnValue:
+    """Lead people who open the server's bare address to the page."""
+    return redirect(url_for("describing.page"))
 
 
 @describing.get("/docs")

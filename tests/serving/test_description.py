@@ -12,7 +12,7 @@ from serving.description import routes_of, whole
 from tests.conftest import Projects
 from tests.serving.conftest import Registry, Server
 
-PAGE = {"/docs", "/docs/{name}"}  # for people: it shows the description
+PAGE = {"/", "/docs", "/docs/{name}"}  # for people: it shows the description
 
 
 @pytest.fixture
@@ -64,6 +64,8 @@ def test_page_when_served_then_nothing_from_elsewhere(server: Server, registry: 
         assert (answer.status_code, answer.headers["Content-Type"]) == (200, f"{kind}; charset=utf-8")
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert "http" not in answer.text
+    door = requests.get(f"{server.address}/", timeout=10)
+    assert (door.status_code, door.url) == (200, f"{server.address}/docs")
     assert requests.get(f"{server.address}/docs/../app.py", timeout=10).status_code == 404
     assert requests.get(f"{server.address}/docs/%2e%2e%2fapp.py", timeout=10).status_code == 404
     told = requests.get(f"{server.address}/openapi.json", headers={"Host": "line-3.example:8443"}, timeout=10).json()
