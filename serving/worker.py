@@ -46,9 +46,9 @@ class PatientSocket:
     A timeout for each read alone would not do: a client that sends a byte now and then would never meet it.
     """
 
-    def __init__(self, connected: socket.socket, left: Callable[[float], float]):
-        """`left` tells when what is given so many seconds from the worker's end has to be over, never before that."""
-        self._connected, self._left = connected, left
+    def __init__(self, connected: socket.socket, latest: Callable[[float], float]):
+        """`latest` is `Worker.latest`."""
+        self._connected, self._latest = connected, latest
         self.until = 0.0
         # Whether the client holds its body back until it is asked for it, which the next read does.
         self.waits = False
@@ -56,7 +56,7 @@ class PatientSocket:
 
     def begin(self) -> None:
         """Give the next request its time."""
-        ending = self._left(0) < math.inf
+        ending = self._latest(0) < math.inf
         self.until = time.monotonic() + (_LAST_REQUEST_SECONDS if ending else REQUEST_SECONDS)
         self.waits = False
 
@@ -79,7 +79,7 @@ class PatientSocket:
                 raise TimeoutError
             self.begin()  # until now the client has waited for us
             self._connected.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while (left := min(self.until, self._soon, self._left(_END_SECONDS)) - time.monotonic()) > 0:
+        while (left := min(self.until, self._soon, self._latest(_END_SECONDS)) - time.monotonic()) > 0:
             self._connected.settimeout(min(left, _GLANCE_SECONDS))  # the end may come meanwhile
             try:
                 return self._connected.recv(size)
@@ -89,7 +89,7 @@ class PatientSocket:
                 self._connected.settimeout(REQUEST_SECONDS)
         if self._soon <= time.monotonic():
             raise TimeoutError
-        if self._left(0) < math.inf:
+        if self._latest(0) < math.inf:
             raise Refusal(408, "the server ends, and the request was not here in time: send it again")
         raise Refusal(408, f"the request was not here within {REQUEST_SECONDS:g} s: send it faster, or less at a time")
 
@@ -146,7 +146,7 @@ class Worker(ThreadWorker):
             if not conn.wait_for_data(_GLANCE_SECONDS if self.alive else 0):
                 return _DEFER
             conn.init()
-            conn.parser.unreader.sock = PatientSocket(conn.sock, self.left)
+            conn.parser.unreader.sock = PatientSocket(conn.sock, self.latest)
             conn.parser.unreader.mxchunk = _CHUNK
         while True:
             conn.parser.unreader.sock.begin()
@@ -189,7 +189,7 @@ class Worker(ThreadWorker):
         with contextlib.suppress(OSError):  # it is gone
             conn.sock.shutdown(socket.SHUT_WR)
             while taken < _DRAIN_BYTES:
-                whole = min(patient.until, self.left(_LAST_REQUEST_SECONDS)) if patient and sends else 0
+                whole = min(patient.until, self.latest(_LAST_REQUEST_SECONDS)) if patient and sends else 0
                 left = max(until, whole) - time.monotonic()
                 if left <= 0:
                     break
@@ -256,8 +256,10 @@ class Worker(ThreadWorker):
             self.alive = False
         return self.alive
 
-    def left(self, seconds: float) -> float:
-        """Return when what is given so many `seconds` from the end has to be over (`time.monotonic`): not before it."""
+    def latest(self, seconds: float) -> float:
+        """Return by when (`time.monotonic`) something has to be over that has so many `seconds` from the worker's end;
+        infinity before the end.
+        """
         if self.alive:
             return math.inf
         if self._ends is None:
