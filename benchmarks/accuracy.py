@@ -36,7 +36,7 @@ JUDGING_CODE = (
     ),
     "pipelines/pixel_metrics.py",
 )
-OUR_CODE = (*JUDGING_CODE, "pipelines/models/*.py", "pipelines/score.py", "pipelines/export.py")
+OUR_CODE = (*JUDGING_CODE, "pipelines/models/*.py", *(f"pipelines/{name}.py" for name in ("score", "graph", "export")))
 BASELINE_CODE = (*JUDGING_CODE, "benchmarks/baselines.py")
 # Neither the seed nor the time changes what these find.
 TIMELESS = ("brightness", "PCA")

@@ -34,9 +34,11 @@ from pipelines.tiling import parts
 if TYPE_CHECKING:
     from pipelines.graph import ScoringGraph
     from pipelines.models.batches import Selection
+    from pipelines.models.progress import FitSettings
 
 OURS = "Inspectline"
 CHUNK = 32
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,26 @@ def _observed(images: list[Told]) -> Observed:
     )
 
 
+def fit_settings(model: ModelSettings, seed: int, minutes: float | None, steps: int | None) -> FitSettings:
+    """Return the settings of a training by `steps`, if given, else by `minutes`."""
+    from pipelines.models.precision import FLOAT32
+    from pipelines.models.progress import FitSettings
+
+    settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=seed)
+    if steps:
+        # Which precision is faster may be measured otherwise the next time, and no clock may have a say.
+        return replace(settings, steps=steps, seconds=math.inf, precision=FLOAT32)
+    assert minutes is not None
+    return replace(settings, seconds=60 * minutes)
+
+
+def open_graph(path: Path, model: ModelSettings) -> ScoringGraph:
+    """Open an exported graph, for all cores that the yardstick is made for."""
+    from pipelines.graph import ScoringGraph
+
+    return ScoringGraph(path, model.input_size, model.resize, threads=THREADS)
+
+
 def training_tiles(files: list[Path], model: ModelSettings) -> Selection:
     """Return images as the network of these settings takes them."""
     from pipelines.models.batches import Selection
@@ -161,24 +183,16 @@ def detector(graph: ScoringGraph) -> Detector:
 def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
     from benchmarks.pictures import page
     from pipelines.export import write_graph
-    from pipelines.graph import ScoringGraph
     from pipelines.models.inspection import inspection_model
-    from pipelines.models.precision import FLOAT32
-    from pipelines.models.progress import FitSettings
     from pipelines.models.training import fit
     from pipelines.score import score
 
     model = ModelSettings(preset=job["preset"])
     tiles = training_tiles(files, model)
-    settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=job["seed"])
-    if job["steps"]:
-        # Which precision is faster may be measured otherwise the next time, and no clock may have a say.
-        settings = replace(settings, steps=job["steps"], seconds=math.inf, precision=FLOAT32)
-    else:
-        settings = replace(settings, seconds=60 * job["minutes"])
+    settings = fit_settings(model, job["seed"], job["minutes"], job["steps"])
     fitted = fit(tiles, settings, on_progress=lambda progress: print(progress, flush=True))
     path = write_graph(inspection_model(fitted.network), folder / "model.onnx")
-    graph = ScoringGraph(path, model.input_size, model.resize, threads=2)
+    graph = open_graph(path, model)
     if job.get("page"):
         page(read_set(Path(job["folder"]), job["types"]), fitted.network, graph).save(job["page"])
 

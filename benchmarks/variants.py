@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.folders import BadSet, ImageSet, TestImage, read_mask, read_pixels, read_set
-from benchmarks.measure import detector, judge, training_tiles
+from benchmarks.measure import detector, fit_settings, judge, open_graph, training_tiles
 from pipelines.errors import InspectlineError
 from pipelines.prepare import prepare
 from pipelines.project import ModelSettings
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from pipelines.models.batches import Selection
     from pipelines.models.progress import FitSettings, Fitted
     from pipelines.quantise import Trial
-
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,8 @@ class _Session:
 
     def figures(self, graph: Path, test: list[TestImage]) -> dict[str, Any]:
         """Return the figures of an exported graph on test images."""
-        from pipelines.graph import ScoringGraph
-
-        opened = ScoringGraph(graph, self.model.input_size, self.model.resize, threads=THREADS)
-        found = judge(replace(self.images, test=test), detector(opened), self.held_back, self.rate)
+        detect = detector(open_graph(graph, self.model))
+        found = judge(replace(self.images, test=test), detect, self.held_back, self.rate)
         return {"judged": len(test)} | {
             name: value for name, value in found.items() if name not in ("validation", "scores")
         }
@@ -96,20 +92,13 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     Raises BadSet, BadImage, TrainingFailed.
     """
     from pipelines.models.network import named_weights
-    from pipelines.models.precision import FLOAT32
-    from pipelines.models.progress import FitSettings
 
     images = read_set(asked.folder, asked.types)
     fitted, held_back = images.split(asked.seed)
     taught = choose(images, asked.annotated, asked.seed)
     rest = [one for one in images.test if one not in taught]
     model = ModelSettings(preset=asked.preset)
-    settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=asked.seed)
-    if asked.steps:
-        # Two runs are to print the same: no clock may have a say, as in `benchmarks.measure`.
-        settings = replace(settings, steps=asked.steps, seconds=math.inf, precision=FLOAT32)
-    else:
-        settings = replace(settings, seconds=60 * asked.minutes)
+    settings = fit_settings(model, asked.seed, asked.minutes, asked.steps)
     with tempfile.TemporaryDirectory(prefix="variants-") as folder:
         session = _Session(images, held_back, model, training_tiles(fitted, model), asked.rate, Path(folder))
         champion = _fit(session, settings, "training")
@@ -193,15 +182,9 @@ def _fit(session: _Session, settings: FitSettings, name: str, **more: Any) -> Fi
 
 def _fine_tuning(settings: FitSettings) -> FitSettings:
     """Return the settings of a fine-tuning, as the project's trainings have them."""
-    from pipelines.train import FINE_TUNING, FINE_TUNING_TIME
+    from pipelines.train import FINE_TUNING_TIME, fine_tuning
 
-    return replace(
-        settings,
-        learning_rate=settings.learning_rate * FINE_TUNING,
-        seconds=settings.seconds * FINE_TUNING_TIME,
-        share=FINE_TUNING_TIME,
-        steps=settings.steps and math.ceil(settings.steps * FINE_TUNING_TIME),
-    )
+    return replace(fine_tuning(settings), steps=settings.steps and math.ceil(settings.steps * FINE_TUNING_TIME))
 
 
 def _took(fitted: Fitted) -> dict[str, Any]:

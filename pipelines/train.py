@@ -121,14 +121,18 @@ def fit_settings(run: dict[str, Any]) -> FitSettings:
         seed=model.seed,
     )
     if params.get("start_from") == "champion":
-        shorter = 1.0 if params.get("time_budget_minutes") else FINE_TUNING_TIME
-        return replace(
-            settings,
-            learning_rate=settings.learning_rate * FINE_TUNING,
-            seconds=settings.seconds * shorter,
-            share=FINE_TUNING_TIME,
-        )
+        return fine_tuning(settings, 1.0 if params.get("time_budget_minutes") else FINE_TUNING_TIME)
     return settings
+
+
+def fine_tuning(settings: FitSettings, time: float = FINE_TUNING_TIME) -> FitSettings:
+    """Return the settings of a fine-tuning in place of a training from scratch, with a share `time` of its seconds."""
+    return replace(
+        settings,
+        learning_rate=settings.learning_rate * FINE_TUNING,
+        seconds=settings.seconds * time,
+        share=FINE_TUNING_TIME,
+    )
 
 
 def starting_weights(run: dict[str, Any]) -> dict[str, list[np.ndarray]] | None:
