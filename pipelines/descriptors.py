@@ -7,6 +7,7 @@ sharpness and noise, which are properties of neighbouring pixels, from tiles at 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,25 +39,28 @@ def describe(pixels: NDArray[np.uint8]) -> dict[str, float]:
     step = math.ceil(math.sqrt(height * width / _SAMPLED))
     # Channel by channel: numpy is ten times as fast along a plane as across three neighbours.
     red, green, blue = (np.ascontiguousarray(pixels[::step, ::step, channel]) for channel in range(3))
+    count = red.size
     luminance = _luminance(red, green, blue)
     brightest = np.maximum(np.maximum(red, green), blue)
     spread = (brightest - np.minimum(np.minimum(red, green), blue)).astype(np.float32)
-    levels = (luminance * 255 + np.float32(0.5)).astype(np.intp)
-    histogram = np.bincount(levels.ravel(), minlength=256) / luminance.size
+    spread /= np.maximum(brightest, 1)
+    levels = luminance * np.float32(255)
+    levels += np.float32(0.5)
+    histogram = np.bincount(levels.astype(np.intp).ravel(), minlength=256) / count
     shares = histogram[histogram > 0]
     sharpness, noise = _detail(pixels)
     values = {
         "width": width,
         "height": height,
-        "brightness": luminance.mean(),
+        "brightness": luminance.sum() / count,
         "contrast": _deviation(luminance),
         "sharpness": sharpness,
-        "saturation": (spread / np.maximum(brightest, 1)).mean(),
+        "saturation": spread.sum() / count,
         "noise": noise,
         "entropy": max(0.0, -(shares * np.log2(shares)).sum()),
-        "shadows": np.count_nonzero(luminance <= 8 / 255) / luminance.size,
-        "highlights": np.count_nonzero(luminance >= 247 / 255) / luminance.size,
-        "warmth": (float(red.sum(dtype=np.int64)) - float(blue.sum(dtype=np.int64))) / (255 * red.size),
+        "shadows": np.count_nonzero(luminance <= 8 / 255) / count,
+        "highlights": np.count_nonzero(luminance >= 247 / 255) / count,
+        "warmth": (float(red.sum(dtype=np.int64)) - float(blue.sum(dtype=np.int64))) / (255 * count),
     }
     return {name: float(values[name]) for name in DESCRIPTORS}
 
@@ -68,26 +72,45 @@ def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
         return 0.0, 0.0
     rows, columns = _starts(height), _starts(width)
     cut = np.stack([pixels[row : row + _TILE, column : column + _TILE] for row in rows for column in columns])
-    red, green, blue = (cut[..., channel] * np.uint16(weight) for channel, weight in enumerate(_LUMA_256))
-    tiles = ((red + green + blue) // np.uint16(256 // _LEVEL)).astype(np.int16)
-    twice = 2 * tiles
-    down = tiles[:, :-2] + tiles[:, 2:] - twice[:, 1:-1]
-    laplacian = down[:, :, 1:-1] + tiles[:, 1:-1, :-2] + tiles[:, 1:-1, 2:] - twice[:, 1:-1, 1:-1]
+    tiles: NDArray[np.uint16] = np.zeros(cut.shape[:3], np.uint16)
+    for channel, weight in enumerate(_LUMA_256):
+        weighted = cut[..., channel].astype(np.uint16)
+        weighted *= weight
+        tiles += weighted
+    tiles //= 256 // _LEVEL
+    # All rows of all tiles as one line: numpy is three times as fast along it as along each row. Differences that go
+    # across the edge of a tile mean nothing; `inner` leaves them out.
+    line, inner = tiles.astype(np.int16).ravel(), np.s_[:, 1:-1, 1:-1]
+    down = _second_differences(line, tiles.shape[-1])
+    laplacian = _second_differences(line, 1)
+    laplacian += down
     # Immerkær, "Fast noise variance estimation", CVIU 64 (1996): a mask that structure does not excite, the second
     # difference of second differences; sigma = sqrt(pi/2) / 6 x mean of its absolute response
-    response = down[:, :, :-2] + down[:, :, 2:] - 2 * down[:, :, 1:-1]
-    noise = math.sqrt(math.pi / 2) / 6 * float(np.abs(response).mean())
-    return _deviation(laplacian.astype(np.float32)) / (255 * _LEVEL), noise / (255 * _LEVEL)
+    response = np.abs(_second_differences(down, 1)).reshape(tiles.shape)[inner]
+    noise = math.sqrt(math.pi / 2) / 6 * float(response.mean())
+    sharpness = _deviation(laplacian.reshape(tiles.shape)[inner].astype(np.float32))
+    return sharpness / (255 * _LEVEL), noise / (255 * _LEVEL)
 
 
-def _starts(side: int) -> NDArray[np.intp]:
+def _second_differences(line: NDArray[np.int16], apart: int) -> NDArray[np.int16]:
+    """Return for each value of `line` the two that lie `apart` from it, less twice itself; 0 at both ends."""
+    found = np.zeros_like(line)
+    between = found[apart:-apart]
+    np.add(line[: -2 * apart], line[2 * apart :], out=between)
+    between -= line[apart:-apart]
+    between -= line[apart:-apart]
+    return found
+
+
+@lru_cache(maxsize=64)
+def _starts(side: int) -> tuple[int, ...]:
     """Return where tiles begin along a side of `side` pixels: evenly spread, and no more than it takes to cover it."""
     count = min(_TILES, -(-side // _TILE))
-    return np.linspace(0, max(0, side - _TILE), count, dtype=np.intp)
+    return tuple(np.linspace(0, max(0, side - _TILE), count, dtype=np.intp).tolist())
 
 
 def _deviation(values: NDArray[np.float32]) -> float:
-    apart = (values - values.mean()).ravel()
+    apart = (values - values.sum() / values.size).ravel()
     return float(np.sqrt(np.dot(apart, apart) / len(apart)))
 
 

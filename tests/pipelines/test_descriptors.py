@@ -51,6 +51,23 @@ def test_describe_when_noise_is_known_then_estimates_it(sigma: float):
     assert estimated == pytest.approx(sigma, rel=0.1)
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (192, 192), (50, 70), (3, 3), (700, 130)])
+def test_describe_when_taken_tile_by_tile_then_sharpness_and_noise_are_the_same(shape: tuple[int, int]):
+    pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    rows, columns = (sorted({*np.linspace(0, max(0, side - 64), min(4, -(-side // 64)), dtype=int)}) for side in shape)
+    laplacians, responses = [], []
+    for row in rows:
+        for column in columns:
+            tile = pixels[row : row + 64, column : column + 64].astype(int) @ [77, 150, 29] // 32  # eighths of a level
+            down = tile[:-2] + tile[2:] - 2 * tile[1:-1]
+            across = tile[:, :-2] + tile[:, 2:] - 2 * tile[:, 1:-1]
+            laplacians.append(down[:, 1:-1] + across[1:-1])
+            responses.append(down[:, :-2] + down[:, 2:] - 2 * down[:, 1:-1])
+    values = describe(pixels)
+    assert values["sharpness"] == pytest.approx(np.std(laplacians) / (8 * 255), rel=1e-5)
+    assert values["noise"] == pytest.approx(np.sqrt(np.pi / 2) / 6 * np.abs(responses).mean() / (8 * 255), rel=1e-9)
+
+
 def test_describe_when_image_is_uniform_then_has_no_contrast_noise_or_entropy():
     values = describe(np.full((50, 50, 3), 128, np.uint8))
     for name in ("contrast", "sharpness", "noise", "entropy", "saturation"):
