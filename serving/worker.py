@@ -3,6 +3,7 @@ costs nobody the connection, nor the answer.
 """
 
 import contextlib
+import io
 import math
 import os
 import select
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from gunicorn.glogging import Logger
+from gunicorn.http.body import Body
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 from serving.refusals import Refusal
@@ -94,6 +96,29 @@ class PatientSocket:
         raise Refusal(408, f"the request was not here within {REQUEST_SECONDS:g} s: send it faster, or less at a time")
 
 
+class LargePieces(Body):
+    """A request's body, taken from what has come in pieces as large as the app asks for, up to `_CHUNK`.
+
+    Gunicorn 26 takes 1,024 bytes at a time, and copies all that has come with each of them: an image of 2 MB costs it
+    4 ms more.
+    """
+
+    buf: io.BytesIO
+
+    def read(self, size: int | None = None) -> bytes:
+        """Return `size` bytes, or all; fewer only at the body's end."""
+        wanted = self.getsize(size)
+        pieces = [self.buf.getvalue()]
+        held = len(pieces[0])
+        while held < wanted and (piece := self.reader.read(min(wanted - held, _CHUNK))):
+            pieces.append(piece)
+            held += len(piece)
+        data = b"".join(pieces)
+        self.buf = io.BytesIO()
+        self.buf.write(data[wanted:])
+        return data[:wanted]
+
+
 class Remainder:
     """What the app left unread of a request: read before the answer says whether the connection stays.
 
@@ -168,6 +193,7 @@ class Worker(ThreadWorker):
         """
         conn.sock.settimeout(REQUEST_SECONDS)  # for the answer, even if nothing more has to be read
         conn.parser.unreader.sock.waits, req._expected_100_continue = req._expected_100_continue, False
+        req.body = LargePieces(req.body.reader)
         closes = req.should_close
         conn.remainder = Remainder(conn.parser, lambda: not self.alive or closes())
         req.should_close = conn.remainder.should_close

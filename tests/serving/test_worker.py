@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import random
 import selectors
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http.body import LengthReader
 from gunicorn.workers.gthread import _DEFER, TConn
 
 import serving.worker
@@ -288,6 +290,57 @@ def test_finish_request_when_the_app_fails_in_the_middle_of_an_answer_then_the_c
         ending.enqueue_req(conn)
         ending.wait_for_and_dispatch_events(30)
         assert ending.nr_conns == 4
+
+
+@pytest.mark.parametrize("asked", [None, 1 << 16, 100], ids=["whole", "64 kB at a time", "100 bytes at a time"])
+@pytest.mark.parametrize("kind", ["length", "chunked"])
+def test_handle_when_requests_with_large_bodies_follow_each_other_then_the_app_gets_each_whole(
+    ending: Worker, kind: str, asked: int | None
+):
+    bodies = [random.Random(number).randbytes(300_000 + number) for number in range(3)]
+    got: list[bytes] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        stream = environ["wsgi.input"]
+        got.append(b"".join(iter(lambda: stream.read(asked), b"")))
+        return answer_ok(environ, start_response)
+
+    def sent(body: bytes) -> bytes:
+        if kind == "length":
+            return post(len(body)) + body
+        pieces = [body[start : start + 7000] for start in range(0, len(body), 7000)]
+        chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+        return b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+
+    ending.alive, ending.wsgi = True, app
+    client, ours = socket.socketpair()
+    with client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        handled = pool.submit(ending.handle, connection(ending, ours))
+        client.sendall(b"".join(map(sent, bodies)))
+        assert handled.result(30) is True
+        assert client.recv(4096).count(b"HTTP/1.1 200 OK") == 3
+        ours.close()
+    assert got == bodies
+
+
+def test_handle_when_a_body_is_large_then_it_is_taken_in_large_pieces(ending: Worker, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+    read = LengthReader.read
+    monkeypatch.setattr(LengthReader, "read", lambda self, size: sizes.append(size) or read(self, size))
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        assert len(environ["wsgi.input"].read()) == 2_000_000
+        return answer_ok(environ, start_response)
+
+    ending.alive, ending.wsgi = True, app
+    client, ours = socket.socketpair()
+    with client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        handled = pool.submit(ending.handle, connection(ending, ours))
+        client.sendall(post(2_000_000) + bytes(2_000_000))
+        assert handled.result(30) is True
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+        ours.close()
+    assert len(sizes) < 50  # gunicorn alone: 1,955, each of which copies all that is here
 
 
 def test_is_parent_alive_when_the_server_is_gone_then_the_worker_ends(ending: Worker):
