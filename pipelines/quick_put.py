@@ -93,9 +93,9 @@ def quick_put(client: Any, bucket: str, key: str, data: bytes, content_type: str
     from botocore.auth import S3SigV4Auth
     from botocore.awsrequest import AWSRequest
 
-    if getproxies():
-        return False
     base = _base(client, bucket)
+    if base is None:
+        return False
     headers = {"Content-Type": content_type} if content_type else {}
     signed = AWSRequest("PUT", f"{base}/{quote(key, safe='/~')}", data=data, headers=headers)
     credentials = client._request_signer._credentials  # refreshes those of an IAM role by itself
@@ -117,13 +117,17 @@ def quick_put(client: Any, bucket: str, key: str, data: bytes, content_type: str
     return False
 
 
-def _base(client: Any, bucket: str) -> str:
-    """Return the address of the bucket, by boto3's own rules, which it takes a while to go through."""
-    known: dict[tuple[int, str], str] = _held.__dict__.setdefault("bases", {})
-    made_for = (id(client), bucket)
+def _base(client: Any, bucket: str) -> str | None:
+    """Return the address of the bucket, by boto3's own rules, which it takes a while to go through; None behind a
+    proxy.
+
+    Whether there is one boto3, too, asks once, when it makes its client.
+    """
+    known: dict[tuple[Any, str], str | None] = _held.__dict__.setdefault("bases", {})
+    made_for = (client, bucket)
     if made_for not in known:
         signed = client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "key"})
-        known[made_for] = signed.partition("?")[0].removesuffix("/key")
+        known[made_for] = None if getproxies() else signed.partition("?")[0].removesuffix("/key")
     return known[made_for]
 
 

@@ -121,3 +121,9 @@ def test_quick_put_when_the_address_has_capitals_or_a_password_then_the_host_is_
         b"Host: localhost:" + server.address.rpartition(":")[2].encode()
     ]
     assert b"secret" not in server.requests[0]
+
+
+def test_quick_put_when_there_is_a_proxy_then_it_is_left_to_boto3(server, put, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    assert not put()
+    assert server.requests == []
