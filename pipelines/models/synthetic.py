@@ -26,7 +26,9 @@ from pipelines.models.rows import spread
 
 DEFECTIVE_SHARE = 0.5
 ANNOTATED_SHARE = 0.5
-FAINTEST = 0.55
+# The faintest that a colour, a shade or noise is drawn, as the contrast of what it covers to the image's grain; the
+# least grain, 0 to 1; and the least cover. Fainter ones are lost in the grain: to mark them is to guess.
+FAINTEST, LEAST_GRAIN, LEAST_COVER = 3.0, 0.005, 0.1
 # How far a defect is blurred at most, in pixels of an image of 128, and what counts as grain.
 SOFTEST, GRAIN = 1.0, 1.5
 TEXTURES = 64
@@ -85,12 +87,19 @@ class Painter:
             return
         canvas = _Canvas(images, own, shape, where, self._textures)
         filling = fill(canvas, generator)
-        if fill in _SMOOTH:
-            filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain()
-        cover = (shape[where] * np.float32(_opacity(area, generator)))[..., None]
+        if area:
+            change = shape[where][..., None] * (filling - own[where])
+            change *= np.float32(_opacity(generator))
+        else:
+            grain = canvas.grain()
+            if fill in _SMOOTH:
+                filling = filling + np.float32(generator.uniform(0, 1)) * grain
+            change = shape[where][..., None] * (filling - own[where])
+            least = _least_cover(change, shape[where], grain)
+            change *= np.float32(np.exp(generator.uniform(np.log(least), 0)))
         sigma = generator.uniform(0, SOFTEST) * self._size / 128
         wide = grown(where[0], radius(sigma), self._size), grown(where[1], radius(sigma), self._size)
-        own[wide] += blurred_part(cover * (filling - own[where]), sigma, where, wide, self._size)
+        own[wide] += blurred_part(change, sigma, where, wide, self._size)
 
 
 class _Canvas:
@@ -161,11 +170,19 @@ def is_aligned(images: Any) -> bool:
     return bool(coarse.mean(axis=0).var() > (ALIGNED + 1 / len(chosen)) * within)
 
 
-def _opacity(area: bool, generator: np.random.Generator) -> float:
-    """Return how far a filling covers what was there; a part of an image mostly covers it wholly."""
-    if area:
-        return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
-    return float(np.exp(generator.uniform(np.log(FAINTEST), 0)))
+def _opacity(generator: np.random.Generator) -> float:
+    """Return how far a part of an image covers what was there: mostly wholly."""
+    return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
+
+
+def _least_cover(change: Floats, shape: Floats, grain: Floats) -> float:
+    """Return how far a filling must cover what was there to be seen in the image's grain, at most 1.
+
+    `change` [h, w, 3] is what it changes when it covers what is in its shape [h, w] wholly.
+    """
+    contrast = np.abs(change).mean(axis=-1).sum() / max(float(shape.sum()), 1e-3)
+    least = FAINTEST * (grain.mean(axis=-1).std() + LEAST_GRAIN) / max(float(contrast), 1e-6)
+    return float(np.clip(least, LEAST_COVER, 1))
 
 
 def _extent(shape: Floats) -> tuple[slice, slice] | None:

@@ -27,6 +27,8 @@ def test_add_defects_on_many_images_changes_about_half_and_a_small_part_of_each(
 def test_add_defects_leaves_hardly_an_edge_sharper_than_a_lens_draws(monkeypatch: pytest.MonkeyPatch):
     """Where all defects are softened as far as may be, their finest structure is a fraction of that of hard ones."""
 
+    monkeypatch.setattr(synthetic, "FAINTEST", np.inf)  # what covers wholly has the hardest edges
+
     def sharpness(softest: float) -> float:
         monkeypatch.setattr(synthetic, "SOFTEST", softest)
         plain = np.full((100, 128, 128, 3), 0.5, np.float32)
@@ -40,7 +42,7 @@ def test_add_defects_leaves_hardly_an_edge_sharper_than_a_lens_draws(monkeypatch
 
 def test_add_defects_of_one_colour_keep_some_grain_of_what_they_cover(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(synthetic, "_OF_SURFACES", ((synthetic._tone, False),))
-    monkeypatch.setattr(synthetic, "_opacity", lambda *_: 1.0)
+    monkeypatch.setattr(synthetic, "FAINTEST", np.inf)
     monkeypatch.setattr(synthetic, "SOFTEST", 0.0)
     grainy = (0.5 + 0.05 * np.random.default_rng(0).normal(size=(60, 64, 64, 3))).astype(np.float32)
     full = np.ones((64, 64), np.float32)
@@ -51,6 +53,26 @@ def test_add_defects_of_one_colour_keep_some_grain_of_what_they_cover(monkeypatc
     assert covered.any()
     assert left[covered].min() < 0.3
     assert left[covered].max() > 0.5
+
+
+@pytest.mark.parametrize(("grain", "least", "at_most"), [(0.002, 0.02, 0.035), (0.02, 0.045, 0.065)])
+def test_add_defects_are_as_faint_as_the_grain_lets_them_be_seen(
+    monkeypatch: pytest.MonkeyPatch, grain: float, least: float, at_most: float
+):
+    monkeypatch.setattr(synthetic, "_OF_SURFACES", ((synthetic._shade, False),))
+    monkeypatch.setattr(synthetic, "SOFTEST", 0.0)
+    noise = np.random.default_rng(0).normal(0, grain, (300, 64, 64, 1))
+    clean = (0.5 + noise * np.ones(3)).astype(np.float32)
+    painter = Painter(64, 0, turns=True)
+    shape = np.zeros((64, 64), np.float32)
+    shape[20:40, 20:40] = 1
+    monkeypatch.setattr(painter._shapes, "shape", lambda *_: shape)
+    change = np.abs(painter.add_defects(clean, np.random.default_rng(0)) - clean)[:, 20:40, 20:40].mean(axis=(1, 2, 3))
+    drawn = change[change > 1e-4]
+    assert len(drawn) > 100
+    # The faintest shade is of 0.05; where that is lost in the grain, it covers what is there wholly. Of two that lie on
+    # each other, one may undo the other, so the tenth faintest of a hundred is what is told.
+    assert least < np.quantile(drawn, 0.1) < at_most
 
 
 def test_add_defects_that_dent_move_what_is_there_and_shade_it_where_they_lie(monkeypatch: pytest.MonkeyPatch):
