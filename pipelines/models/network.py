@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import TrainingFailed
 from pipelines.models.resample import halved
-from pipelines.models.scoring import evidence, excess, gradient_error, relative_error, shown_excess
+from pipelines.models.scoring import evidence, excess, gradient_error, relative_error, roughness, shown_excess
 from pipelines.models.usual import PATTERN, Usual
 
 CHANNELS = {
@@ -84,6 +84,7 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
     beyond = excess(error) if usual is None else excess(error, *_usual_maps(image, usual))
     found = evidence(beyond, defect, anomalous, paths=usual is not None and usual.surface)
     if usual is not None:
+        found = ops.subtract(found, _usual_of_smooth(image, usual))
         found = layers.Rescaling(
             [1 / spread for spread in usual.spreads],
             [-mean / spread for mean, spread in zip(usual.means, usual.spreads, strict=True)],
@@ -112,6 +113,15 @@ def _usual_maps(image: keras.KerasTensor, usual: Usual) -> tuple[keras.KerasTens
     both = np.stack([usual.middles, usual.widths], axis=1)
     maps.set_weights([both.reshape(len(both), -1)])
     return found[:, 0], found[:, 1]
+
+
+def _usual_of_smooth(image: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
+    """Return how much more of each piece of evidence [N, pieces] is usual of good images as smooth as these."""
+    beyond = ops.clip(roughness(image), usual.smoothest, usual.middling) - usual.middling
+    slopes = layers.Dense(len(usual.slopes), use_bias=False, dtype="float32", name=f"{USUAL}_slopes")
+    found = slopes(beyond)
+    slopes.set_weights([np.array([usual.slopes], np.float32)])
+    return found
 
 
 def named_weights(network: keras.Model) -> dict[str, list[NDArray[Any]]]:

@@ -8,15 +8,16 @@ exceeds what the network expects of itself there (Kendall and Gal, "What uncerta
 deep learning for computer vision?", 2017): the grain of a metal cannot be predicted, a weld can.
 
 The logarithm of that ratio is then compared with what is usual at its place (`models.usual`), in units of its width
-there: the excess.
+there: the excess. What is found in an image that is smoother than most is compared with what is usual of such: it is
+not to hide a defect behind what rough ones show.
 
 Two scores come of it. `reconstruction` is the largest excess, smoothed so that one noisy pixel does not condemn an
 image. `fused` weighs, in units of their spread over good images, seven pieces of evidence: the largest value, the mean
 of the highest five percent, and the mean, of the excess and of the second opinion, and what the latter thinks of the
 whole; a pit shows in the first, a crack in the second, a stained surface in the third. On a surface two more count, the
 second opinion along the most suspicious paths across it: a faint crack is long. Each counts at most fully: a good image
-with one odd place is not to be ranked above a bad one by that place alone. Errors, second opinion and paths have an
-equal say.
+with one odd place is not to be ranked above a bad one by that place alone. Errors and second opinion have an equal say,
+paths as much as both: along a path the grain, which has no length, averages out, and a pit or a stain does not.
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ EDGE = 2
 HIGHEST = 0.05
 # What a relative error of nothing counts as, before its logarithm is taken.
 FAINTEST = 0.02
+# How rough an image is, its smoother fields of 2^3 x 2^3 pixels tell: a defect, which lies in others, has no say. And
+# the least fine structure of a pixel, 0 to 1: below it one camera's noise is as good as another's.
+ROUGHNESS_HALVINGS, SMOOTHER_SHARE = 3, 0.25
+LEAST_STRUCTURE = 0.002
 # Paths are looked for in a map halved at least once, and until its side is this or a little more, of a third and of two
 # thirds of its side. A turn by an eighth costs them so much of a logit.
 PATHS_SIDE = 32
 LENGTHS = 1 / 3, 2 / 3
 TURN = 0.5
-# How many pieces of evidence each opinion has: errors, second opinion, and on surfaces the second opinion along paths.
+# How many pieces of evidence each opinion has: errors, second opinion, and on surfaces the second opinion along paths;
+# and how much say.
 OPINIONS = (3, 4, 2)
+SAY = (1, 1, 2)
 # The second opinion's logit where there is no image any more.
 OUTSIDE = -4.0
 
@@ -136,6 +143,19 @@ def shown_excess(found: Tensor) -> Tensor:
     return ops.softplus(found)
 
 
+def roughness(image: Tensor) -> Tensor:
+    """Return how rough the surface of RGB [N, H, W, 3] in 0 to 1 is, as [N, 1]; sides divisible by 8.
+
+    It is the logarithm of the mean absolute fine structure of the roughest of the smoothest quarter of an image's
+    fields, so that a defect has no part in it unless it covers most of the image.
+    """
+    grey = ops.mean(image, axis=-1, keepdims=True)
+    fields = halved(ops.abs(grey - smooth(smooth(grey))), ROUGHNESS_HALVINGS)
+    flat = ops.reshape(fields, (-1, fields.shape[1] * fields.shape[2]))
+    smoothest = ops.top_k(-flat, max(1, round(SMOOTHER_SHARE * flat.shape[1])))[0]
+    return ops.log(LEAST_STRUCTURE - smoothest[:, -1:])
+
+
 def evidence(error: Tensor, defect: Tensor, anomalous: Tensor, paths: bool = False) -> Tensor:
     """Return [N, 7]: largest value, mean of the highest twentieth, and mean, of the excess `error` and of the smoothed
     logits `defect`, both [N, H, W, 1], and the logit `anomalous` [N, 1]. With `paths` [N, 9]: also the largest mean of
@@ -182,9 +202,13 @@ def pieces(surface: bool) -> int:
 
 
 def shares(count: int) -> NDArray[np.float32]:
-    """Return the weight of each of `count` pieces, together 1: every opinion has as much say as any other."""
-    sizes = OPINIONS if count == sum(OPINIONS) else OPINIONS[:2]
-    return np.repeat([1 / (size * len(sizes)) for size in sizes], sizes).astype(np.float32)
+    """Return the weight of each of `count` pieces, together 1: errors and second opinion have an equal say, and paths,
+    which are of surfaces alone, as much as both.
+    """
+    opinions = len(OPINIONS) if count == sum(OPINIONS) else 2
+    sizes, say = OPINIONS[:opinions], SAY[:opinions]
+    told = [one / (sum(say) * size) for size, one in zip(sizes, say, strict=True)]
+    return np.repeat(told, sizes).astype(np.float32)
 
 
 def fused_score(found: Tensor) -> Tensor:

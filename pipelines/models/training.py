@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -27,9 +26,9 @@ from pipelines.models.network import build_network, named_weights, set_weights
 from pipelines.models.precision import faster_precision
 from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, RunningMean, Stopped, TrainingState, as_array
 from pipelines.models.rows import spread, whole_batches
-from pipelines.models.scoring import pieces
+from pipelines.models.scoring import pieces, roughness
 from pipelines.models.synthetic import is_aligned
-from pipelines.models.usual import LOOKED_AT, Usual, shown_parts, usual_evidence, usual_maps, usual_pattern
+from pipelines.models.usual import MOST_LOOKED_AT, Usual, shown_parts, shown_places, usual_maps, usual_pattern
 
 # A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
 LEAST_STEPS = 20
@@ -246,31 +245,35 @@ def completed(network: keras.Model, settings: FitSettings, images: Images) -> ke
     parts = shown_parts(images, aligned)
     learnt = named_weights(network)
 
+    def scaled(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = images[rows].astype(np.float32) / np.float32(255)
+        return found
+
     def told(rows: NDArray[np.int64], usual: Usual | None, output: int) -> NDArray[np.float32]:
         """Return one output of the network for some of the images, in batches of one size."""
         judging = build_network(settings.preset, settings.input_size, usual=usual)
         set_weights(judging, learnt)
         batches = whole_batches(rows, settings.batch_size)
-        found = [judging.predict_on_batch(images[part].astype(np.float32) / 255)[output] for part in batches]
+        found = [judging.predict_on_batch(scaled(part))[output] for part in batches]
         return np.concatenate(found)[: len(rows)]
 
     rows = np.concatenate(parts)
     # Of a network that knows of nothing usual, the error is log(1 + e^x) of the logarithm x that is looked for.
     logs = np.log(np.expm1(told(rows, None, ERROR)[..., 0]))
     maps = [usual_maps(part, aligned) for part in np.split(logs, np.cumsum([len(part) for part in parts])[:-1])]
-    count = pieces(surface=not aligned)
-    usual = Usual(
+    usual = Usual.of_maps(
         np.stack([usual_pattern(images[part]) for part in parts]),
         np.stack([middle for middle, _ in maps]),
         np.stack([width for _, width in maps]),
-        [0.0] * count,
-        [1.0] * count,
+        pieces=pieces(surface=not aligned),
         surface=not aligned,
     )
     # Of all images: those whose part is too rare for a map of its own tell the spread, too.
-    everything = spread(len(images), LOOKED_AT)
-    means, spreads = usual_evidence(told(everything, usual, EVIDENCE))
-    whole = build_network(settings.preset, settings.input_size, usual=replace(usual, means=means, spreads=spreads))
+    everything = spread(len(images), MOST_LOOKED_AT)
+    rough = [as_array(roughness(scaled(one)))[:, 0] for one in np.array_split(everything, len(everything) // 16 + 1)]
+    shown = shown_places(images, aligned)[everything]
+    usual = usual.with_evidence(told(everything, usual, EVIDENCE), np.concatenate(rough), shown)
+    whole = build_network(settings.preset, settings.input_size, usual=usual)
     set_weights(whole, learnt)
     return whole
 

@@ -13,6 +13,7 @@ from keras import ops
 from pipelines.errors import BadPackage, TrainingFailed
 from pipelines.models.inspection import inspection_model, load_network
 from pipelines.models.network import CHANNELS, build_network, named_weights, set_weights
+from pipelines.models.scoring import roughness
 from pipelines.models.usual import Usual, usual_pattern
 from pipelines.settings import REPOSITORY
 
@@ -48,6 +49,20 @@ def test_build_network_when_told_what_is_usual_counts_evidence_from_there():
     np.testing.assert_allclose(found, (raw - means) / spreads, rtol=1e-4, atol=1e-4)
 
 
+def test_build_network_when_smooth_images_show_less_counts_their_evidence_from_there():
+    grain = np.random.default_rng(0).normal(0, 1, (1, 32, 32, 3)).astype(np.float32)
+    image = np.concatenate([0.5 + 0.002 * grain, 0.5 + 0.02 * grain, 0.5 + 0.15 * grain])
+    rough = ops.convert_to_numpy(roughness(image))[:, 0]
+    slopes = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0, -0.5]
+    plain = build_network("small", 32)
+    usual = replace(nothing_usual(), smoothest=float(rough[0]) + 0.1, middling=float(rough[1]) + 0.2, slopes=slopes)
+    counted = build_network("small", 32, usual=usual)
+    set_weights(counted, named_weights(plain))
+    raw, found = (ops.convert_to_numpy(network(image, training=False)[-1]) for network in (plain, counted))
+    beyond = np.array([rough[0] + 0.1 - rough[1] - 0.2, -0.2, 0])
+    np.testing.assert_allclose(raw - found, np.outer(beyond, slopes), rtol=1e-3, atol=1e-3)
+
+
 def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone():
     generator = np.random.default_rng(0)
     left, right = (generator.random((32, 32, 3)).astype(np.float32) for _ in range(2))
@@ -56,7 +71,8 @@ def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone
     middles[1, 4:8] = 2
     widths[1, 4:8] = 0.5
     plain = build_network("small", 32)
-    counted = build_network("small", 32, usual=Usual(patterns, middles, widths, [0.0] * 7, [1.0] * 7, surface=False))
+    usual = Usual.of_maps(patterns, middles, widths, pieces=7, surface=False)
+    counted = build_network("small", 32, usual=usual)
     set_weights(counted, named_weights(plain))
     # Darker than usual, and with a little noise: still the parts that they are.
     image = np.stack([left, right]) * 0.8 + generator.normal(0, 0.02, (2, 32, 32, 3)).astype(np.float32)
@@ -67,7 +83,7 @@ def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone
 
 
 def test_build_network_for_a_surface_looks_along_paths_too():
-    usual = replace(nothing_usual(), means=[0.0] * 9, spreads=[1.0] * 9, surface=True)
+    usual = replace(nothing_usual(), slopes=[0.0] * 9, means=[0.0] * 9, spreads=[1.0] * 9, surface=True)
     found = build_network("small", 32, usual=usual)(np.zeros((2, 32, 32, 3), np.float32), training=False)[-1]
     assert tuple(found.shape) == (2, 9)
 
@@ -91,7 +107,7 @@ def test_set_weights_of_a_network_that_knows_the_usual_leaves_that_out():
 def nothing_usual() -> Usual:
     """What is usual, as if nothing were known."""
     zeros = np.zeros((1, 16, 16), np.float32)
-    return Usual(np.zeros((1, 64), np.float32), zeros, zeros + 1, [0.0] * 7, [1.0] * 7, surface=False)
+    return Usual.of_maps(np.zeros((1, 64), np.float32), zeros, zeros + 1, pieces=7, surface=False)
 
 
 def test_network_when_only_brightness_changes_sees_the_same_features():
@@ -104,7 +120,7 @@ def test_network_when_only_brightness_changes_sees_the_same_features():
 def test_load_network_when_saved_gives_the_same_in_safe_mode(tmp_path: Path):
     zeros = np.zeros((3, 16, 16), np.float32)
     patterns = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
-    usual = Usual(patterns, zeros + 0.5, zeros + 2, [0.5] * 9, [0.1] * 9, surface=True)
+    usual = Usual(patterns, zeros + 0.5, zeros + 2, -3.0, -1.0, [0.2] * 9, [0.5] * 9, [0.1] * 9, surface=True)
     network = build_network("small", 32, usual=usual)
     network.save(tmp_path / "model.keras")
     image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)

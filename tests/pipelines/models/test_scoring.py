@@ -15,6 +15,7 @@ from pipelines.models.scoring import (
     pieces,
     reconstruction_score,
     relative_error,
+    roughness,
     shares,
     shown_excess,
     weighted_error,
@@ -160,12 +161,28 @@ def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_
     assert 0.5 < merged_score(odd_place) < merged_score(odd_throughout) < 1
 
 
-@pytest.mark.parametrize(("surface", "opinions"), [(False, 2), (True, 3)])
-def test_shares_of_every_opinion_are_the_same_together(surface, opinions):
+@pytest.mark.parametrize(("surface", "say"), [(False, [0.5, 0.5]), (True, [0.25, 0.25, 0.5])])
+def test_shares_of_errors_and_second_opinion_are_the_same_and_of_paths_as_much_as_both(surface, say):
     found = shares(pieces(surface))
     assert len(found) == (9 if surface else 7)
-    together = [part.sum() for part in np.split(found, np.cumsum(OPINIONS[: opinions - 1]))]
-    np.testing.assert_allclose(together, 1 / opinions, rtol=1e-6)
+    together = [part.sum() for part in np.split(found, np.cumsum(OPINIONS[: len(say) - 1]))]
+    np.testing.assert_allclose(together, say, rtol=1e-6)
+
+
+def test_roughness_follows_the_grain_and_neither_the_light_nor_a_defect():
+    grain = np.random.default_rng(0).normal(0, 0.02, (1, 64, 64, 1)).astype(np.float32)
+    smooth, rough = 0.5 + grain * np.ones(3, np.float32), 0.5 + 3 * grain * np.ones(3, np.float32)
+    lit = smooth + np.linspace(-0.2, 0.2, 64, dtype=np.float32)[:, None, None]
+    damaged = smooth.copy()
+    damaged[:, :40, :32] = np.random.default_rng(1).random((1, 40, 32, 3), np.float32)
+    plain = np.full((1, 64, 64, 3), 0.5, np.float32)
+    told = ops.convert_to_numpy(roughness(np.concatenate([smooth, rough, lit, damaged, plain])))
+    assert told.shape == (5, 1)
+    assert told[1, 0] - told[0, 0] == pytest.approx(np.log(3), abs=0.25)
+    assert told[2, 0] == pytest.approx(told[0, 0], abs=0.05)
+    # A third of it is damaged: of what is left, the smoothest quarter of all is a larger share, a little rougher.
+    assert 0 <= told[3, 0] - told[0, 0] < 0.15
+    assert told[4, 0] == pytest.approx(np.log(0.002), abs=1e-3)
 
 
 def test_excess_is_counted_from_the_usual_in_its_widths_and_shown_as_at_least_nothing():

@@ -218,7 +218,8 @@ def test_write_graph_of_a_network_that_knows_the_usual_gives_its_scores_in_int8_
     patterns = np.stack([usual_pattern(images[:4]), usual_pattern(images[4:])])
     maps = generator.uniform(0.5, 2, (2, 2, 16, 16)).astype(np.float32)
     pieces = 9 if surface else 7
-    usual = Usual(patterns, maps[0], maps[1], [0.1] * pieces, [2.0] * pieces, surface)
+    slopes, means, spreads = [0.3] * pieces, [0.1] * pieces, [2.0] * pieces
+    usual = Usual(patterns, maps[0], maps[1], -4.0, -1.0, slopes, means, spreads, surface)
     model = inspection_model(build_network("small", 32, usual=usual))
     path = write_graph(model, tmp_path / "model.onnx")
     difference, tolerance = compare(model, path, images)

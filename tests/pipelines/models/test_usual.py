@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.models.batches import Selection
-from pipelines.models.usual import shown_parts, usual_evidence, usual_maps, usual_pattern
+from pipelines.models.usual import Usual, shown_parts, usual_evidence, usual_maps, usual_pattern, usual_slopes
 
 
 @pytest.mark.parametrize("rare", [3, 9])  # fewer than are ever enough, and than a quarter of the commonest
@@ -83,3 +83,51 @@ def test_usual_evidence_never_has_a_spread_of_nothing():
     means, spreads = usual_evidence(np.array([[1.0, -5.0], [1.0, -3.0]], np.float32))
     assert means == [1.0, -4.0]
     assert spreads == pytest.approx([0.020001, 1.0])
+
+
+def test_usual_slopes_follow_what_roughness_explains_and_hardly_what_it_does_not():
+    generator = np.random.default_rng(0)
+    beyond = generator.uniform(-2, 0, 1000).astype(np.float32)
+    found = np.stack([3 * beyond, 3 * beyond, 0 * beyond], axis=1) + generator.normal(0, [0.1, 6, 1], (1000, 3))
+    slopes = usual_slopes(found.astype(np.float32), beyond, np.zeros(1000, np.int64))
+    assert slopes[0] == pytest.approx(3, rel=0.05)
+    assert 1.5 < slopes[1] < 2.9  # of an eleventh of the variance
+    assert abs(slopes[2]) < 0.05
+
+
+def test_usual_slopes_of_a_dozen_images_need_more_than_chance():
+    beyond = np.linspace(-1, 0, 12, dtype=np.float32)
+    generator = np.random.default_rng(0)
+    by_chance = [usual_slopes(generator.normal(size=(12, 1)), beyond, np.zeros(12, np.int64))[0] for _ in range(200)]
+    plain = [np.polyfit(beyond, generator.normal(size=12), 1)[0] for _ in range(200)]
+    assert np.std(by_chance) < 0.6 * np.std(plain)
+    assert usual_slopes(5 * beyond[:, None], beyond, np.zeros(12, np.int64))[0] == pytest.approx(5 / 1.19, rel=0.01)
+
+
+def test_usual_slopes_when_only_the_parts_differ_are_nothing():
+    generator = np.random.default_rng(0)
+    parts = np.repeat([3, 8], 500)
+    found = np.where(parts == 3, 0, 5)[:, None] + generator.normal(0, 1, (1000, 1))
+    beyond = np.where(parts == 3, -2, -0.5) + generator.normal(0, 0.2, 1000)
+    assert abs(usual_slopes(found, beyond, parts)[0]) < 0.1
+    assert usual_slopes(found, beyond, np.zeros(1000, np.int64))[0] > 1
+    assert usual_slopes(found, np.zeros(1000), parts).tolist() == [0]
+
+
+def test_with_evidence_counts_smooth_images_from_what_is_usual_of_them_and_excuses_no_rough_one():
+    generator = np.random.default_rng(0)
+    roughness = generator.uniform(-4, 0, 2000).astype(np.float32)
+    found = (2 * roughness + generator.normal(0, 0.5, 2000)).astype(np.float32)[:, None]
+    maps = np.zeros((1, 4, 4), np.float32)
+    usual = Usual.of_maps(np.zeros((1, 64), np.float32), maps, maps + 1, pieces=1, surface=False)
+    assert (usual.slopes, usual.means, usual.spreads) == ([0.0], [0.0], [1.0])
+    usual = usual.with_evidence(found, roughness, np.zeros(2000, np.int64))
+    assert usual.smoothest == pytest.approx(-3.8, abs=0.1)
+    assert usual.middling == pytest.approx(-2, abs=0.1)
+    beyond = np.clip(roughness, usual.smoothest, usual.middling) - usual.middling
+    left = found[:, 0] - beyond * usual.slopes[0]
+    smooth, rough = (roughness > -3.5) & (roughness < -2.5), roughness > -2
+    assert found[smooth].mean() < found.mean() - 1.8
+    assert left[smooth].mean() == pytest.approx(left.mean(), abs=0.6)
+    np.testing.assert_allclose(left[rough], found[rough, 0], atol=0.1)
+    assert usual.means == pytest.approx([left.mean()], abs=1e-3)
