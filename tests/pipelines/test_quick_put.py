@@ -125,5 +125,8 @@ def test_quick_put_when_the_address_has_capitals_or_a_password_then_the_host_is_
 
 def test_quick_put_when_there_is_a_proxy_then_it_is_left_to_boto3(server, put, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    server.answers = [OK]
     assert not put()
     assert server.requests == []
+    monkeypatch.delenv("HTTP_PROXY")
+    assert not put()  # asked once for a client

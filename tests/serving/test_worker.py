@@ -1,6 +1,7 @@
 """Gunicorn's worker as ours changes it, on real sockets and without a server around it."""
 
 import concurrent.futures
+import contextlib
 import os
 import random
 import selectors
@@ -341,6 +342,28 @@ def test_handle_when_a_body_is_large_then_it_is_taken_in_large_pieces(ending: Wo
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
         ours.close()
     assert len(sizes) < 50  # gunicorn alone: 1,955, each of which copies all that is here
+
+
+def test_handle_when_the_app_finds_a_body_in_broken_chunks_then_what_follows_is_no_request(ending: Worker):
+    asked: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        asked.append(environ["REQUEST_METHOD"])
+        with contextlib.suppress(Exception):
+            environ["wsgi.input"].read()
+        return answer_ok(environ, start_response)
+
+    ending.alive, ending.wsgi = True, app
+    client, ours = socket.socketpair()
+    with client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        handled = pool.submit(ending.handle, connection(ending, ours))
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n")
+        assert b"Connection: close" in client.recv(4096)
+        client.sendall(REQUEST)
+        client.shutdown(socket.SHUT_WR)
+        assert handled.result(30) is False
+        ours.close()
+    assert asked == ["POST"]
 
 
 def test_is_parent_alive_when_the_server_is_gone_then_the_worker_ends(ending: Worker):
