@@ -81,47 +81,66 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
 
     features = layers.Activation("linear", dtype="float32", name="features")(features)
     error = relative_error(image, restored, expected)
-    beyond = excess(error) if usual is None else excess(error, *_usual_maps(image, usual))
-    found = evidence(beyond, defect, anomalous, paths=usual is not None and usual.surface)
-    if usual is not None:
-        found = ops.subtract(found, _usual_of_smooth(image, usual))
+    if usual is None:
+        beyond = excess(error)
+        found = evidence(beyond, defect, anomalous)
+    else:
+        part = _shown_part(image, usual)
+        beyond = excess(error, *_usual_maps(part, image.shape[1] // 2, usual))
+        found = evidence(beyond, defect, anomalous, paths=usual.surface)
         found = layers.Rescaling(
             [1 / spread for spread in usual.spreads],
             [-mean / spread for mean, spread in zip(usual.means, usual.spreads, strict=True)],
             dtype="float32",
             name="evidence",
-        )(found)
+        )(ops.subtract(found, _usual_level(roughness(image), part, usual)))
     outputs = [restored, expected, defect, anomalous, features, shown_excess(beyond), found]
     return keras.Model(image, outputs, name=f"restoration_{preset}")
 
 
-def _usual_maps(image: keras.KerasTensor, usual: Usual) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Return usual middle and width [N, S/2, S/2, 1] for the part of its image that each shows: of the usual patterns
-    the nearest is its own.
+# What is usual lies in the weights of standard layers, so that it is saved with the network.
 
-    They lie in the weights of standard layers, so that they are saved with the network.
-    """
-    side, fields = image.shape[1] // 2, image.shape[1] // PATTERN
+
+def _shown_part(image: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
+    """Return which part of its image each shows, as [N, 1]: that of the nearest of the usual patterns."""
+    fields = image.shape[1] // PATTERN
     grey = ops.mean(ops.reshape(image, (-1, PATTERN, fields, PATTERN, fields * 3)), axis=(2, 4))
     # A pattern's own mean is 0, so that the image's has no part in the distance.
-    nearness = layers.Dense(len(usual.patterns), dtype="float32", name=f"{USUAL}_patterns")
-    maps = layers.Embedding(len(usual.patterns), 2 * side * side, dtype="float32", name=f"{USUAL}_maps")
+    nearness = _linear(-0.5 * np.square(usual.patterns).sum(axis=1), usual.patterns.T, "patterns")
     # Not `argmax`: Keras makes an operation of it that ONNX Runtime does not know.
-    part = ops.top_k(nearness(ops.reshape(grey, (-1, PATTERN * PATTERN))), 1)[1]
-    found = ops.reshape(maps(part), (-1, 2, side, side, 1))
-    nearness.set_weights([usual.patterns.T, -0.5 * np.square(usual.patterns).sum(axis=1)])
+    return ops.top_k(nearness(ops.reshape(grey, (-1, PATTERN * PATTERN))), 1)[1]
+
+
+def _usual_maps(part: keras.KerasTensor, side: int, usual: Usual) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return usual middle and width [N, side, side, 1] of the part that each shows."""
     both = np.stack([usual.middles, usual.widths], axis=1)
-    maps.set_weights([both.reshape(len(both), -1)])
+    found = ops.reshape(_looked_up(both.reshape(len(both), -1), "maps")(part), (-1, 2, side, side, 1))
     return found[:, 0], found[:, 1]
 
 
-def _usual_of_smooth(image: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
-    """Return how much more of each piece of evidence [N, pieces] is usual of good images as smooth as these."""
-    beyond = ops.clip(roughness(image), usual.smoothest, usual.middling) - usual.middling
-    slopes = layers.Dense(len(usual.slopes), use_bias=False, dtype="float32", name=f"{USUAL}_slopes")
-    found = slopes(beyond)
-    slopes.set_weights([np.array([usual.slopes], np.float32)])
-    return found
+def _usual_level(rough: keras.KerasTensor, part: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
+    """Return how much of each piece of evidence is usual of images as rough as `rough` [N, 1], as [N, pieces]: evenly
+    changing between the knots, as a sum of functions that bend at one of them.
+    """
+    typical = ops.reshape(_looked_up(usual.roughness[:, None], "roughness")(part), (-1, 1))
+    bent = ops.relu(_linear(-usual.knots, np.ones((1, len(usual.knots))), "knots")(ops.subtract(rough, typical)))
+    slopes = np.diff(usual.levels, axis=0) / np.diff(usual.knots)[:, None]
+    level = np.zeros((1, usual.levels.shape[1]))
+    return _linear(usual.levels[0], np.diff(slopes, axis=0, prepend=level, append=level), "levels")(bent)
+
+
+def _linear(bias: NDArray[Any], kernel: NDArray[Any], name: str) -> layers.Layer:
+    layer = layers.Dense(kernel.shape[1], dtype="float32", name=f"{USUAL}_{name}")
+    layer.build((None, kernel.shape[0]))
+    layer.set_weights([kernel, bias])
+    return layer
+
+
+def _looked_up(values: NDArray[Any], name: str) -> layers.Layer:
+    layer = layers.Embedding(*values.shape, dtype="float32", name=f"{USUAL}_{name}")
+    layer.build()
+    layer.set_weights([values])
+    return layer
 
 
 def named_weights(network: keras.Model) -> dict[str, list[NDArray[Any]]]:

@@ -8,15 +8,15 @@ exceeds what the network expects of itself there (Kendall and Gal, "What uncerta
 deep learning for computer vision?", 2017): the grain of a metal cannot be predicted, a weld can.
 
 The logarithm of that ratio is then compared with what is usual at its place (`models.usual`), in units of its width
-there: the excess. What is found in an image that is smoother than most is compared with what is usual of such: it is
-not to hide a defect behind what rough ones show.
+there: the excess.
 
 Two scores come of it. `reconstruction` is the largest excess, smoothed so that one noisy pixel does not condemn an
 image. `fused` weighs, in units of their spread over good images, seven pieces of evidence: the largest value, the mean
 of the highest five percent, and the mean, of the excess and of the second opinion, and what the latter thinks of the
 whole; a pit shows in the first, a crack in the second, a stained surface in the third. On a surface two more count, the
 second opinion along the most suspicious paths across it: a faint crack is long. Each counts at most fully: a good image
-with one odd place is not to be ranked above a bad one by that place alone. Errors and second opinion have an equal say,
+with one odd place is not to be ranked above a bad one by that place alone. What smooth good images show less of is made
+up for (`models.usual`): rough ones are not to hide their defects. Errors and second opinion have an equal say,
 paths as much as both: along a path the grain, which has no length, averages out, and a pit or a stain does not.
 """
 

@@ -26,9 +26,9 @@ from pipelines.models.rows import spread
 
 DEFECTIVE_SHARE = 0.5
 ANNOTATED_SHARE = 0.5
-# The faintest that a colour, a shade or noise is drawn, as the contrast of what it covers to the image's grain; the
-# least grain, 0 to 1; and the least cover. Fainter ones are lost in the grain: to mark them is to guess.
-FAINTEST, LEAST_GRAIN, LEAST_COVER = 3.0, 0.005, 0.1
+# How faint a colour, a shade or noise is drawn at most: contrast of so many times the image's grain, of which there is
+# so much at least, 0 to 1, and so much of full cover. What has less contrast by itself covers wholly.
+FAINTEST, LEAST_GRAIN, LEAST_COVER = 3.0, 0.01, 0.1
 # How far a defect is blurred at most, in pixels of an image of 128, and what counts as grain.
 SOFTEST, GRAIN = 1.0, 1.5
 TEXTURES = 64

@@ -6,10 +6,11 @@ by what it looks like: by the nearest of the tiles' mean patterns. Where images 
 Middle and width are the median and half the distance between the quantiles of one deviation, so that a few odd images
 among the good ones change neither.
 
-The pieces of evidence depend on how rough a surface is: of good solar cells, those of many crystals show more of
-everything than those of one, and a crack in one of these would go unseen. So each piece is compared with what is usual
-of images as smooth. Of rougher ones than most, no more is excused: what is rougher than usual may be so because it is
-damaged. numpy and scipy only.
+The pieces of evidence depend on how rough an image is: of good solar cells, those of many crystals show more of
+everything than those of one, and a crack in one of these would go unseen. So how evidence grows with roughness is
+learnt from the good images, and what smooth ones show is told as if they were rougher. The roughest quarter is not
+excused for what it shows: what is rougher than usual may be so because it is damaged. Where parts of an image differ in
+roughness, each is compared with itself. numpy and scipy only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.optimize import isotonic_regression
 
 from pipelines.models.masks import Floats
 from pipelines.models.rows import spread
@@ -30,7 +32,7 @@ PATTERN = 8  # fields a side by which a part of an image is recognised
 # of a few odd images, odd things would be usual. Rarer parts take the map of the part that they look most like.
 LEAST_SHOWN = 8
 LEAST_SHARE = 0.25
-LOOKED_AT, MOST_LOOKED_AT = 256, 1024  # images of each part, and of all
+LOOKED_AT, MOST_LOOKED_AT = 256, 1024  # images of each part, and of all; for evidence, half of all
 ONE_DEVIATION = 0.16, 0.5, 0.84  # the quantiles of a normal distribution at -1, 0 and 1
 BLUR = 1.0  # pixels of the error map
 # How much of the variance over all places every place has at least, and how many images' worth of it is mixed in.
@@ -39,27 +41,33 @@ SHRINKAGE = 8
 LEAST_WIDTH = 0.05  # of a logarithm: where images are all the same, 5 % more error is a deviation
 # Of evidence, the least spread that counts, as a share of the mean.
 LEAST_SPREAD = 0.02
-# From which quantile of the good images' roughness to which their evidence is taken to follow it.
-SMOOTH = 0.05, 0.5
-# The share of evidence's variance that roughness must explain for half of its slope to count, and how much more it must
-# be of few images, times their number, by chance alone.
+# Good images are grouped by roughness: so many groups at most, of so many images at least, whose roughness, which is a
+# logarithm, differs by so much at least. What differs by less does so by a camera's rounding.
+GROUPS, LEAST_GROUP, LEAST_APART = 8, 16, 0.05
+# Up to which quantile of the good images' roughness evidence is told as if they were rougher.
+EXCUSED = 0.75
+# The share of evidence's variance that roughness must explain for half of that to count; and, divided by the number of
+# images, what each group adds to it, since it explains some by chance.
 EXPLAINED, BY_CHANCE = 0.02, 2.0
 
 
 @dataclass(frozen=True)
 class Usual:
     """`patterns` [P, 64] tells the parts of images apart; `middles` and `widths` [P, h, w] are of the logarithm of the
-    relative error of each. Of each piece of evidence, `slopes` say how it follows the roughness of images between
-    `smoothest` and `middling` ones, `means` and `spreads` what is usual of the rest. `surface`: the images show one, so
-    that paths across it count, too.
+    relative error of each, `roughness` [P] is the usual one of each (`scoring.roughness`).
+
+    `levels` [K, pieces], at most 0, say how much less each piece of evidence is of good images whose roughness differs
+    from that by `knots` [K], ascending; between them it changes evenly, and beyond them it does not. `means` and
+    `spreads` are of each piece of evidence, less that. `surface`: the images show one, so that paths across it count,
+    too.
     """
 
     patterns: Floats
     middles: Floats
     widths: Floats
-    smoothest: float
-    middling: float
-    slopes: Sequence[float]
+    roughness: NDArray[np.float64]
+    knots: NDArray[np.float64]
+    levels: NDArray[np.float64]
     means: Sequence[float]
     spreads: Sequence[float]
     surface: bool
@@ -67,35 +75,30 @@ class Usual:
     @classmethod
     def of_maps(cls, patterns: Floats, middles: Floats, widths: Floats, *, pieces: int, surface: bool) -> Usual:
         """Return one by which the evidence, of so many pieces, is told as it is."""
+        knots, levels = np.zeros(1), np.zeros((1, pieces))
         nothing, one = [0.0] * pieces, [1.0] * pieces
-        return cls(patterns, middles, widths, 0.0, 0.0, nothing, nothing, one, surface)
+        return cls(patterns, middles, widths, np.zeros(len(patterns)), knots, levels, nothing, one, surface)
 
     def with_evidence(self, found: Floats, roughness: Floats, parts: NDArray[np.int64]) -> Usual:
         """Return the same with what is usual of the evidence [n, pieces] of good images of this roughness [n]; `parts`
-        [n] says which part of its image each shows.
+        [n] says which of the parts each shows.
         """
-        smoothest, middling = (float(one) for one in np.quantile(roughness, SMOOTH))
-        beyond = np.clip(roughness, smoothest, middling) - middling
-        slopes = usual_slopes(found, beyond, parts)
-        means, spreads = usual_evidence(found - np.outer(beyond, slopes))
-        return replace(
-            self, smoothest=smoothest, middling=middling, slopes=slopes.tolist(), means=means, spreads=spreads
-        )
-
-
-def shown_places(images: Any, aligned: bool) -> NDArray[np.int64]:
-    """Return which part of its image each shows, by a number; 0 where all show the whole, or a surface."""
-    shown = getattr(images, "places", None)
-    return np.zeros(len(images), np.int64) if not aligned or shown is None else shown
+        usual = np.full(len(self.patterns), np.median(roughness), np.float64)
+        for part in np.unique(parts):
+            usual[part] = np.median(roughness[parts == part])
+        rougher = roughness - usual[parts]
+        knots, levels = usual_levels(found, rougher, parts)
+        means, spreads = usual_evidence(found - interpolated(rougher, knots, levels))
+        return replace(self, roughness=usual, knots=knots, levels=levels, means=means, spreads=spreads)
 
 
 def shown_parts(images: Any, aligned: bool) -> list[NDArray[np.int64]]:
     """Return which images to look at, a list of places for each part that they show; one for all of a surface."""
     everything = np.arange(len(images))
-    if not aligned or getattr(images, "places", None) is None:
+    shown = getattr(images, "places", None)
+    if not aligned or shown is None:
         parts = [everything]
     else:
-        shown = shown_places(images, aligned)
         numbers, counts = np.unique(shown, return_counts=True)
         most = numbers[np.argsort(-counts, kind="stable")][: MOST_LOOKED_AT // LEAST_SHOWN]
         parts = [np.flatnonzero(shown == number) for number in most]
@@ -107,10 +110,20 @@ def shown_parts(images: Any, aligned: bool) -> list[NDArray[np.int64]]:
 
 def usual_pattern(images: NDArray[np.uint8]) -> Floats:
     """Return the mean pattern [64] of images [n, S, S, 3] uint8: grey in 8 x 8 fields, 0 to 1, less its mean."""
+    fields = _fields(images).mean(axis=0)
+    return fields - fields.mean()
+
+
+def nearest_parts(images: NDArray[np.uint8], patterns: Floats) -> NDArray[np.int64]:
+    """Return which of the parts with these `patterns` [P, 64] each image [n, S, S, 3] shows: that of the nearest."""
+    nearness = _fields(images) @ patterns.T - 0.5 * np.square(patterns).sum(axis=1)
+    return nearness.argmax(axis=1)
+
+
+def _fields(images: NDArray[np.uint8]) -> Floats:
     side = images.shape[1] // PATTERN
-    grey = images.mean(axis=(0, 3), dtype=np.float32) / 255
-    fields = grey.reshape(PATTERN, side, PATTERN, side).mean(axis=(1, 3))
-    return (fields - fields.mean()).ravel()
+    fields = images.reshape(len(images), PATTERN, side, PATTERN, side * 3).mean(axis=(2, 4), dtype=np.float32)
+    return fields.reshape(len(images), -1) / np.float32(255)
 
 
 def usual_maps(logs: Floats, aligned: bool) -> tuple[Floats, Floats]:
@@ -128,23 +141,53 @@ def usual_maps(logs: Floats, aligned: bool) -> tuple[Floats, Floats]:
     return gaussian_filter(middle, BLUR), width.astype(np.float32)
 
 
-def usual_evidence(found: NDArray[np.float32]) -> tuple[list[float], list[float]]:
+def usual_evidence(found: NDArray[np.floating]) -> tuple[list[float], list[float]]:
     """Return mean and spread of each piece of evidence of good images, from [n, pieces]."""
     means, deviations = found.mean(axis=0, dtype=np.float64), found.std(axis=0, dtype=np.float64)
     return means.tolist(), np.maximum(deviations, LEAST_SPREAD * np.abs(means) + 1e-6).tolist()
 
 
-def usual_slopes(found: Floats, beyond: Floats, parts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return by how much each piece of the evidence [n, pieces] grows with `beyond` [n], the more of it counting, the
-    more of the variance it explains; how parts differ from each other tells nothing of it.
+def usual_levels(
+    found: Floats, rougher: NDArray[np.floating], parts: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `knots` and `levels` of a `Usual` from the evidence [n, pieces] of good images that are so much `rougher`
+    [n] than is usual of the part that each shows.
+
+    Evidence grows with roughness or stays (isotonic regression, Barlow et al., 1972), as far as that explains it; how
+    parts differ from each other tells nothing of it.
     """
-    differs, smoother = (_within(one.astype(np.float64), parts) for one in (found, beyond[:, None]))
-    varies = np.square(smoother).sum()
-    if varies < 1e-12:
-        return np.zeros(found.shape[1])
-    slopes = (smoother * differs).sum(axis=0) / varies
-    explained = np.square(slopes) * varies / np.maximum(np.square(differs).sum(axis=0), 1e-12)
-    return slopes * explained / (explained + EXPLAINED + BY_CHANCE / len(found))
+    groups = _grouped(rougher)
+    if len(groups) < 2:
+        return np.zeros(1), np.zeros((1, found.shape[1]))
+    differs = _within(found.astype(np.float64), parts)
+    sizes = np.array([len(group) for group in groups], np.float64)
+    means = np.stack([differs[group].mean(axis=0) for group in groups])
+    grown = np.stack([isotonic_regression(piece, weights=sizes).x for piece in means.T], axis=1)
+    varies = np.average(np.square(grown - np.average(grown, axis=0, weights=sizes)), axis=0, weights=sizes)
+    explained = varies / np.maximum(differs.var(axis=0), 1e-12)
+    counts = explained / (explained + EXPLAINED + BY_CHANCE * len(groups) / len(found))
+    knots = np.array([rougher[group].mean() for group in groups], np.float64)
+    highest = interpolated(np.quantile(rougher, [EXCUSED]), knots, grown)
+    return knots, np.minimum(grown - highest, 0) * counts
+
+
+def interpolated(
+    rougher: NDArray[np.floating], knots: NDArray[np.float64], levels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the levels [n, pieces] of images that are so much `rougher` [n] than usual."""
+    return np.stack([np.interp(rougher, knots, level) for level in levels.T], axis=1)
+
+
+def _grouped(rougher: NDArray[np.floating]) -> list[NDArray[np.int64]]:
+    """Return groups of equal size by roughness, ascending; those that hardly differ from the one before are joined."""
+    count = max(1, min(GROUPS, len(rougher) // LEAST_GROUP))
+    groups: list[NDArray[np.int64]] = []
+    for group in np.array_split(np.argsort(rougher, kind="stable"), count):
+        if groups and rougher[group].mean() < rougher[groups[-1]].mean() + LEAST_APART:
+            groups[-1] = np.concatenate([groups[-1], group])
+        else:
+            groups.append(group)
+    return groups
 
 
 def _within(values: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[np.float64]:

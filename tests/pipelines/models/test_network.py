@@ -14,7 +14,7 @@ from pipelines.errors import BadPackage, TrainingFailed
 from pipelines.models.inspection import inspection_model, load_network
 from pipelines.models.network import CHANNELS, build_network, named_weights, set_weights
 from pipelines.models.scoring import roughness
-from pipelines.models.usual import Usual, usual_pattern
+from pipelines.models.usual import Usual, interpolated, usual_pattern
 from pipelines.settings import REPOSITORY
 
 
@@ -49,18 +49,29 @@ def test_build_network_when_told_what_is_usual_counts_evidence_from_there():
     np.testing.assert_allclose(found, (raw - means) / spreads, rtol=1e-4, atol=1e-4)
 
 
-def test_build_network_when_smooth_images_show_less_counts_their_evidence_from_there():
-    grain = np.random.default_rng(0).normal(0, 1, (1, 32, 32, 3)).astype(np.float32)
-    image = np.concatenate([0.5 + 0.002 * grain, 0.5 + 0.02 * grain, 0.5 + 0.15 * grain])
+def test_build_network_when_smooth_images_show_less_tells_their_evidence_as_if_they_were_rougher():
+    generator = np.random.default_rng(0)
+    grain = generator.normal(0, 1, (32, 32, 3)).astype(np.float32)
+    dark = np.concatenate([np.full((16, 32, 3), 0.3), np.full((16, 32, 3), 0.6)]).astype(np.float32)
+    image = np.stack([ground + strength * grain for ground in (dark, dark[::-1]) for strength in (0.002, 0.02, 0.1)])
     rough = ops.convert_to_numpy(roughness(image))[:, 0]
-    slopes = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0, -0.5]
+    patterns = np.stack([usual_pattern(np.round(255 * part[None]).astype(np.uint8)) for part in (dark, dark[::-1])])
+    maps = np.zeros((2, 16, 16), np.float32)
     plain = build_network("small", 32)
-    usual = replace(nothing_usual(), smoothest=float(rough[0]) + 0.1, middling=float(rough[1]) + 0.2, slopes=slopes)
+    knots = np.array([-2.0, -1.1, 0.3])
+    levels = np.stack([np.linspace(-3, -1, 7), np.linspace(-1, -0.5, 7), np.zeros(7)])
+    usual = replace(
+        Usual.of_maps(patterns, maps, maps + 1, pieces=7, surface=False),
+        roughness=np.array([-3.0, -4.0]),
+        knots=knots,
+        levels=levels,
+    )
     counted = build_network("small", 32, usual=usual)
     set_weights(counted, named_weights(plain))
     raw, found = (ops.convert_to_numpy(network(image, training=False)[-1]) for network in (plain, counted))
-    beyond = np.array([rough[0] + 0.1 - rough[1] - 0.2, -0.2, 0])
-    np.testing.assert_allclose(raw - found, np.outer(beyond, slopes), rtol=1e-3, atol=1e-3)
+    expected = interpolated(rough - np.repeat([-3, -4], 3), knots, levels)
+    assert np.ptp(expected[:, 0]) > 2
+    np.testing.assert_allclose(raw - found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone():
@@ -83,7 +94,8 @@ def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone
 
 
 def test_build_network_for_a_surface_looks_along_paths_too():
-    usual = replace(nothing_usual(), slopes=[0.0] * 9, means=[0.0] * 9, spreads=[1.0] * 9, surface=True)
+    zeros = np.zeros((1, 16, 16), np.float32)
+    usual = Usual.of_maps(np.zeros((1, 64), np.float32), zeros, zeros + 1, pieces=9, surface=True)
     found = build_network("small", 32, usual=usual)(np.zeros((2, 32, 32, 3), np.float32), training=False)[-1]
     assert tuple(found.shape) == (2, 9)
 
@@ -120,7 +132,9 @@ def test_network_when_only_brightness_changes_sees_the_same_features():
 def test_load_network_when_saved_gives_the_same_in_safe_mode(tmp_path: Path):
     zeros = np.zeros((3, 16, 16), np.float32)
     patterns = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
-    usual = Usual(patterns, zeros + 0.5, zeros + 2, -3.0, -1.0, [0.2] * 9, [0.5] * 9, [0.1] * 9, surface=True)
+    knots, levels = np.array([-1.0, 0.5]), np.array([[-2.0] * 9, [0.0] * 9])
+    rough, means, spreads = np.array([-3.0, -2.0, -1.0]), [0.5] * 9, [0.1] * 9
+    usual = Usual(patterns, zeros + 0.5, zeros + 2, rough, knots, levels, means, spreads, surface=True)
     network = build_network("small", 32, usual=usual)
     network.save(tmp_path / "model.keras")
     image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from pipelines.models.batches import Selection
-from pipelines.models.usual import Usual, shown_parts, usual_evidence, usual_maps, usual_pattern, usual_slopes
+from pipelines.models.usual import (
+    Usual,
+    interpolated,
+    nearest_parts,
+    shown_parts,
+    usual_evidence,
+    usual_levels,
+    usual_maps,
+    usual_pattern,
+)
 
 
 @pytest.mark.parametrize("rare", [3, 9])  # fewer than are ever enough, and than a quarter of the commonest
@@ -85,49 +94,94 @@ def test_usual_evidence_never_has_a_spread_of_nothing():
     assert spreads == pytest.approx([0.020001, 1.0])
 
 
-def test_usual_slopes_follow_what_roughness_explains_and_hardly_what_it_does_not():
+def test_usual_levels_follow_what_roughness_explains_and_hardly_what_it_does_not():
     generator = np.random.default_rng(0)
-    beyond = generator.uniform(-2, 0, 1000).astype(np.float32)
-    found = np.stack([3 * beyond, 3 * beyond, 0 * beyond], axis=1) + generator.normal(0, [0.1, 6, 1], (1000, 3))
-    slopes = usual_slopes(found.astype(np.float32), beyond, np.zeros(1000, np.int64))
-    assert slopes[0] == pytest.approx(3, rel=0.05)
-    assert 1.5 < slopes[1] < 2.9  # of an eleventh of the variance
-    assert abs(slopes[2]) < 0.05
+    rougher = generator.uniform(-1, 1, 1000)
+    found = np.stack([3 * rougher, 3 * rougher, 0 * rougher, -3 * rougher], axis=1)
+    found += generator.normal(0, [0.1, 6, 1, 0.1], (1000, 4))
+    knots, levels = usual_levels(found.astype(np.float32), rougher, np.zeros(1000, np.int64))
+    assert len(knots) == 8
+    # Up to three quarters, where evidence is 1.5.
+    near = interpolated(np.array([-0.75, 0, 0.5, 0.9]), knots, levels)
+    np.testing.assert_allclose(near[:, 0], [-3.75, -1.5, 0, 0], atol=0.25)
+    assert -3.6 < near[0, 1] < -1.5  # a twelfth of its variance, so most of it counts
+    np.testing.assert_allclose(near[:, 2], 0, atol=0.05)
+    # What smooth images show more of excuses nothing.
+    assert levels[:, 3].tolist() == pytest.approx([0.0] * 8)
 
 
-def test_usual_slopes_of_a_dozen_images_need_more_than_chance():
-    beyond = np.linspace(-1, 0, 12, dtype=np.float32)
+def test_usual_levels_between_two_kinds_of_images_do_not_depend_on_how_smooth_the_smooth_ones_are():
     generator = np.random.default_rng(0)
-    by_chance = [usual_slopes(generator.normal(size=(12, 1)), beyond, np.zeros(12, np.int64))[0] for _ in range(200)]
-    plain = [np.polyfit(beyond, generator.normal(size=12), 1)[0] for _ in range(200)]
-    assert np.std(by_chance) < 0.6 * np.std(plain)
-    assert usual_slopes(5 * beyond[:, None], beyond, np.zeros(12, np.int64))[0] == pytest.approx(5 / 1.19, rel=0.01)
+    smooth = np.arange(1000) < 700
+    rougher = np.where(smooth, generator.uniform(-1, -0.5, 1000), generator.uniform(1.5, 2, 1000))
+    found = (np.where(smooth, 0, 8) + generator.normal(0, 1, 1000))[:, None]
+    knots, levels = usual_levels(found, rougher, np.zeros(1000, np.int64))
+    told = interpolated(np.array([-1.0, -0.7, -0.55]), knots, levels)[:, 0]
+    assert np.ptp(told) < 0.5
+    assert -8.5 < told.mean() < -7
+    # The rough ones are as they are.
+    assert interpolated(np.array([1.6, 3.0]), knots, levels)[:, 0].tolist() == pytest.approx([0, 0], abs=0.25)
 
 
-def test_usual_slopes_when_only_the_parts_differ_are_nothing():
+@pytest.mark.parametrize("count", [1, 16, 31])
+def test_usual_levels_of_few_images_are_nothing(count):
+    rougher = np.linspace(-1, 1, count)
+    assert usual_levels(5 * rougher[:, None], rougher, np.zeros(count, np.int64))[1].tolist() == [[0.0]]
+
+
+def test_usual_levels_of_some_dozen_images_need_more_than_chance():
+    rougher = np.linspace(-1, 1, 40)
     generator = np.random.default_rng(0)
-    parts = np.repeat([3, 8], 500)
-    found = np.where(parts == 3, 0, 5)[:, None] + generator.normal(0, 1, (1000, 1))
-    beyond = np.where(parts == 3, -2, -0.5) + generator.normal(0, 0.2, 1000)
-    assert abs(usual_slopes(found, beyond, parts)[0]) < 0.1
-    assert usual_slopes(found, beyond, np.zeros(1000, np.int64))[0] > 1
-    assert usual_slopes(found, np.zeros(1000), parts).tolist() == [0]
+    parts = np.zeros(40, np.int64)
+    by_chance = [usual_levels(generator.normal(size=(40, 1)), rougher, parts)[1].min() for _ in range(200)]
+    assert -0.2 < np.mean(by_chance) <= 0
+    assert usual_levels(5 * rougher[:, None], rougher, parts)[1].min() < -2.5
 
 
-def test_with_evidence_counts_smooth_images_from_what_is_usual_of_them_and_excuses_no_rough_one():
+@pytest.mark.parametrize("apart", [0.0, 1e-5, 0.02])
+def test_usual_levels_when_all_images_are_as_rough_but_for_rounding_are_nothing(apart):
+    generator = np.random.default_rng(0)
+    rougher = generator.uniform(0, apart, 500)
+    found = (rougher / (apart or 1) + generator.normal(0, 0.1, 500))[:, None]
+    assert usual_levels(found, rougher, np.zeros(500, np.int64))[1].tolist() == [[0.0]]
+
+
+def test_with_evidence_tells_what_smooth_images_show_as_if_they_were_rough_and_excuses_no_rougher_one():
     generator = np.random.default_rng(0)
     roughness = generator.uniform(-4, 0, 2000).astype(np.float32)
     found = (2 * roughness + generator.normal(0, 0.5, 2000)).astype(np.float32)[:, None]
     maps = np.zeros((1, 4, 4), np.float32)
     usual = Usual.of_maps(np.zeros((1, 64), np.float32), maps, maps + 1, pieces=1, surface=False)
-    assert (usual.slopes, usual.means, usual.spreads) == ([0.0], [0.0], [1.0])
+    assert (usual.levels.tolist(), usual.means, usual.spreads) == ([[0.0]], [0.0], [1.0])
     usual = usual.with_evidence(found, roughness, np.zeros(2000, np.int64))
-    assert usual.smoothest == pytest.approx(-3.8, abs=0.1)
-    assert usual.middling == pytest.approx(-2, abs=0.1)
-    beyond = np.clip(roughness, usual.smoothest, usual.middling) - usual.middling
-    left = found[:, 0] - beyond * usual.slopes[0]
-    smooth, rough = (roughness > -3.5) & (roughness < -2.5), roughness > -2
-    assert found[smooth].mean() < found.mean() - 1.8
-    assert left[smooth].mean() == pytest.approx(left.mean(), abs=0.6)
-    np.testing.assert_allclose(left[rough], found[rough, 0], atol=0.1)
-    assert usual.means == pytest.approx([left.mean()], abs=1e-3)
+    assert usual.roughness == pytest.approx([-2], abs=0.1)
+    left = (found - interpolated(roughness + 2, usual.knots, usual.levels))[:, 0]
+    smooth, rough = (roughness > -3.5) & (roughness < -2.5), (roughness > -1.5) & (roughness < -1)
+    assert left[smooth].mean() == pytest.approx(left[rough].mean(), abs=0.3)
+    assert left[roughness > -0.5].mean() > left[rough].mean() + 1
+    assert usual.means == pytest.approx([left.mean()], abs=0.05)
+
+
+def test_with_evidence_of_parts_that_differ_leaves_them_as_they_are():
+    generator = np.random.default_rng(0)
+    parts = np.repeat([0, 2], 1000)
+    own = generator.uniform(-0.5, 0.5, 2000)
+    roughness = np.where(parts == 0, -5, -2.5) + own
+    found = (np.where(parts == 0, 0, 3) + 2 * own + generator.normal(0, 0.2, 2000))[:, None]
+    maps = np.zeros((3, 4, 4), np.float32)
+    usual = Usual.of_maps(np.zeros((3, 64), np.float32), maps, maps + 1, pieces=1, surface=False)
+    usual = usual.with_evidence(found, roughness, parts)
+    assert usual.roughness[[0, 2]] == pytest.approx([-5, -2.5], abs=0.1)
+    left = (found - interpolated(roughness - usual.roughness[parts], usual.knots, usual.levels))[:, 0]
+    for part in (0, 2):
+        before, after = found[parts == part, 0], left[parts == part]
+        assert after.std() < 0.5 * before.std()
+        assert after.mean() - before.mean() == pytest.approx(0.6, abs=0.1)
+
+
+def test_nearest_parts_are_those_that_each_looks_like_whatever_the_light():
+    generator = np.random.default_rng(0)
+    shown = generator.integers(0, 120, (3, 32, 32, 3)).astype(np.uint8)
+    patterns = np.stack([usual_pattern(one[None]) for one in shown])
+    brighter = np.clip(shown[[2, 0, 1, 1]].astype(np.int64) + 60, 0, 255).astype(np.uint8)
+    assert nearest_parts(brighter, patterns).tolist() == [2, 0, 1, 1]
