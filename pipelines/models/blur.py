@@ -6,6 +6,8 @@ what is drawn into a batch is blurred some thirty times, on processors that the 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from pipelines.models.masks import Floats
@@ -23,15 +25,22 @@ def grown(part: slice, by: int, size: int) -> slice:
     return slice(max(0, part.start - by), min(size, part.stop + by))
 
 
-def blurred(image: Floats, sigma: float, rows: slice, columns: slice) -> Floats:
-    """Return rows and columns [h, w, C] of `image` [S, S, C], blurred; `sigma` is a quarter of S at most."""
+def blurred(image: Floats, sigma: float, rows: slice, columns: slice, often: bool = False) -> Floats:
+    """Return rows and columns [h, w, C] of `image` [S, S, C], blurred; `sigma` is a quarter of S at most. What a sigma
+    that comes `often` needs is remembered.
+    """
     size, by = len(image), radius(sigma)
     taken = grown(rows, by, size), grown(columns, by, size)
-    return blurred_part(image[taken], sigma, taken, (rows, columns), size)
+    return blurred_part(image[taken], sigma, taken, (rows, columns), size, often)
 
 
 def blurred_part(
-    part: Floats, sigma: float, place: tuple[slice, slice], wanted: tuple[slice, slice], size: int
+    part: Floats,
+    sigma: float,
+    place: tuple[slice, slice],
+    wanted: tuple[slice, slice],
+    size: int,
+    often: bool = False,
 ) -> Floats:
     """Return the rows and columns `wanted` [h, w, C] of a blurred image of `size` pixels a side.
 
@@ -42,11 +51,20 @@ def blurred_part(
         return part[
             rows.start - above.start : rows.stop - above.start, columns.start - left.start : columns.stop - left.start
         ]
-    down, right = _weights(rows, above, sigma, size), _weights(columns, left, sigma, size)
+    if often:
+        weights = _all_weights(sigma, size)
+        down, right = weights[rows, above], weights[columns, left]
+    else:
+        down, right = _weights(rows, above, sigma, size), _weights(columns, left, sigma, size)
     height, width, channels = part.shape
     half = (down @ part.reshape(height, width * channels)).reshape(len(down), width, channels)
     turned = np.ascontiguousarray(half.swapaxes(1, 2)).reshape(len(down) * channels, width)
     return (turned @ right.T).reshape(len(down), channels, len(right)).swapaxes(1, 2)
+
+
+@lru_cache(maxsize=4)
+def _all_weights(sigma: float, size: int) -> Floats:
+    return _weights(slice(0, size), slice(0, size), sigma, size)
 
 
 def _weights(wanted: slice, place: slice, sigma: float, size: int) -> Floats:

@@ -91,11 +91,10 @@ class Painter:
             change = shape[where][..., None] * (filling - own[where])
             change *= np.float32(_opacity(generator))
         else:
-            grain = canvas.grain()
             if fill in _SMOOTH:
-                filling = filling + np.float32(generator.uniform(0, 1)) * grain
+                filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain()
             change = shape[where][..., None] * (filling - own[where])
-            least = _least_cover(change, shape[where], grain)
+            least = _least_cover(change, shape[where], canvas.noise())
             change *= np.float32(np.exp(generator.uniform(np.log(least), 0)))
         sigma = generator.uniform(0, SOFTEST) * self._size / 128
         wide = grown(where[0], radius(sigma), self._size), grown(where[1], radius(sigma), self._size)
@@ -131,7 +130,16 @@ class _Canvas:
 
     def grain(self) -> Floats:
         """Return the fine structure of the image that is to be damaged, where the defect is."""
-        return self.own[self.where] - self.blurred(GRAIN)
+        return self.own[self.where] - blurred(self.own, GRAIN * self.size / 128, *self.where, often=True)
+
+    def noise(self) -> float:
+        """Return the standard deviation of the grey fine structure where the defect is."""
+        sigma, (rows, columns) = GRAIN * self.size / 128, self.where
+        taken = grown(rows, radius(sigma), self.size), grown(columns, radius(sigma), self.size)
+        grey = self.own[taken] @ np.full((3, 1), 1 / 3, np.float32)
+        down, right = rows.start - taken[0].start, columns.start - taken[1].start
+        here = grey[down : down + rows.stop - rows.start, right : right + columns.stop - columns.start]
+        return float((here - blurred_part(grey, sigma, taken, self.where, self.size, often=True)).std())
 
 
 def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bool = False) -> Floats:
@@ -175,14 +183,13 @@ def _opacity(generator: np.random.Generator) -> float:
     return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
 
 
-def _least_cover(change: Floats, shape: Floats, grain: Floats) -> float:
-    """Return how far a filling must cover what was there to be seen in the image's grain, at most 1.
+def _least_cover(change: Floats, shape: Floats, noise: float) -> float:
+    """Return how far a filling must cover what was there to be seen in the image's `noise`, at most 1.
 
     `change` [h, w, 3] is what it changes when it covers what is in its shape [h, w] wholly.
     """
-    contrast = np.abs(change).mean(axis=-1).sum() / max(float(shape.sum()), 1e-3)
-    least = FAINTEST * (grain.mean(axis=-1).std() + LEAST_GRAIN) / max(float(contrast), 1e-6)
-    return float(np.clip(least, LEAST_COVER, 1))
+    contrast = float(np.abs(change).sum()) / (3 * max(float(shape.sum()), 1e-3))
+    return min(1.0, max(LEAST_COVER, FAINTEST * (noise + LEAST_GRAIN) / max(contrast, 1e-6)))
 
 
 def _extent(shape: Floats) -> tuple[slice, slice] | None:

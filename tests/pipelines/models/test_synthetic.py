@@ -55,7 +55,7 @@ def test_add_defects_of_one_colour_keep_some_grain_of_what_they_cover(monkeypatc
     assert left[covered].max() > 0.5
 
 
-@pytest.mark.parametrize(("grain", "least", "at_most"), [(0.002, 0.02, 0.035), (0.02, 0.045, 0.065)])
+@pytest.mark.parametrize(("grain", "least", "at_most"), [(0.002, 0.03, 0.045), (0.02, 0.05, 0.068)])
 def test_add_defects_are_as_faint_as_the_grain_lets_them_be_seen(
     monkeypatch: pytest.MonkeyPatch, grain: float, least: float, at_most: float
 ):
@@ -70,8 +70,8 @@ def test_add_defects_are_as_faint_as_the_grain_lets_them_be_seen(
     change = np.abs(painter.add_defects(clean, np.random.default_rng(0)) - clean)[:, 20:40, 20:40].mean(axis=(1, 2, 3))
     drawn = change[change > 1e-4]
     assert len(drawn) > 100
-    # The faintest shade is of 0.05; where that is lost in the grain, it covers what is there wholly. Of two that lie on
-    # each other, one may undo the other, so the tenth faintest of a hundred is what is told.
+    # Without a limit it would be 0.024, and 0.072 if all covered wholly. Of two that lie on each other, one may undo the
+    # other, so not the faintest is told.
     assert least < np.quantile(drawn, 0.1) < at_most
 
 
