@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,6 @@ MAX_PIXELS = 50_000_000
 HELD_BACK = 0.25
 MOST_HELD_BACK = 200
 LEAST_TRAINING = 16  # to fit on and to hold back together: 12 and 4
-# How many neighbourhoods the files are cut into, and how many are held back at least.
-NEIGHBOURHOODS, LEAST_HELD_BACK = 40, 8
 
 
 class BadSet(InspectlineError):
@@ -46,18 +43,10 @@ class ImageSet:
     test: list[TestImage]
 
     def split(self, seed: int) -> tuple[list[Path], list[Path]]:
-        """Return the images to fit on, and those held back for the threshold: a quarter, at most 200.
-
-        Files that lie beside each other often show the same: patches of one photograph, frames of one moment. A
-        threshold set on images whose neighbours were trained on is too low for others, so whole neighbourhoods, a
-        fortieth of the files in the order of their names, are held back; single files of fewer than eighty.
-        """
-        count = len(self.training)
-        held_back = min(MOST_HELD_BACK, round(HELD_BACK * count))
-        size = max(1, min(count // NEIGHBOURHOODS, held_back // LEAST_HELD_BACK))
-        order = np.random.default_rng([seed, 77]).permutation(-(-count // size))
-        places = (place for one in order for place in range(one * size, min((one + 1) * size, count)))
-        chosen = {int(place) for place in islice(places, held_back)}
+        """Return the images to fit on, and those held back for the threshold: a quarter, at most 200."""
+        order = np.random.default_rng([seed, 77]).permutation(len(self.training))
+        held_back = min(MOST_HELD_BACK, round(HELD_BACK * len(order)))
+        chosen = {int(place) for place in order[:held_back]}
         parts: tuple[list[Path], list[Path]] = ([], [])
         for place, file in enumerate(self.training):
             parts[place in chosen].append(file)

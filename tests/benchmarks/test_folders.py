@@ -39,15 +39,6 @@ def test_split_of_any_number_of_images_keeps_at_least_twelve_to_fit_on_and_four_
     assert [len(part) for part in images.split(0)] == [count - held_back, held_back]
 
 
-@pytest.mark.parametrize(("count", "size"), [(80, 2), (652, 16), (5000, 25)])
-def test_split_holds_neighbouring_files_back_together(count, size):
-    images = ImageSet("patches", [Path(f"{number:04d}.png") for number in range(count)], [])
-    fitted, held_back = ({int(file.stem) // size for file in part} for part in images.split(3))
-    # But for one that is cut short, so that as many are held back as shall be.
-    assert len(fitted & held_back) <= 1
-    assert max(held_back) - min(held_back) > len(held_back)
-
-
 def test_read_set_takes_sixteen_good_images_to_train_on_and_no_fewer(tmp_path: Path):
     assert len(read_set(write_set(tmp_path / "enough", trained=16)).training) == 16
     with pytest.raises(BadSet, match=r"few: has 15 images in train/good/, and 16 are needed"):
