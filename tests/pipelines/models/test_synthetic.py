@@ -70,8 +70,8 @@ def test_add_defects_are_as_faint_as_the_grain_lets_them_be_seen(
     change = np.abs(painter.add_defects(clean, np.random.default_rng(0)) - clean)[:, 20:40, 20:40].mean(axis=(1, 2, 3))
     drawn = change[change > 1e-4]
     assert len(drawn) > 100
-    # Without a limit it would be 0.024, and 0.072 if all covered wholly. Of two that lie on each other, one may undo the
-    # other, so not the faintest is told.
+    # Without a limit it would be 0.024, and 0.072 if all covered wholly. Of two that lie on each other, one may undo
+    # the other, so not the faintest is told.
     assert least < np.quantile(drawn, 0.1) < at_most
 
 
