@@ -125,8 +125,8 @@ def _usual_level(rough: keras.KerasTensor, part: keras.KerasTensor, usual: Usual
     typical = ops.reshape(_looked_up(usual.roughness[:, None], "roughness")(part), (-1, 1))
     bent = ops.relu(_linear(-usual.knots, np.ones((1, len(usual.knots))), "knots")(ops.subtract(rough, typical)))
     slopes = np.diff(usual.levels, axis=0) / np.diff(usual.knots)[:, None]
-    level = np.zeros((1, usual.levels.shape[1]))
-    return _linear(usual.levels[0], np.diff(slopes, axis=0, prepend=level, append=level), "levels")(bent)
+    flat = np.zeros((1, usual.levels.shape[1]))
+    return _linear(usual.levels[0], np.diff(slopes, axis=0, prepend=flat, append=flat), "levels")(bent)
 
 
 def _linear(bias: NDArray[Any], kernel: NDArray[Any], name: str) -> layers.Layer:

@@ -87,15 +87,11 @@ class Painter:
             return
         canvas = _Canvas(images, own, shape, where, self._textures)
         filling = fill(canvas, generator)
-        if area:
-            change = shape[where][..., None] * (filling - own[where])
-            change *= np.float32(_opacity(generator))
-        else:
-            if fill in _SMOOTH:
-                filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain()
-            change = shape[where][..., None] * (filling - own[where])
-            least = _least_cover(change, shape[where], canvas.noise())
-            change *= np.float32(np.exp(generator.uniform(np.log(least), 0)))
+        if fill in _SMOOTH:
+            filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain()
+        change = shape[where][..., None] * (filling - own[where])
+        least = None if area else _least_cover(change, shape[where], canvas.noise())
+        change *= np.float32(_opacity(generator, least))
         sigma = generator.uniform(0, SOFTEST) * self._size / 128
         wide = grown(where[0], radius(sigma), self._size), grown(where[1], radius(sigma), self._size)
         own[wide] += blurred_part(change, sigma, where, wide, self._size)
@@ -134,12 +130,8 @@ class _Canvas:
 
     def noise(self) -> float:
         """Return the standard deviation of the grey fine structure where the defect is."""
-        sigma, (rows, columns) = GRAIN * self.size / 128, self.where
-        taken = grown(rows, radius(sigma), self.size), grown(columns, radius(sigma), self.size)
-        grey = self.own[taken] @ np.full((3, 1), 1 / 3, np.float32)
-        down, right = rows.start - taken[0].start, columns.start - taken[1].start
-        here = grey[down : down + rows.stop - rows.start, right : right + columns.stop - columns.start]
-        return float((here - blurred_part(grey, sigma, taken, self.where, self.size, often=True)).std())
+        grey = self.own @ np.full((3, 1), 1 / 3, np.float32)
+        return float((grey[self.where] - blurred(grey, GRAIN * self.size / 128, *self.where, often=True)).std())
 
 
 def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bool = False) -> Floats:
@@ -178,9 +170,13 @@ def is_aligned(images: Any) -> bool:
     return bool(coarse.mean(axis=0).var() > (ALIGNED + 1 / len(chosen)) * within)
 
 
-def _opacity(generator: np.random.Generator) -> float:
-    """Return how far a part of an image covers what was there: mostly wholly."""
-    return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
+def _opacity(generator: np.random.Generator, least: float | None) -> float:
+    """Return how far a filling covers what was there: `least` or more; a part of an image, which has none, mostly
+    wholly.
+    """
+    if least is None:
+        return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
+    return float(np.exp(generator.uniform(np.log(least), 0)))
 
 
 def _least_cover(change: Floats, shape: Floats, noise: float) -> float:

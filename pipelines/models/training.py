@@ -28,7 +28,7 @@ from pipelines.models.progress import FitSettings, Fitted, Pace, Progress, Runni
 from pipelines.models.rows import spread, whole_batches
 from pipelines.models.scoring import pieces, roughness
 from pipelines.models.synthetic import is_aligned
-from pipelines.models.usual import MOST_LOOKED_AT, Usual, nearest_parts, shown_parts, usual_maps, usual_pattern
+from pipelines.models.usual import LOOKED_AT_FOR_EVIDENCE, Usual, nearest_parts, shown_parts, usual_maps, usual_pattern
 
 # A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
 LEAST_STEPS = 20
@@ -269,7 +269,7 @@ def completed(network: keras.Model, settings: FitSettings, images: Images) -> ke
         surface=not aligned,
     )
     # Of all images: those whose part is too rare for a map of its own tell the spread, too.
-    everything = spread(len(images), MOST_LOOKED_AT // 2)
+    everything = spread(len(images), LOOKED_AT_FOR_EVIDENCE)
     batches = np.array_split(everything, -(-len(everything) // settings.batch_size))
     rough = np.concatenate([as_array(roughness(scaled(rows)))[:, 0] for rows in batches])
     shown = np.concatenate([nearest_parts(images[rows], usual.patterns) for rows in batches])

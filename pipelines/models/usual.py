@@ -32,7 +32,8 @@ PATTERN = 8  # fields a side by which a part of an image is recognised
 # of a few odd images, odd things would be usual. Rarer parts take the map of the part that they look most like.
 LEAST_SHOWN = 8
 LEAST_SHARE = 0.25
-LOOKED_AT, MOST_LOOKED_AT = 256, 1024  # images of each part, and of all; for evidence, half of all
+LOOKED_AT, MOST_LOOKED_AT = 256, 1024  # images of each part, and of all
+LOOKED_AT_FOR_EVIDENCE = 512  # of all, whichever part they show
 ONE_DEVIATION = 0.16, 0.5, 0.84  # the quantiles of a normal distribution at -1, 0 and 1
 BLUR = 1.0  # pixels of the error map
 # How much of the variance over all places every place has at least, and how many images' worth of it is mixed in.
