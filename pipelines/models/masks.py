@@ -31,7 +31,8 @@ class MaskBank:
 
     def shape(self, generator: np.random.Generator, area: bool = False) -> Floats:
         """Return a shape [S, S], 0 to 1, turned and mirrored at random; `area` prefers shapes that have an inside."""
-        kind = int(generator.choice(_AREAS) if area and generator.random() < 0.8 else generator.integers(len(_SHAPES)))
+        kinds = _AREAS if area and generator.random() < 0.8 else _ALL
+        kind = kinds[generator.integers(len(kinds))]
         place = kind + len(_SHAPES) * int(generator.integers(self._count // len(_SHAPES)))
         if place not in self._drawn:
             own = np.random.default_rng([self._seed, 3, place])
@@ -207,4 +208,5 @@ def _unit(values: NDArray) -> NDArray:
 
 # As often as they are worth learning: broad shapes are seen at once, fine lines are not.
 _SHAPES = (patches, blot, blot, curves, curves, cracks, cracks, specks, rectangle)
+_ALL = tuple(range(len(_SHAPES)))
 _AREAS = tuple(place for place, shape in enumerate(_SHAPES) if shape in (patches, blot, rectangle))

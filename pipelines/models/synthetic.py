@@ -13,6 +13,7 @@ people have annotated real ones, every other defect is one of those.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ FAINTEST, LEAST_GRAIN, LEAST_COVER = 3.0, 0.01, 0.1
 # How far a defect is blurred at most, in pixels of an image of 128, and what counts as grain.
 SOFTEST, GRAIN = 1.0, 1.5
 TEXTURES = 64
+# How many defects a damaged image has: each as likely.
+_COUNTS = 1, 1, 2, 3
+GREY = np.full(3, 1 / 3, np.float32)
 # Of the variance within an image, how much the mean image must keep for the set to count as aligned.
 ALIGNED = 0.1
 COMPARED = 200
@@ -60,7 +64,7 @@ class Painter:
         damaged, fillings = images.copy(), _OF_SURFACES if self._turns and not self._objects else _FILLINGS
         for index in np.flatnonzero(generator.random(len(images)) < DEFECTIVE_SHARE):
             where = object_of(images[index]) if self._objects else None
-            for _ in range(int(generator.choice([1, 1, 2, 3]))):
+            for _ in range(_COUNTS[generator.integers(len(_COUNTS))]):
                 if self._known is not None and generator.random() < ANNOTATED_SHARE:
                     self._known.paste(damaged[index], generator, self._turns)
                     continue
@@ -88,7 +92,7 @@ class Painter:
         canvas = _Canvas(images, own, shape, where, self._textures)
         filling = fill(canvas, generator)
         if fill in _SMOOTH:
-            filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain()
+            filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain
         change = shape[where][..., None] * (filling - own[where])
         least = None if area else _least_cover(change, shape[where], canvas.noise())
         change *= np.float32(_opacity(generator, least))
@@ -124,14 +128,14 @@ class _Canvas:
         """Return the image that is to be damaged, blurred by `sigma` pixels of an image of 128, where the defect is."""
         return blurred(self.own, sigma * self.size / 128, *self.where)
 
+    @cached_property
     def grain(self) -> Floats:
-        """Return the fine structure of the image that is to be damaged, where the defect is."""
+        """The fine structure [h, w, 3] of the image that is to be damaged, where the defect is."""
         return self.own[self.where] - blurred(self.own, GRAIN * self.size / 128, *self.where, often=True)
 
     def noise(self) -> float:
         """Return the standard deviation of the grey fine structure where the defect is."""
-        grey = self.own @ np.full((3, 1), 1 / 3, np.float32)
-        return float((grey[self.where] - blurred(grey, GRAIN * self.size / 128, *self.where, often=True)).std())
+        return float((self.grain.reshape(-1, 3) @ GREY).std())
 
 
 def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bool = False) -> Floats:
@@ -267,7 +271,7 @@ def _colour(canvas: _Canvas, generator: np.random.Generator) -> Floats:
 def _tone(canvas: _Canvas, generator: np.random.Generator) -> Floats:
     """A dark or a light tone that the image itself reaches, in some places at most."""
     some = canvas.own[::2, ::2].reshape(-1, 3)
-    grey = some @ np.full(3, 1 / 3, np.float32)
+    grey = some @ GREY
     if generator.random() < 0.7:
         level, factor = generator.uniform(0.001, 0.15), generator.uniform(0.5, 1.0)
     else:
