@@ -1,9 +1,11 @@
 """How fast training and scoring are beside what others would use: `python -m benchmarks.speed [FOLDER] --rounds 7`.
 
 Times training steps against the same network in PyTorch (if it is installed), the exported graph through `score()`
-against a bare ONNX Runtime session and against its int8 form, and how long a step waits for its batch. All in turns,
-several rounds; printed are medians, and ratios as medians of the rounds' own, which a busy machine changes least.
-Rounds of the same code on the same machine are kept in `var/benchmarks/`: only those that are missing are timed.
+against a bare ONNX Runtime session and against its int8 form (where TensorFlow is, which writes the graph), and how
+long a step waits for its batch; and tells which share of what the device multiplies at best a training reaches, and its
+memory. All in turns, several rounds; printed are medians, and ratios as medians of the rounds' own, which a busy
+machine changes least. Rounds of the same code on the same machine are kept in `var/benchmarks/`: only those that are
+missing are timed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from numpy.typing import NDArray
 
 from benchmarks import kept
 from benchmarks.folders import ImageSet, read_pixels, read_set
-from benchmarks.timed import MANY, ExportedGraph, Figures, NotTimed, OurTraining, PeerTrainingSteps, Turn
+from benchmarks.timed import (
+    MANY,
+    ExportedGraph,
+    FastestProduct,
+    Figures,
+    NotTimed,
+    OurTraining,
+    PeerTrainingSteps,
+    Turn,
+)
 from pipelines.errors import InspectlineError
 from pipelines.prepare import prepare
 from pipelines.processors import usable_cores
@@ -33,7 +44,7 @@ IMAGES = 64
 CODE = (
     "pipelines/models/*.py",
     *(f"pipelines/{name}.py" for name in ("score", "prepare", "tiling", "export", "graph", "quantise")),
-    *(f"benchmarks/{name}.py" for name in ("timed", "torch_peer", "speed")),
+    *(f"benchmarks/{name}.py" for name in ("timed", "torch_peer", "speed", "arithmetic")),
 )
 PACKAGES = ("keras", "tensorflow", "jax", "onnxruntime", "torch")
 
@@ -46,11 +57,14 @@ def main(arguments: list[str]) -> int:
     except InspectlineError as error:
         print(error, file=sys.stderr)
         return 1
-    found = figures(told, rounds)
+    found, used = figures(told, rounds), arithmetic(told, rounds)
     print()
     print(table(found))
+    print()
+    print(sentence(used))
     if asked.json:
-        asked.json.write_text(json.dumps({**told, "figures": found, "rounds": rounds}, indent=1), encoding="utf-8")
+        written = {**told, "figures": found, "arithmetic": used, "rounds": rounds}
+        asked.json.write_text(json.dumps(written, indent=1), encoding="utf-8")
     return 0
 
 
@@ -77,7 +91,7 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, F
         turns, found = _begin(job, held)
         now = {**options, **found}
         if rounds and now != told:
-            print(f"{path}: PyTorch was timed there and cannot be now, or the reverse; measured anew", flush=True)
+            print(f"{path}: something was timed there that cannot be now, or the reverse; measured anew", flush=True)
             rounds = []
         while len(rounds) < asked.rounds:
             rounds.append({name: turn.round() for name, turn in turns.items()})
@@ -98,25 +112,55 @@ def figures(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> list[dict
         return {"what": what, "value": float(np.median(values)), "beside": float(np.median(beside)), "ratio": ratio}
 
     step = f"a training step of {told['batch_size']} images in {told['precision']}"
-    return [
+    trained = [
         compared(f"{step}, beside PyTorch's", ("ours", "step"), ("peer", "step")),
         compared("the same in processor time", ("ours", "processor"), ("peer", "processor")),
         compared(f"{step} and on the stream, beside one on ready batches", ("ours", "streamed"), ("ours", "step")),
         compared("waiting for a batch, beside the whole step", ("ours", "waited"), ("ours", "streamed")),
         compared("making a batch, beside the whole step", ("ours", "made"), ("ours", "streamed")),
-        *(
-            compared(
-                f"{what}, an image of {count} at a time, beside {other}",
-                ("graph", f"{one}_{count}"),
-                ("graph", f"{two}_{count}"),
-            )
-            for what, one, two, other in (
-                ("score()", "score", "bare", "a bare session's"),
-                ("score() in int8", "int8_score", "score", "float32's"),
-            )
-            for count in (1, MANY)
-        ),
     ]
+    if not told["graph"]:
+        return trained
+    return trained + [
+        compared(
+            f"{what}, an image of {count} at a time, beside {other}",
+            ("graph", f"{one}_{count}"),
+            ("graph", f"{two}_{count}"),
+        )
+        for what, one, two, other in (
+            ("score()", "score", "bare", "a bare session's"),
+            ("score() in int8", "int8_score", "score", "float32's"),
+        )
+        for count in (1, MANY)
+    ]
+
+
+def arithmetic(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> dict[str, Any]:
+    """Return the `operations` of a step for one image, the operations a second that a training does (`rate`) and the
+    fastest product of matrices (`highest`), the `share` of that, and `memory` (bytes) and whose it is (`of`).
+    """
+    rates = np.array([told["operations"] * told["batch_size"] / one["ours"]["step"] for one in rounds])
+    highest = np.array([one["product"]["rate"] for one in rounds])
+    of = "device" if "device" in rounds[0]["ours"] else "process"
+    return {
+        "operations": told["operations"],
+        "precision": told["precision"],
+        "rate": float(np.median(rates)),
+        "highest": float(np.median(highest)),
+        "share": float(np.median(rates / highest)),
+        "of": of,
+        "memory": max(one["ours"][of] for one in rounds),
+    }
+
+
+def sentence(used: dict[str, Any]) -> str:
+    """Return for people what `arithmetic` returns."""
+    dtype = used["precision"].removeprefix("mixed_")
+    return (
+        f"A training step does {used['operations'] / 1e9:.2f} GFLOP for an image, {used['rate'] / 1e12:.3g} TFLOP/s:"
+        f" {used['share']:.0%} of the {used['highest'] / 1e12:.3g} TFLOP/s that the fastest product of matrices in"
+        f" {dtype} reaches here. It used {used['memory'] / 1e9:.2f} GB of the {used['of']}'s memory at most."
+    )
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -139,6 +183,7 @@ def _path(files: ImageSet | None, options: dict[str, Any]) -> Path:
 def _usable(found: Any) -> tuple[dict[str, Any], list[dict[str, Figures]]]:
     """Return what was told and the rounds, of which a table can be made."""
     table(figures(found["told"], found["rounds"]))
+    sentence(arithmetic(found["told"], found["rounds"]))
     return found["told"], found["rounds"]
 
 
@@ -147,18 +192,20 @@ def _begin(job: dict[str, Any], held: ExitStack) -> tuple[dict[str, Turn], dict[
     turns: dict[str, Turn] = {}
 
     def begin(name: str, kind: Any) -> dict[str, Any]:
-        turns[name] = Turn(kind, job)
-        held.callback(turns[name].end)
-        return turns[name].told
+        turn = Turn(kind, job)
+        held.callback(turn.end)
+        turns[name] = turn
+        return turn.told
 
     ours = begin("ours", OurTraining)
     job |= ours
-    told = {"precision": ours["precision"]}
-    try:
-        told |= begin("peer", PeerTrainingSteps)
-    except NotTimed as error:
-        print(error, flush=True)
-    begin("graph", ExportedGraph)
+    told = {"precision": ours["precision"], "operations": ours["operations"], "graph": False}
+    begin("product", FastestProduct)
+    for name, kind in (("peer", PeerTrainingSteps), ("graph", ExportedGraph)):
+        try:
+            told |= begin(name, kind)
+        except NotTimed as error:
+            print(error, flush=True)
     return turns, told
 
 
@@ -166,7 +213,9 @@ def _pace(one: dict[str, Figures], told: dict[str, Any]) -> str:
     parts = [
         f"{name} {told['batch_size'] / one[name]['step']:.1f} images/s" for name in ("ours", "peer") if name in one
     ]
-    return ", ".join([*parts, f"score() {1000 * one['graph']['score_1']:.1f} ms"])
+    if told["graph"]:
+        parts.append(f"score() {1000 * one['graph']['score_1']:.1f} ms")
+    return ", ".join(parts)
 
 
 def _number(value: float | None) -> str:

@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,6 +50,7 @@ class OurTraining:
     """Training steps as `fit` takes them: on batches that are ready, and on those of the stream."""
 
     def __init__(self, job: dict[str, Any]) -> None:
+        from benchmarks.arithmetic import step_operations
         from pipelines.models.batches import BatchStream
         from pipelines.models.progress import FitSettings
         from pipelines.models.training import _Training
@@ -64,14 +66,20 @@ class OurTraining:
             self._batches.batch(step)
         self._stream = self._batches.from_step(0)
         self._ready = [self._batches.batch(step) for step in range(BATCHES)]
-        self.told = {"precision": self._training.precision, "ready": self._ready}
+        self.told = {
+            "precision": self._training.precision,
+            "ready": self._ready,
+            "operations": step_operations(self._training.network),
+        }
         for _ in range(2):
             self._training.take(self._ready[0])
 
     def round(self) -> Figures:
         """Return seconds: of a step on ready batches (and of processors) and on the stream's, waited for a batch, and
-        to make one.
+        to make one; and the highest memory so far, in bytes, of the `device` or of the `process`.
         """
+        from benchmarks.arithmetic import highest_memory
+
         ready = _steps(self._training.take, self._ready, self._steps)
         # The batches that were made before the round began.
         for _ in range(self._batches.workers()):
@@ -85,7 +93,8 @@ class OurTraining:
         streamed = (time.perf_counter() - begun) / self._steps
         self._next += self._steps
         made = _seconds(self._batches.batch, range(self._next, self._next + self._steps)) / self._steps
-        return {**ready, "streamed": streamed, "waited": waited / self._steps, "made": made}
+        where, memory = highest_memory()
+        return {**ready, "streamed": streamed, "waited": waited / self._steps, "made": made, where: memory}
 
 
 class PeerTrainingSteps:
@@ -113,12 +122,29 @@ class PeerTrainingSteps:
         return _steps(self._training.take, self._ready, self._steps)
 
 
+class FastestProduct:
+    """The fastest product of matrices, with Keras's backend and in the precision of the training."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._dtype = job["precision"].removeprefix("mixed_")
+        self.told: dict[str, Any] = {}
+
+    def round(self) -> Figures:
+        """Return operations a second."""
+        from benchmarks.arithmetic import highest_rate
+
+        return {"rate": highest_rate(self._dtype)}
+
+
 class ExportedGraph:
     """The exported graph through `score()`, alone in a bare ONNX Runtime session, and in int8."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         import onnxruntime
 
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        if find_spec("tensorflow") is None:
+            raise NotTimed("TensorFlow, which writes the graph, is not installed, so that scoring is not timed")
         from pipelines.export import write_graph
         from pipelines.graph import ScoringGraph
         from pipelines.models.inspection import inspection_model
@@ -140,7 +166,7 @@ class ExportedGraph:
                 graph.session()
         self._times, self._raw = job["steps"], job["raw"]
         self._prepared = np.resize(images, (MANY, *images.shape[1:]))
-        self.told: dict[str, Any] = {}
+        self.told = {"graph": True}
 
     def round(self) -> Figures:
         """Return seconds an image, one and sixteen at a time: best of the round, a run being short."""
@@ -200,6 +226,8 @@ class Turn:
 def _serve(pipe: Connection, kind: type[Timed], job: dict[str, Any]) -> None:
     threads = str(job["threads"])
     os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # One GPU is for all of them.
+    os.environ |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     try:
         timed = kind(job)
     except NotTimed as error:

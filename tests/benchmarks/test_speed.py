@@ -11,15 +11,16 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 
 from benchmarks import kept, speed
-from benchmarks.speed import figures, table
-from benchmarks.timed import Figures, Turn
+from benchmarks.speed import arithmetic, figures, sentence, table
+from benchmarks.timed import ExportedGraph, Figures, NotTimed, Turn
 from tests.benchmarks.conftest import write_set
 
 ROUND = {
-    "ours": {"step": 0.2, "processor": 0.3, "streamed": 0.25, "waited": 0.005, "made": 0.05},
+    "ours": {"step": 0.2, "processor": 0.3, "streamed": 0.25, "waited": 0.005, "made": 0.05, "process": 10**9},
+    "product": {"rate": 1e12},
     "graph": {f"{name}_{count}": 0.01 for name in ("score", "bare", "int8_score") for count in (1, 16)},
 }
-TOLD = {"batch_size": 16, "precision": "float32"}
+TOLD = {"batch_size": 16, "precision": "float32", "operations": 10**9, "graph": True}
 SIZES = ["--input-size", "32", "--batch-size", "4", "--steps", "2", "--threads", "1"]
 OTHER = {"float32": "mixed_bfloat16", "mixed_bfloat16": "float32"}
 Lines = Callable[[], list[str]]
@@ -101,6 +102,10 @@ def test_speed_on_a_set_prints_a_table_and_writes_every_round(complete: Run):
         assert min(ours["step"], ours["processor"], ours["made"], *graph.values()) > 0
         assert 0 <= ours["waited"] < ours["streamed"]
         assert graph["int8_score_1"] < 100 * graph["score_1"]
+    used = found["arithmetic"]
+    assert used["operations"] > 1e7
+    assert 0 < used["rate"] < used["highest"]
+    assert sentence(used) in complete.printed
     # Without PyTorch, which is no requirement, everything else is timed.
     assert ("peer" in found["rounds"][0]) == ("PyTorch is not installed" not in complete.printed)
 
@@ -110,7 +115,8 @@ def test_speed_once_measured_prints_the_same_table_and_starts_nothing(
 ):
     interrupt(0)
     assert measured(again.parts, 2) == again.found
-    assert lines() == ["2 of 2 rounds: measured before", "", *table(again.found["figures"]).splitlines()]
+    printed = [*table(again.found["figures"]).splitlines(), "", sentence(again.found["arithmetic"])]
+    assert lines() == ["2 of 2 rounds: measured before", "", *printed]
     # Of more rounds than are asked for, the first.
     assert measured(again.parts, 1)["rounds"] == again.found["rounds"][:1]
     for other in (["--batch-size", "5"], ["--steps", "3"], ["--compile"], ["--anew"]):
@@ -129,7 +135,7 @@ def test_speed_interrupted_times_the_missing_rounds_only(again: Run, interrupt: 
     interrupt(1)
     with pytest.raises(KeyboardInterrupt):
         measured(again.parts, 2)
-    changed = f"{again.file}: PyTorch was timed there and cannot be now, or the reverse; measured anew"
+    changed = f"{again.file}: something was timed there that cannot be now, or the reverse; measured anew"
     assert lines().count(changed) == 1
     left = json.loads(again.file.read_text(encoding="utf-8"))
     assert len(left["rounds"]) == 1
@@ -181,6 +187,41 @@ def test_figures_without_the_peer_leave_its_places_empty():
     assert "| 200.0 | – | – |" in table(found)
     waited = next(one for one in found if one["what"].startswith("waiting"))
     assert waited["ratio"] == pytest.approx(0.02)
+
+
+def test_arithmetic_tells_the_share_of_the_highest_rate_and_whose_memory_it_is():
+    rounds = [
+        {**ROUND, "ours": {**ROUND["ours"], "step": seconds, "process": used}}
+        for seconds, used in ((0.1, 3e9), (0.2, 4e9), (0.8, 4e9))
+    ]
+    used = arithmetic(TOLD, rounds)
+    assert used["rate"] == pytest.approx(16 * 1e9 / 0.2)
+    assert used["share"] == pytest.approx(0.08)
+    assert sentence(used) == (
+        "A training step does 1.00 GFLOP for an image, 0.08 TFLOP/s: 8% of the 1 TFLOP/s that the fastest product of"
+        " matrices in float32 reaches here. It used 4.00 GB of the process's memory at most."
+    )
+    on_gpu = [{**ROUND, "ours": {**ROUND["ours"], "device": 5e9}}]
+    assert "It used 5.00 GB of the device's memory" in sentence(arithmetic(TOLD, on_gpu))
+
+
+def test_speed_without_tensorflow_times_training_alone(again: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch):
+    class Without(Turn):
+        def __init__(self, kind: Any, job: dict[str, Any]) -> None:
+            if kind is ExportedGraph:
+                raise NotTimed("no TensorFlow")
+            super().__init__(kind, job)
+
+    monkeypatch.setattr(speed, "Turn", Without)
+    found = measured(again.parts, 1, "--anew")
+    assert "graph" not in found["rounds"][0]
+    printed = "\n".join(lines())
+    assert "no TensorFlow\n" in printed
+    assert "making a batch" in printed
+    assert "score()" not in printed
+    # Where there is TensorFlow, nothing goes on from that.
+    monkeypatch.setattr(speed, "Turn", Turn)
+    assert "graph" in measured(again.parts, 2)["rounds"][0]
 
 
 def test_speed_when_the_folder_is_no_set_says_so_in_a_line(tmp_path: Path, capfd):
