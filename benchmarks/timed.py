@@ -51,6 +51,7 @@ class OurTraining:
 
     def __init__(self, job: dict[str, Any]) -> None:
         from benchmarks.arithmetic import step_operations
+        from pipelines.models.accelerated import on_accelerator
         from pipelines.models.batches import BatchStream
         from pipelines.models.progress import FitSettings
         from pipelines.models.training import _Training
@@ -59,13 +60,14 @@ class OurTraining:
         settings = FitSettings(
             job["preset"], images.shape[1], size, epochs=10**6, seconds=float("inf"), precision=job["precision"]
         )
-        self._training = _Training(images, settings, None, None)
+        self._batches = BatchStream(images, size, settings.seed, on_device=on_accelerator())
+        self._training = _Training(images, settings, None, None, self._batches.textures)
         self._steps, self._next = job["steps"], 0
-        self._batches = BatchStream(images, size, settings.seed)
         for step in range(SHAPES_DRAWN):
             self._batches.batch(step)
         self._stream = self._batches.from_step(0)
-        self._ready = [self._batches.batch(step) for step in range(BATCHES)]
+        drawn = BatchStream(images, size, settings.seed)
+        self._ready = [drawn.batch(step) for step in range(BATCHES)]
         self.told = {
             "precision": self._training.precision,
             "ready": self._ready,

@@ -17,7 +17,7 @@ import torch.nn.functional as f
 from torch import nn
 
 from pipelines.models import loss, network, scoring
-from pipelines.models.batches import Batch
+from pipelines.models.batches import Drawn
 from pipelines.models.network import CHANNELS, FIELD, SECOND_CHANNELS
 from pipelines.models.progress import as_array
 from pipelines.models.training import AVERAGING
@@ -124,7 +124,7 @@ class PeerTraining:
         self.half = precision != "float32"
         self._loss = torch.compile(self.loss_of) if compiled else self.loss_of
 
-    def take(self, batch: Batch) -> float:
+    def take(self, batch: Drawn) -> float:
         """Take one step and return its loss."""
         damaged, (clean, unlocated) = batch
         self.optimizer.zero_grad(set_to_none=True)

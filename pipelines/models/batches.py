@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from pipelines.models.annotated import Annotated
 from pipelines.models.ground import on_plain_ground
 from pipelines.models.masks import Floats
+from pipelines.models.recipe import Recipe, recipe
 from pipelines.models.rows import spread, whole_batches
 from pipelines.models.synthetic import Painter, augment, is_aligned
 from pipelines.processors import single_threaded_products, usable_cores
 
-# The damaged images; what they were before; and 1 for those that are anomalous nobody knows where, else 0.
-Batch = tuple[Floats, tuple[Floats, Floats]]
+# The damaged images; what they were before; and 1 for those that are anomalous nobody knows where, else 0. Or, for a
+# device to draw them, what chance decided; and 0 for each.
+Drawn = tuple[Floats, tuple[Floats, Floats]]
+Batch = Drawn | tuple[Recipe, Floats]
 # Of how many batches one image is an annotated anomaly of which the place is not known.
 UNLOCATED_SHARE = 0.5
 MAX_WORKERS = 8
@@ -70,9 +73,14 @@ class BatchStream:
     whether the training began at step 0 or was taken up at k. Where some images are fresh, half of each batch is, and
     the other half replays the old ones, so that learning the new does not unlearn the old (Robins, "Catastrophic
     forgetting, rehearsal and pseudorehearsal", Connection Science 1995).
+
+    With `on_device`, batches are for the device to draw (`models.accelerated`), with these `textures`; annotated
+    anomalies are pasted by the processors, so that with such, all is drawn here.
     """
 
-    def __init__(self, images: Images, batch_size: int, seed: int, annotated: Annotated | None = None) -> None:
+    def __init__(
+        self, images: Images, batch_size: int, seed: int, annotated: Annotated | None = None, on_device: bool = False
+    ) -> None:
         self._images = images
         self._batch_size = batch_size
         self._seed = seed
@@ -81,6 +89,8 @@ class BatchStream:
         self._turns = not is_aligned(of_one_part(images))
         self._painter = Painter(_side(images), seed, annotated, self._turns, on_plain_ground(images))
         self._unlocated = annotated.unlocated if annotated is not None else np.empty(0, np.uint8)
+        known = annotated is not None and (len(annotated.located) or len(annotated.unlocated))
+        self.textures = np.stack(self._painter.textures) if on_device and not known else None
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step (from 0)."""
@@ -91,7 +101,10 @@ class BatchStream:
             rows += [pool[order[position]] for order, position in zip(orders, positions, strict=True)]
         # A memory map wants its rows in order; the order within a batch does not matter.
         generator = np.random.default_rng([self._seed, 1, step])
-        clean = augment(self._images[np.sort(np.array(rows))], generator, self._turns)
+        images = self._images[np.sort(np.array(rows))]
+        if self.textures is not None:
+            return recipe(images, self._painter, generator, self._turns), np.zeros(len(images), np.float32)
+        clean = augment(images, generator, self._turns)
         damaged, unlocated = self._painter.add_defects(clean, generator), np.zeros(len(clean), np.float32)
         if len(self._unlocated) and generator.random() < UNLOCATED_SHARE:
             one = generator.integers(len(self._unlocated), size=1)
@@ -133,7 +146,7 @@ def _pools(images: Images, batch_size: int) -> list[tuple[NDArray[np.int64], int
     return [(pool, share) for pool, share in pools if share]
 
 
-def validation_batches(images: Images, batch_size: int, seed: int, most: int = 64) -> list[Batch]:
+def validation_batches(images: Images, batch_size: int, seed: int, most: int = 64) -> list[Drawn]:
     """Return fixed batches to follow the loss on: at most `most` images spread over `images`, always whole
     batches.
 

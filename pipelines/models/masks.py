@@ -43,7 +43,13 @@ class MaskBank:
 
 def turned(plane: NDArray, generator: np.random.Generator) -> NDArray:
     """Return a square [S, S, …] in one of its eight orientations, as a view."""
-    which = int(generator.integers(8))
+    return oriented(plane, int(generator.integers(8)))
+
+
+def oriented(plane: NDArray, which: int) -> NDArray:
+    """Return a square [S, S, …] in a certain one of its eight orientations, as a view: upside down if `which` has its
+    first bit, then mirrored for the second, then rows and columns changed for the third.
+    """
     if which & 1:
         plane = plane[::-1]
     if which & 2:

@@ -1,28 +1,29 @@
 """Synthetic defects, drawn on the fly on batches of clean images, for the network to remove and to find. numpy and
 scipy only.
 
-A defect is a shape (`pipelines.models.masks`) and a filling: a part of another image of the set or of the same one
-(Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, a dent, or the
-surroundings drawn in, so that what was there is gone. A drawn defect is sharper and smoother than anything that came
-through a lens; a network that learns to see that finds no real one. So its edges are softened, and what has one colour
-keeps some of the grain of what it covers. A surface is not damaged by another part of itself: whoever has to find that
-learns to see seams; nor is its grain another when it is drawn apart. Half of the images get one to three defects. Where
-people have annotated real ones, every other defect is one of those.
+A defect is a shape (`models.masks`) and a filling (`models.fillings`): a part of another image of the set or of the
+same one (Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, a dent, or
+the surroundings drawn in, so that what was there is gone. A drawn defect is sharper and smoother than anything that
+came through a lens; a network that learns to see that finds no real one. So its edges are softened, and what has one
+colour keeps some of the grain of what it covers. A surface is not damaged by another part of itself: whoever has to
+find that learns to see seams; nor is its grain another when it is drawn apart. Half of the images get one to three
+defects. Where people have annotated real ones, every other defect is one of those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.models.annotated import Annotated
-from pipelines.models.blur import blurred, blurred_part, grown, radius
+from pipelines.models.blur import blurred_part, grown, radius
+from pipelines.models.fillings import FILLINGS, OF_SURFACES, Canvas, Chosen, Filling, textures
 from pipelines.models.ground import moved_onto, object_of
-from pipelines.models.masks import Floats, MaskBank, smooth_noise, turned
+from pipelines.models.masks import Floats, MaskBank, oriented
 from pipelines.models.rows import spread
 
 DEFECTIVE_SHARE = 0.5
@@ -30,15 +31,47 @@ ANNOTATED_SHARE = 0.5
 # How faint a colour, a shade or noise is drawn at most: contrast of so many times the image's grain, of which there is
 # so much at least, 0 to 1, and so much of full cover. What has less contrast by itself covers wholly.
 FAINTEST, LEAST_GRAIN, LEAST_COVER = 3.0, 0.01, 0.1
-# How far a defect is blurred at most, in pixels of an image of 128, and what counts as grain.
-SOFTEST, GRAIN = 1.0, 1.5
-TEXTURES = 64
+# How far a defect is blurred at most, in pixels of an image of 128.
+SOFTEST = 1.0
 # How many defects a damaged image has: each as likely.
-_COUNTS = 1, 1, 2, 3
-GREY = np.full(3, 1 / 3, np.float32)
+COUNTS = 1, 1, 2, 3
 # Of the variance within an image, how much the mean image must keep for the set to count as aligned.
 ALIGNED = 0.1
 COMPARED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """What chance decided of one defect: a filling where the `shape` [S, S] is, in the rows and columns `where`, its
+    edge softened by `softness` pixels.
+
+    `grained`, 0 to 1, is how much of the grain of what it covers is kept. `cover` is how far it covers that; of a
+    filling without an inside, where between as faint as can be seen (0) and wholly (1).
+    """
+
+    filling: Filling
+    chosen: Chosen
+    shape: Floats
+    where: tuple[slice, slice]
+    grained: float
+    cover: float
+    softness: float
+
+    def draw(self, images: Floats, own: Floats, textures: list[Floats]) -> None:
+        """Draw it into `own` [S, S, 3], one of `images` that may have other defects already."""
+        size, where, shape = len(own), self.where, self.shape[self.where]
+        canvas = Canvas(images, own, self.shape, where, textures)
+        filled = self.filling.fill(canvas, self.chosen)
+        if self.filling.smooth:
+            filled = filled + np.float32(self.grained) * canvas.grain
+        change = shape[..., None] * (filled - own[where])
+        cover = self.cover
+        if not self.filling.area:
+            faintest = np.log(_least_cover(change, shape, canvas.noise()))
+            cover = float(np.exp(faintest + (0 - faintest) * cover))
+        change *= np.float32(cover)
+        rows, columns = (grown(one, radius(self.softness), size) for one in where)
+        own[rows, columns] += blurred_part(change, self.softness, where, (rows, columns), size)
 
 
 class Painter:
@@ -56,86 +89,94 @@ class Painter:
         self._known = known if known is not None and len(known.located) else None
         self._turns = turns
         self._objects = objects
-        generator = np.random.default_rng([seed, 4])
-        self._textures = [_texture(size, generator) for _ in range(TEXTURES)]
+        self._fillings = OF_SURFACES if turns and not objects else FILLINGS
+        self.textures = textures(size, np.random.default_rng([seed, 4]))
 
     def add_defects(self, images: Floats, generator: np.random.Generator) -> Floats:
         """Return a copy of `images` [N, S, S, 3] (0 to 1) of which half have one to three defects."""
-        damaged, fillings = images.copy(), _OF_SURFACES if self._turns and not self._objects else _FILLINGS
-        for index in np.flatnonzero(generator.random(len(images)) < DEFECTIVE_SHARE):
-            where = object_of(images[index]) if self._objects else None
-            for _ in range(_COUNTS[generator.integers(len(_COUNTS))]):
-                if self._known is not None and generator.random() < ANNOTATED_SHARE:
-                    self._known.paste(damaged[index], generator, self._turns)
-                    continue
-                fill, wants_area = fillings[generator.integers(len(fillings))]
-                shape = self._shapes.shape(generator, wants_area)
-                if where is not None:
-                    shape = moved_onto(shape, where, generator)
-                self._cover(images, damaged[index], shape, fill, wants_area, generator)
+        damaged, touched = images.copy(), set()
+        for index, defect in self.choose(len(images), generator, lambda index: images[index]):
+            touched.add(index)
+            if defect is not None:
+                defect.draw(images, damaged[index], self.textures)
+            elif self._known is not None:
+                self._known.paste(damaged[index], generator, self._turns)
+        for index in touched:
             np.clip(damaged[index], 0, 1, out=damaged[index])
         return damaged
 
-    def _cover(
-        self,
-        images: Floats,
-        own: Floats,
-        shape: Floats,
-        fill: Callable[[_Canvas, np.random.Generator], Floats],
-        area: bool,
-        generator: np.random.Generator,
-    ) -> None:
-        """Draw a defect into `own` [S, S, 3]: a filling where the shape [S, S] is, its edge softened."""
+    def choose(
+        self, count: int, generator: np.random.Generator, image_of: Callable[[int], Floats]
+    ) -> Iterator[tuple[int, Defect | None]]:
+        """Yield which of `count` images have a defect, and that, one after the other; None for a known one.
+
+        `image_of` returns one of the images, where it has to be looked for the object. A known one is to be pasted, by
+        the same generator, before the next is asked for.
+        """
+        for index in np.flatnonzero(generator.random(count) < DEFECTIVE_SHARE).tolist():
+            where = object_of(image_of(index)) if self._objects else None
+            for _ in range(COUNTS[generator.integers(len(COUNTS))]):
+                if self._known is not None and generator.random() < ANNOTATED_SHARE:
+                    yield index, None
+                elif (defect := self._chosen(count, where, generator)) is not None:
+                    yield index, defect
+
+    def _chosen(self, count: int, objects: NDArray[np.bool_] | None, generator: np.random.Generator) -> Defect | None:
+        """Return a defect, if the shape covers anything."""
+        filling = self._fillings[generator.integers(len(self._fillings))]
+        shape = self._shapes.shape(generator, filling.area)
+        if objects is not None:
+            shape = moved_onto(shape, objects, generator)
         where = _extent(shape)
         if where is None:
-            return
-        canvas = _Canvas(images, own, shape, where, self._textures)
-        filling = fill(canvas, generator)
-        if fill in _SMOOTH:
-            filling = filling + np.float32(generator.uniform(0, 1)) * canvas.grain
-        change = shape[where][..., None] * (filling - own[where])
-        least = None if area else _least_cover(change, shape[where], canvas.noise())
-        change *= np.float32(_opacity(generator, least))
-        sigma = generator.uniform(0, SOFTEST) * self._size / 128
-        wide = grown(where[0], radius(sigma), self._size), grown(where[1], radius(sigma), self._size)
-        own[wide] += blurred_part(change, sigma, where, wide, self._size)
+            return None
+        chosen = filling.choose(generator, self._size, count)
+        grained = generator.uniform(0, 1) if filling.smooth else 0.0
+        cover = _cover(generator) if filling.area else generator.uniform(0, 1)
+        softness = generator.uniform(0, SOFTEST) * self._size / 128
+        return Defect(filling, chosen, shape, where, grained, cover, softness)
 
 
-class _Canvas:
-    """What a filling may take from: all images, the one to be damaged, the shape of the defect, and the rows and
-    columns to be filled.
+@dataclass(frozen=True)
+class Views:
+    """What chance decided of how images [n, S, S, 3] are shown: `shifts` [n, 2], 0 to twice `most`, in pixels; `turns`,
+    orientations [n], or None; `gains`, per level of 255, and `offsets` [n].
     """
 
-    def __init__(
-        self, images: Floats, own: Floats, shape: Floats, where: tuple[slice, slice], textures: list[Floats]
-    ) -> None:
-        self.images, self.own, self.shape, self.where, self._textures = images, own, shape, where, textures
-        self.size = len(own)
+    most: int
+    shifts: NDArray[np.int64]
+    turns: list[int] | None
+    gains: NDArray[np.float64]
+    offsets: NDArray[np.float64]
 
-    def rolled(self, image: Floats, down: int, right: int) -> Floats:
-        """Return what comes to lie where the defect is when an image [S, S, 3] is moved; what leaves it comes in again
-        on the other side.
-        """
-        rows, columns = self.where
-        lines = image[np.arange(rows.start - down, rows.stop - down) % self.size]
-        return lines[:, np.arange(columns.start - right, columns.stop - right) % self.size]
+    @classmethod
+    def choose(cls, n: int, size: int, generator: np.random.Generator, turns: bool) -> Views:
+        """Return such for `n` images of `size` pixels a side."""
+        most = max(1, size // 24)
+        shifts = generator.integers(0, 2 * most + 1, (n, 2))
+        turned = [int(generator.integers(8)) for _ in range(n)] if turns else None
+        return cls(
+            most, shifts, turned, generator.uniform(0.92, 1.08, (n,)) / 255, generator.uniform(-0.03, 0.03, (n,))
+        )
 
-    def texture(self, generator: np.random.Generator) -> Floats:
-        """Return one of the textures [h, w] where the defect is."""
-        return self._textures[generator.integers(len(self._textures))][self.where]
+    def shown(self, images: NDArray[np.uint8]) -> Floats:
+        """Return the images as they are shown, float32 in 0 to 1."""
+        found = np.empty(images.shape, np.float32)
+        # One image at a time, which stays in the processor's cache.
+        for index, image in enumerate(images):
+            self.show(index, image, found[index])
+        return found
 
-    def blurred(self, sigma: float) -> Floats:
-        """Return the image that is to be damaged, blurred by `sigma` pixels of an image of 128, where the defect is."""
-        return blurred(self.own, sigma * self.size / 128, *self.where)
-
-    @cached_property
-    def grain(self) -> Floats:
-        """The fine structure [h, w, 3] of the image that is to be damaged, where the defect is."""
-        return self.own[self.where] - blurred(self.own, GRAIN * self.size / 128, *self.where, often=True)
-
-    def noise(self) -> float:
-        """Return the standard deviation of the grey fine structure where the defect is."""
-        return float((self.grain.reshape(-1, 3) @ GREY).std())
+    def show(self, index: int, image: NDArray[np.uint8], out: Floats) -> Floats:
+        """Enter one image as it is shown into `out` [S, S, 3], and return that."""
+        size, (down, right) = len(image), self.shifts[index]
+        padded = np.pad(image, ((self.most, self.most), (self.most, self.most), (0, 0)), mode="symmetric")
+        view = padded[down : down + size, right : right + size]
+        if self.turns is not None:
+            view = oriented(view, self.turns[index])
+        np.multiply(view, np.float32(self.gains[index]), out=out)
+        out += np.float32(self.offsets[index])
+        return np.clip(out, 0, 1, out=out)
 
 
 def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bool = False) -> Floats:
@@ -143,21 +184,7 @@ def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bo
 
     `turns` also turns and mirrors them, for surfaces that have no upright.
     """
-    n, size = images.shape[:2]
-    most = max(1, size // 24)
-    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="symmetric")
-    shifts = generator.integers(0, 2 * most + 1, (n, 2))
-    views = [padded[index, down : down + size, right : right + size] for index, (down, right) in enumerate(shifts)]
-    if turns:
-        views = [turned(view, generator) for view in views]
-    gains, offsets = generator.uniform(0.92, 1.08, (n,)) / 255, generator.uniform(-0.03, 0.03, (n,))
-    moved = np.empty((n, size, size, 3), np.float32)
-    # One image at a time, which stays in the processor's cache.
-    for image, view, gain, offset in zip(moved, views, gains, offsets, strict=True):
-        np.multiply(view, np.float32(gain), out=image)
-        image += np.float32(offset)
-        np.clip(image, 0, 1, out=image)
-    return moved
+    return Views.choose(len(images), images.shape[1], generator, turns).shown(images)
 
 
 def is_aligned(images: Any) -> bool:
@@ -174,13 +201,9 @@ def is_aligned(images: Any) -> bool:
     return bool(coarse.mean(axis=0).var() > (ALIGNED + 1 / len(chosen)) * within)
 
 
-def _opacity(generator: np.random.Generator, least: float | None) -> float:
-    """Return how far a filling covers what was there: `least` or more; a part of an image, which has none, mostly
-    wholly.
-    """
-    if least is None:
-        return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
-    return float(np.exp(generator.uniform(np.log(least), 0)))
+def _cover(generator: np.random.Generator) -> float:
+    """Return how far a part of an image covers what was there: mostly wholly."""
+    return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
 
 
 def _least_cover(change: Floats, shape: Floats, noise: float) -> float:
@@ -198,134 +221,3 @@ def _extent(shape: Floats) -> tuple[slice, slice] | None:
     if not len(rows):
         return None
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _of_another(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    other = turned(canvas.images[generator.integers(len(canvas.images))], generator)
-    return canvas.rolled(other, *generator.integers(canvas.size, size=2))
-
-
-def _displaced(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    far = canvas.size // 4
-    return canvas.rolled(turned(canvas.own, generator), *generator.integers(-far, far + 1, 2))
-
-
-def _doubled(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    distance, turn = canvas.size * generator.uniform(0.03, 0.2), generator.uniform(0, 2 * np.pi)
-    return canvas.rolled(canvas.own, int(distance * np.sin(turn)), int(distance * np.cos(turn)))
-
-
-def _erased(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    """What surrounds the shape, drawn into it: normalised convolution (Knutsson and Westin, CVPR 1993)."""
-    kept = (canvas.shape < 0.05).astype(np.float32)[..., None]
-    sigma = canvas.size / 128 * generator.uniform(3, 9)
-    seen = blurred(np.concatenate([canvas.own * kept, kept], axis=-1), sigma, *canvas.where)
-    return seen[..., :3] / (seen[..., 3:] + np.float32(1e-3))
-
-
-def _blurred(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    return canvas.blurred(generator.uniform(1, 5))
-
-
-def _dented(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    """The image drawn together or apart along the slope of the shape, lighter on one side and darker on the other."""
-    rows, columns = canvas.where
-    height = canvas.shape[..., None]
-    sigma = canvas.size / 128 * generator.uniform(1.5, 5)
-    down, right = np.gradient(blurred(height, sigma, slice(0, canvas.size), slice(0, canvas.size))[..., 0])
-    down, right = down[canvas.where], right[canvas.where]
-    steepest = float(np.sqrt(np.square(down) + np.square(right)).max()) + 1e-6
-    by = canvas.size / 128 * generator.uniform(1, 5) * generator.choice([-1, 1]) / steepest
-    at = np.mgrid[rows, columns].astype(np.float32)
-    warped = _sampled(canvas.own, at[0] + by * down, at[1] + by * right)
-    turn = generator.uniform(0, 2 * np.pi)
-    light = (down * np.sin(turn) + right * np.cos(turn)) * (generator.uniform(0, 0.5) / steepest)
-    return warped * (1 + light.astype(np.float32))[..., None]
-
-
-def _sampled(image: Floats, rows: NDArray[np.floating], columns: NDArray[np.floating]) -> Floats:
-    """Return the values [h, w, 3] of an image between its pixels, bilinearly."""
-    last = len(image) - 1
-    rows, columns = np.clip(rows, 0, last), np.clip(columns, 0, last)
-    top, left = (np.minimum(one.astype(np.intp), last - 1) for one in (rows, columns))
-    down, right = ((one - low).astype(np.float32)[..., None] for one, low in ((rows, top), (columns, left)))
-    above = image[top, left] * (1 - right) + image[top, left + 1] * right
-    below = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
-    found: Floats = above * (1 - down) + below * down
-    return found
-
-
-def _colour(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    """One colour, mostly not far from those of the image, plain or grained."""
-    if generator.random() < 0.6:
-        row, column = generator.integers(canvas.size, size=2)
-        colour = canvas.own[row, column] + generator.normal(0, 0.15, 3)
-    elif generator.random() < 0.5:
-        colour = generator.uniform(0, 1, 3)
-    else:
-        colour = np.full(3, generator.uniform(0, 1))
-    grain = canvas.texture(generator) * np.float32(generator.choice([0, 0.03, 0.08]))
-    return colour.astype(np.float32) + grain[..., None]
-
-
-def _tone(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    """A dark or a light tone that the image itself reaches, in some places at most."""
-    some = canvas.own[::2, ::2].reshape(-1, 3)
-    grey = some @ GREY
-    if generator.random() < 0.7:
-        level, factor = generator.uniform(0.001, 0.15), generator.uniform(0.5, 1.0)
-    else:
-        level, factor = generator.uniform(0.85, 0.999), generator.uniform(1.0, 1.4)
-    place = round(level * (len(grey) - 1))
-    colour = some.mean(axis=0) * (factor * np.partition(grey, place)[place] / max(float(grey.mean()), 0.02))
-    return colour.astype(np.float32)
-
-
-def _shade(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    factor = np.exp(generator.choice([-1, -1, 1]) * generator.uniform(0.1, 1.2))
-    tint = 1 + generator.normal(0, 0.08, 3) if generator.random() < 0.4 else np.ones(3)
-    return canvas.own[canvas.where] * (factor * tint).astype(np.float32)
-
-
-def _noise(canvas: _Canvas, generator: np.random.Generator) -> Floats:
-    return canvas.own[canvas.where] + (canvas.texture(generator) * np.float32(generator.uniform(0.05, 0.25)))[..., None]
-
-
-def _texture(size: int, generator: np.random.Generator) -> Floats:
-    """Return noise [size, size] of standard deviation 1, coarse or fine."""
-    cells = min(size // 2, int(2 ** generator.integers(3, 8)))
-    noise = smooth_noise(size, cells, generator) + smooth_noise(size, cells, generator)
-    return (noise / (noise.std() + 1e-6)).astype(np.float32)
-
-
-# Each with whether it wants a shape that has an inside: what is copied or erased does not show in a line.
-_FILLINGS = (
-    (_of_another, True),
-    (_of_another, True),
-    (_displaced, True),
-    (_doubled, True),
-    (_erased, True),
-    (_erased, True),
-    (_blurred, True),
-    (_dented, True),
-    (_colour, False),
-    (_tone, False),
-    (_tone, False),
-    (_shade, False),
-    (_shade, False),
-    (_noise, False),
-)
-_OF_SURFACES = (
-    (_of_another, True),
-    (_erased, True),
-    (_blurred, True),
-    (_colour, False),
-    (_tone, False),
-    (_tone, False),
-    (_tone, False),
-    (_shade, False),
-    (_shade, False),
-    (_noise, False),
-)
-# What has no structure of its own.
-_SMOOTH = (_colour, _tone)

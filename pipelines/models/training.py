@@ -1,6 +1,8 @@
 """Trains the restoration autoencoder on good images in memory: `fit()`. It knows nothing of S3, packs or
 MLflow.
 
+On a device other than the processors, the training step draws its batch, too (`models.accelerated`).
+
 The batches follow from the seed and the step alone, so a training's state is small: the step, the time used,
 the weights and the optimizer's variables. Taken up from a state, a training goes on as if it had not been
 interrupted.
@@ -19,8 +21,9 @@ from keras import ops
 from numpy.typing import NDArray
 
 from pipelines.errors import TrainingFailed
+from pipelines.models.accelerated import on_accelerator, painted
 from pipelines.models.annotated import Annotated
-from pipelines.models.batches import Batch, BatchStream, Images, of_one_part, validation_batches
+from pipelines.models.batches import Batch, BatchStream, Drawn, Images, of_one_part, validation_batches
 from pipelines.models.loss import training_loss
 from pipelines.models.network import build_network, named_weights, set_weights
 from pipelines.models.precision import faster_precision
@@ -44,21 +47,37 @@ ERROR, EVIDENCE = 5, 6
 
 
 class Restoration(keras.Model):
-    """The network with its loss, for the time of training; what is saved and exported is the network alone."""
+    """The network with its loss, for the time of training; what is saved and exported is the network alone.
 
-    def __init__(self, network: keras.Model) -> None:
+    With `textures`, it takes recipes, too, and draws the images itself (`models.accelerated`).
+    """
+
+    def __init__(self, network: keras.Model, textures: NDArray[np.float32] | None = None) -> None:
         super().__init__()
         self.network = network
+        self.textures = None
+        if textures is not None:
+            self.textures = self.add_weight(textures.shape, dtype="float32", trainable=False, name="textures")
+            self.textures.assign(textures)
 
     def call(self, image: Any, training: bool = False) -> Any:
-        """Return what the loss judges: the restored image, the error expected of it, and the second opinion."""
-        return tuple(self.network(image, training=training)[:4])
+        """Return what the loss judges: the restored image, the error expected of it, and the second opinion; of a
+        recipe, before them the damaged and the clean image.
+        """
+        drawn: tuple[Any, ...] = ()
+        if isinstance(image, dict):
+            image, clean = painted(image, self.textures)
+            drawn = image, clean
+        return (*drawn, *self.network(image, training=training)[:4])
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """Return the loss of restoring from `x` the clean images of `y`, and of finding what is wrong."""
         # PyTorch's trainer gives them as they come, in numpy.
+        if isinstance(x, dict):
+            damaged, clean, *said = y_pred
+            return training_loss(damaged, clean, ops.convert_to_tensor(y), *said)
         damaged, clean, unlocated = (ops.convert_to_tensor(one) for one in (x, *y))
         return training_loss(damaged, clean, unlocated, *y_pred)
 
@@ -84,7 +103,8 @@ def fit(
     """
     if len(images) == 0:
         raise TrainingFailed("there are no good training images; put some into the inbox and run again")
-    training = _Training(images, settings, weights, state)
+    batches = BatchStream(images, settings.batch_size, settings.seed, annotated, on_device=on_accelerator())
+    training = _Training(images, settings, weights, state, batches.textures)
     watched = validation_batches(validation, settings.batch_size, settings.seed) if validation is not None else []
     checkpointed = reported = training.elapsed()
     validated = -math.inf
@@ -99,7 +119,7 @@ def fit(
         if on_progress:
             on_progress(training.progress(loss))
 
-    stream = BatchStream(images, settings.batch_size, settings.seed, annotated).from_step(training.step)
+    stream = batches.from_step(training.step)
     try:
         while not training.is_done():
             training.take(next(stream))
@@ -128,6 +148,7 @@ class _Training:
         settings: FitSettings,
         weights: dict[str, list[NDArray[Any]]] | None,
         state: TrainingState | None,
+        textures: NDArray[np.float32] | None = None,
     ) -> None:
         self._begun = time.monotonic() - (state.elapsed if state else 0.0)
         keras.utils.set_random_seed(settings.seed)
@@ -136,7 +157,7 @@ class _Training:
         self.network = build_network(settings.preset, settings.input_size, self.precision)
         if weights is not None:
             set_weights(self.network, weights)
-        self.model = Restoration(self.network)
+        self.model = Restoration(self.network, textures)
         self.optimizer = keras.optimizers.AdamW(
             settings.learning_rate,
             weight_decay=1e-4,
@@ -181,7 +202,7 @@ class _Training:
         if not math.isfinite(self.loss.total):
             raise TrainingFailed(f"the loss is not a number any more at step {self.step}; check the training images")
 
-    def loss_of(self, batches: list[Batch]) -> float:
+    def loss_of(self, batches: list[Drawn]) -> float:
         """Return the mean loss of batches, without learning from them."""
         return float(np.mean([_loss(self.model.test_on_batch(*batch, return_dict=True)) for batch in batches]))
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.models import synthetic
+from pipelines.models import fillings, synthetic
 from pipelines.models.masks import MaskBank, smooth_noise
 from pipelines.models.synthetic import Painter, augment, is_aligned
 from tests.pipelines.models.pictures_of_parts import good_parts
@@ -41,12 +41,12 @@ def test_add_defects_leaves_hardly_an_edge_sharper_than_a_lens_draws(monkeypatch
 
 
 def test_add_defects_of_one_colour_keep_some_grain_of_what_they_cover(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(synthetic, "_OF_SURFACES", ((synthetic._tone, False),))
     monkeypatch.setattr(synthetic, "FAINTEST", np.inf)
     monkeypatch.setattr(synthetic, "SOFTEST", 0.0)
     grainy = (0.5 + 0.05 * np.random.default_rng(0).normal(size=(60, 64, 64, 3))).astype(np.float32)
     full = np.ones((64, 64), np.float32)
     painter = Painter(64, 0, turns=True)
+    monkeypatch.setattr(painter, "_fillings", (fillings.TONED,))
     monkeypatch.setattr(painter._shapes, "shape", lambda *_: full)
     left = painter.add_defects(grainy, np.random.default_rng(0)).std(axis=(1, 2, 3)) / grainy.std(axis=(1, 2, 3))
     covered = left < 0.95
@@ -59,11 +59,11 @@ def test_add_defects_of_one_colour_keep_some_grain_of_what_they_cover(monkeypatc
 def test_add_defects_are_as_faint_as_the_grain_lets_them_be_seen(
     monkeypatch: pytest.MonkeyPatch, grain: float, least: float, at_most: float
 ):
-    monkeypatch.setattr(synthetic, "_OF_SURFACES", ((synthetic._shade, False),))
     monkeypatch.setattr(synthetic, "SOFTEST", 0.0)
     noise = np.random.default_rng(0).normal(0, grain, (300, 64, 64, 1))
     clean = (0.5 + noise * np.ones(3)).astype(np.float32)
     painter = Painter(64, 0, turns=True)
+    monkeypatch.setattr(painter, "_fillings", (fillings.SHADED,))
     shape = np.zeros((64, 64), np.float32)
     shape[20:40, 20:40] = 1
     monkeypatch.setattr(painter._shapes, "shape", lambda *_: shape)
@@ -76,13 +76,13 @@ def test_add_defects_are_as_faint_as_the_grain_lets_them_be_seen(
 
 
 def test_add_defects_that_dent_move_what_is_there_and_shade_it_where_they_lie(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(synthetic, "_FILLINGS", ((synthetic._dented, True),))
-    monkeypatch.setattr(synthetic, "_opacity", lambda *_: 1.0)
+    monkeypatch.setattr(synthetic, "_cover", lambda *_: 1.0)
     stripes = np.broadcast_to(((np.arange(64) // 8) % 2).astype(np.float32)[:, None], (64, 64))
     images = np.repeat((0.3 + 0.4 * stripes)[None, ..., None], 3, axis=-1).repeat(60, axis=0)
     rows, columns = np.mgrid[:64, :64]
     bump = np.exp(-((rows - 32) ** 2 + (columns - 32) ** 2) / 100).astype(np.float32) * (np.abs(columns - 32) < 20)
     painter = Painter(64, 0)
+    monkeypatch.setattr(painter, "_fillings", (fillings.DENTED,))
     monkeypatch.setattr(painter._shapes, "shape", lambda *_: bump)
     change = np.abs(painter.add_defects(images, np.random.default_rng(0)) - images).max(axis=-1)
     dented = change.max(axis=(1, 2)) > 0.02
