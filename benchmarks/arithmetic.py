@@ -25,7 +25,8 @@ LONG_SECONDS = 0.2
 
 def step_operations(network: keras.Model) -> int:
     """Return the floating-point operations of a training step for one image: of each layer those of the output, of the
-    gradient by its weights and, where something before it is trained, of the gradient by its input.
+    gradient by its weights and, where something before it is trained, of the gradient by its input. Layers that
+    are not trained count as nothing.
     """
     total = 0
     for layer in network.layers:
@@ -40,9 +41,10 @@ def highest_rate(dtype: str) -> float:
     best = 0.0
     for side in SIDES:
         generator = np.random.default_rng(side)
-        left = ops.cast(generator.normal(size=(side, side)).astype(np.float32), dtype)
-        # Its rows keep the length of whatever is multiplied by it, about.
-        right = ops.cast(generator.normal(0, side**-0.5, size=(side, side)).astype(np.float32), dtype)
+        # The second keeps the length of whatever is multiplied by it, about.
+        left, right = (
+            ops.cast(scale * generator.standard_normal((side, side), np.float32), dtype) for scale in (1.0, side**-0.5)
+        )
         _products(left, right, 1)
         seconds, count = _products(left, right, 1), 1
         while seconds < LEAST_SECONDS:

@@ -139,7 +139,7 @@ def arithmetic(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> dict[s
     """Return the `operations` of a step for one image, the operations a second that a training does (`rate`) and the
     fastest product of matrices (`highest`), the `share` of that, and `memory` (bytes) and whose it is (`of`).
     """
-    rates = np.array([told["operations"] * told["batch_size"] / one["ours"]["step"] for one in rounds])
+    rates = np.array([told["operations"] * told["batch_size"] / one["ours"]["streamed"] for one in rounds])
     highest = np.array([one["product"]["rate"] for one in rounds])
     of = "device" if "device" in rounds[0]["ours"] else "process"
     return {
@@ -192,10 +192,9 @@ def _begin(job: dict[str, Any], held: ExitStack) -> tuple[dict[str, Turn], dict[
     turns: dict[str, Turn] = {}
 
     def begin(name: str, kind: Any) -> dict[str, Any]:
-        turn = Turn(kind, job)
-        held.callback(turn.end)
-        turns[name] = turn
-        return turn.told
+        turns[name] = Turn(kind, job)
+        held.callback(turns[name].end)
+        return turns[name].told
 
     ours = begin("ours", OurTraining)
     job |= ours
@@ -210,9 +209,8 @@ def _begin(job: dict[str, Any], held: ExitStack) -> tuple[dict[str, Turn], dict[
 
 
 def _pace(one: dict[str, Figures], told: dict[str, Any]) -> str:
-    parts = [
-        f"{name} {told['batch_size'] / one[name]['step']:.1f} images/s" for name in ("ours", "peer") if name in one
-    ]
+    paces = {name: one[name][step] for name, step in (("ours", "streamed"), ("peer", "step")) if name in one}
+    parts = [f"{name} {told['batch_size'] / seconds:.1f} images/s" for name, seconds in paces.items()]
     if told["graph"]:
         parts.append(f"score() {1000 * one['graph']['score_1']:.1f} ms")
     return ", ".join(parts)

@@ -47,11 +47,13 @@ class Timed(Protocol):
 
 
 class OurTraining:
-    """Training steps as `fit` takes them: on batches that are ready, and on those of the stream."""
+    """Training steps: on batches that are ready, as the peer takes them, and on those of the stream, as `fit` does; on
+    a GPU these are drawn in the step (`models.accelerated`).
+    """
 
     def __init__(self, job: dict[str, Any]) -> None:
         from benchmarks.arithmetic import step_operations
-        from pipelines.models.accelerated import on_accelerator
+        from pipelines.models.accelerated import draws_on_device
         from pipelines.models.batches import BatchStream
         from pipelines.models.progress import FitSettings
         from pipelines.models.training import _Training
@@ -60,7 +62,7 @@ class OurTraining:
         settings = FitSettings(
             job["preset"], images.shape[1], size, epochs=10**6, seconds=float("inf"), precision=job["precision"]
         )
-        self._batches = BatchStream(images, size, settings.seed, on_device=on_accelerator())
+        self._batches = BatchStream(images, size, settings.seed, on_device=draws_on_device())
         self._training = _Training(images, settings, None, None, self._batches.textures)
         self._steps, self._next = job["steps"], 0
         for step in range(SHAPES_DRAWN):

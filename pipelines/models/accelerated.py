@@ -3,17 +3,19 @@ images at once.
 
 A GPU takes images faster than processors can damage them. So chance decides here as there, by the same generator; the
 processors only look up images and shapes, and everything else is part of the training step that the backend compiles.
-Each filling is drawn for every image, and the one that was chosen is taken: that costs a device less than to choose.
+Each filling is drawn for every image, and the one that was chosen is taken: that costs a device less than choosing.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from pipelines.errors import TrainingFailed
 from pipelines.models import fillings
 from pipelines.models.fillings import DARKEST, EVERY, GRAIN, INSIDE
 from pipelines.models.recipe import KINDS, NUMBERS, SLOTS, WHOLE
@@ -21,13 +23,23 @@ from pipelines.models.scoring import Tensor
 from pipelines.models.synthetic import FAINTEST, LEAST_COVER, LEAST_GRAIN
 
 
-def on_accelerator() -> bool:
-    """Return whether Keras's backend has another device than the processors."""
+def draws_on_device() -> bool:
+    """Return whether the training step is to draw its batches: on a GPU, unless INSPECTLINE_DRAW_ON says `device` or
+    `processors`. Raises TrainingFailed for anything else.
+    """
+    told = os.environ.get("INSPECTLINE_DRAW_ON") or ("device" if has_gpu() else "processors")
+    if told not in ("device", "processors"):
+        raise TrainingFailed(f"INSPECTLINE_DRAW_ON is {told!r}: set it to device or processors, or leave it out")
+    return told == "device"
+
+
+def has_gpu() -> bool:
+    """Return whether Keras's backend uses a GPU."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        return bool(jax.default_backend() != "cpu")
+        return bool(jax.default_backend() == "gpu")
     if backend == "torch":
         import torch
 
@@ -35,7 +47,7 @@ def on_accelerator() -> bool:
     if backend == "tensorflow":
         import tensorflow
 
-        return bool(tensorflow.config.list_physical_devices("GPU"))
+        return bool(tensorflow.config.list_logical_devices("GPU"))
     return False
 
 
@@ -110,6 +122,8 @@ class _Slot:
         is_erased, is_dented = (
             self._is(lambda one, kind=kind: one is kind) for kind in (fillings.ERASED, fillings.DENTED)
         )
+        # One blur serves three kinds: a blurred image, one without what the shape covers beside what is left there, to
+        # be divided by it, and the slopes of a dent.
         kept = ops.where(is_erased, ops.cast(self.shape < INSIDE, "float32"), 1.0)
         fourth = ops.where(is_dented, self.shape, kept)
         weights = _weights(self.numbers["sigma"][..., 0] * self.scale, self.size)
@@ -151,7 +165,7 @@ class _Slot:
         """Return a tone [N, 1, 1, 3] that the image itself reaches."""
         some = self.own[:, ::EVERY, ::EVERY]
         grey = ops.reshape(ops.mean(some, axis=-1), (-1, len(range(0, self.size, EVERY)) ** 2))
-        level = ops.take_along_axis(ops.sort(grey, axis=-1), self.whole["place"][:, None], axis=-1)
+        level = ops.take_along_axis(ops.sort(grey, axis=-1), self.whole["rank"][:, None], axis=-1)
         factor = (
             self.numbers["factor"][..., 0, 0] * level / ops.maximum(ops.mean(grey, axis=-1, keepdims=True), DARKEST)
         )

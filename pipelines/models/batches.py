@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.models.annotated import Annotated
 from pipelines.models.ground import on_plain_ground
 from pipelines.models.masks import Floats
-from pipelines.models.recipe import Recipe, recipe
+from pipelines.models.recipe import SLOTS, Recipe, recipe
 from pipelines.models.rows import spread, whole_batches
 from pipelines.models.synthetic import Painter, augment, is_aligned
 from pipelines.processors import single_threaded_products, usable_cores
@@ -114,7 +114,8 @@ class BatchStream:
 
     def workers(self) -> int:
         """Return how many batches are made at a time: one for every two processors, as far as memory allows."""
-        size = self._batch_size * _side(self._images) ** 2 * 3 * 2 * np.dtype(np.float32).itemsize
+        bytes_a_pixel = 3 + SLOTS if self.textures is not None else 2 * 3 * np.dtype(np.float32).itemsize
+        size = self._batch_size * _side(self._images) ** 2 * bytes_a_pixel
         return max(1, min(MAX_WORKERS, usable_cores() // 2, BYTES_AHEAD // size))
 
     def from_step(self, step: int, workers: int | None = None) -> Generator[Batch, None, None]:

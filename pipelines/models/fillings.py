@@ -26,8 +26,8 @@ EVERY, DARKEST = 2, 0.02
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What chance decided of a filling; what a kind does not need is 0. Lengths are in pixels of an image of 128, but
-    for `down` and `right`.
+    """What chance decided of a filling; what a kind does not need is as by default. `sigma` and `warp` are in pixels of
+    an image of 128, places and displacements in its own.
     """
 
     image: int = -1  # of which image of the batch a part is taken; -1: of the damaged one itself

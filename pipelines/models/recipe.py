@@ -18,7 +18,7 @@ KINDS = (
     *(fillings.COLOURED, fillings.TONED, fillings.SHADED, fillings.ROUGHENED),
 )
 NONE = -1
-WHOLE = ("kind", "image", "turn", "down", "right", "row", "column", "texture", "place")
+WHOLE = ("kind", "image", "turn", "down", "right", "row", "column", "texture", "rank")
 NUMBERS = (
     "sigma",
     "warp",
@@ -46,8 +46,7 @@ def recipe(images: NDArray[np.uint8], painter: Painter, generator: np.random.Gen
     numbers = np.zeros((count, SLOTS, len(NUMBERS)), np.float32)
     shapes = np.zeros((count, SLOTS, size, size), np.uint8)
     used = [0] * count
-    shown = np.empty(images.shape[1:], np.float32)
-    for index, defect in painter.choose(count, generator, lambda one: views.show(one, images[one], shown)):
+    for index, defect in painter.choose(count, generator, lambda one: views.shown_one(one, images[one])):
         assert defect is not None, "annotated defects are pasted by processors"
         slot = index, used[index]
         whole[slot], numbers[slot] = _encoded(defect, size)
@@ -68,7 +67,7 @@ def _encoded(defect: Defect, size: int) -> tuple[list[int], list[float]]:
     """Return the numbers of a defect, by WHOLE and by NUMBERS."""
     one = defect.chosen
     row, column = one.place or (NONE, NONE)
-    place = round(one.level * (len(range(0, size, EVERY)) ** 2 - 1))
-    whole = [KINDS.index(defect.filling), one.image, one.turn, one.down, one.right, row, column, one.texture, place]
+    rank = round(one.level * (len(range(0, size, EVERY)) ** 2 - 1))
+    whole = [KINDS.index(defect.filling), one.image, one.turn, one.down, one.right, row, column, one.texture, rank]
     numbers = [one.sigma, one.warp, one.light, one.angle, *one.colour, one.amplitude, one.factor]
     return whole, [*numbers, defect.grained, defect.cover, defect.softness]

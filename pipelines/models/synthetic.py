@@ -45,8 +45,8 @@ class Defect:
     """What chance decided of one defect: a filling where the `shape` [S, S] is, in the rows and columns `where`, its
     edge softened by `softness` pixels.
 
-    `grained`, 0 to 1, is how much of the grain of what it covers is kept. `cover` is how far it covers that; of a
-    filling without an inside, where between as faint as can be seen (0) and wholly (1).
+    `grained`, 0 to 1, is how much of the grain of what it covers is kept. `cover` is how far it covers that, 1 being
+    wholly; for a filling that is no `area`, 0 is as faint as can just be seen.
     """
 
     filling: Filling
@@ -163,20 +163,27 @@ class Views:
         """Return the images as they are shown, float32 in 0 to 1."""
         found = np.empty(images.shape, np.float32)
         # One image at a time, which stays in the processor's cache.
-        for index, image in enumerate(images):
-            self.show(index, image, found[index])
+        for index, image in enumerate(self._padded(images)):
+            self._show(index, image, found[index])
         return found
 
-    def show(self, index: int, image: NDArray[np.uint8], out: Floats) -> Floats:
-        """Enter one image as it is shown into `out` [S, S, 3], and return that."""
-        size, (down, right) = len(image), self.shifts[index]
-        padded = np.pad(image, ((self.most, self.most), (self.most, self.most), (0, 0)), mode="symmetric")
+    def shown_one(self, index: int, image: NDArray[np.uint8]) -> Floats:
+        """Return the image [S, S, 3] that has this place among all as it is shown."""
+        found = np.empty(image.shape, np.float32)
+        self._show(index, self._padded(image[np.newaxis])[0], found)
+        return found
+
+    def _padded(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.pad(images, ((0, 0), (self.most, self.most), (self.most, self.most), (0, 0)), mode="symmetric")
+
+    def _show(self, index: int, padded: NDArray[np.uint8], out: Floats) -> None:
+        size, (down, right) = len(out), self.shifts[index]
         view = padded[down : down + size, right : right + size]
         if self.turns is not None:
             view = oriented(view, self.turns[index])
         np.multiply(view, np.float32(self.gains[index]), out=out)
         out += np.float32(self.offsets[index])
-        return np.clip(out, 0, 1, out=out)
+        np.clip(out, 0, 1, out=out)
 
 
 def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bool = False) -> Floats:

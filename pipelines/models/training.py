@@ -1,7 +1,7 @@
 """Trains the restoration autoencoder on good images in memory: `fit()`. It knows nothing of S3, packs or
 MLflow.
 
-On a device other than the processors, the training step draws its batch, too (`models.accelerated`).
+On a GPU the training step draws its batch, too (`models.accelerated`).
 
 The batches follow from the seed and the step alone, so a training's state is small: the step, the time used,
 the weights and the optimizer's variables. Taken up from a state, a training goes on as if it had not been
@@ -21,7 +21,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from pipelines.errors import TrainingFailed
-from pipelines.models.accelerated import on_accelerator, painted
+from pipelines.models.accelerated import draws_on_device, painted
 from pipelines.models.annotated import Annotated
 from pipelines.models.batches import Batch, BatchStream, Drawn, Images, of_one_part, validation_batches
 from pipelines.models.loss import training_loss
@@ -73,7 +73,9 @@ class Restoration(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Return the loss of restoring from `x` the clean images of `y`, and of finding what is wrong."""
+        """Return the loss of restoring from `x` the clean images of `y`, and of finding what is wrong; if `x` is a
+        recipe, both images are in `y_pred`.
+        """
         # PyTorch's trainer gives them as they come, in numpy.
         if isinstance(x, dict):
             damaged, clean, *said = y_pred
@@ -103,7 +105,7 @@ def fit(
     """
     if len(images) == 0:
         raise TrainingFailed("there are no good training images; put some into the inbox and run again")
-    batches = BatchStream(images, settings.batch_size, settings.seed, annotated, on_device=on_accelerator())
+    batches = BatchStream(images, settings.batch_size, settings.seed, annotated, on_device=draws_on_device())
     training = _Training(images, settings, weights, state, batches.textures)
     watched = validation_batches(validation, settings.batch_size, settings.seed) if validation is not None else []
     checkpointed = reported = training.elapsed()

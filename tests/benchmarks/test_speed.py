@@ -191,7 +191,7 @@ def test_figures_without_the_peer_leave_its_places_empty():
 
 def test_arithmetic_tells_the_share_of_the_highest_rate_and_whose_memory_it_is():
     rounds = [
-        {**ROUND, "ours": {**ROUND["ours"], "step": seconds, "process": used}}
+        {**ROUND, "ours": {**ROUND["ours"], "streamed": seconds, "process": used}}
         for seconds, used in ((0.1, 3e9), (0.2, 4e9), (0.8, 4e9))
     ]
     used = arithmetic(TOLD, rounds)
@@ -219,9 +219,6 @@ def test_speed_without_tensorflow_times_training_alone(again: Run, lines: Lines,
     assert "no TensorFlow\n" in printed
     assert "making a batch" in printed
     assert "score()" not in printed
-    # Where there is TensorFlow, nothing goes on from that.
-    monkeypatch.setattr(speed, "Turn", Turn)
-    assert "graph" in measured(again.parts, 2)["rounds"][0]
 
 
 def test_speed_when_the_folder_is_no_set_says_so_in_a_line(tmp_path: Path, capfd):
