@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from pipelines.models.accelerated import has_gpu
+
 # Sides of the square matrices that are tried, and how long the products of one side take together, at least.
 SIDES = (1024, 2048, 4096, 8192)
 LEAST_SECONDS = 0.05
@@ -60,23 +62,20 @@ def highest_memory() -> tuple[str, int]:
     """Return where the training's memory lies, and how many bytes of it were used at most: the device's, or without
     one the process's.
     """
-    backend, used = keras.backend.backend(), None
+    if not has_gpu():
+        return "process", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        used = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    elif backend == "torch":
+        return "device", int(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"])
+    if backend == "torch":
         import torch
 
-        used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    elif backend == "tensorflow":
-        import tensorflow
+        return "device", int(torch.cuda.max_memory_allocated())
+    import tensorflow
 
-        if tensorflow.config.list_physical_devices("GPU"):
-            used = tensorflow.config.experimental.get_memory_info("GPU:0")["peak"]
-    if used is not None:
-        return "device", int(used)
-    return "process", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return "device", int(tensorflow.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
 def _operations(layer: layers.Layer) -> int:

@@ -73,6 +73,8 @@ class _Slot:
         self.clean, self.own, self.shape, self.whole, self.numbers = clean, own, shape, whole, numbers
         self.size = own.shape[1]
         self.scale = self.size / 128
+        self.index = _indices(own)
+        self.box = self._box()
         self.texture = ops.take(textures, whole["texture"], axis=0)[..., None] * numbers["amplitude"]
 
     def change(self) -> Tensor:
@@ -93,7 +95,7 @@ class _Slot:
 
     def _seen(self, change: Tensor, grain: Tensor) -> Tensor:
         """Return how far [N, 1, 1, 1] a filling without an inside covers what was there (`synthetic._least_cover`)."""
-        box, grey = self._box(), ops.mean(grain, axis=-1, keepdims=True)
+        box, grey = self.box, ops.mean(grain, axis=-1, keepdims=True)
         count = ops.maximum(ops.sum(box, axis=(1, 2, 3), keepdims=True), 1.0)
         mean = ops.sum(grey * box, axis=(1, 2, 3), keepdims=True) / count
         noise = ops.sqrt(ops.sum(ops.square(grey - mean) * box, axis=(1, 2, 3), keepdims=True) / count)
@@ -141,16 +143,15 @@ class _Slot:
         rows = ops.mod(rows - self.whole["down"][:, None, None], self.size)
         columns = ops.mod(columns - self.whole["right"][:, None, None], self.size)
         both = ops.concatenate([self.clean, self.own], axis=0)
-        own = ops.arange(ops.shape(self.own)[0], dtype="int32") + ops.shape(self.own)[0]
+        own = self.index + ops.shape(self.own)[0]
         image = ops.where(self.whole["image"] < 0, own, self.whole["image"])
         return _looked_up(both, image, *_oriented(rows, columns, self.whole["turn"], self.size))
 
     def _pixel(self) -> Tensor:
         """Return the pixel [N, 1, 1, 3] that a colour begins with; 0 where it begins with none."""
         row, column = (ops.maximum(self.whole[name], 0)[:, None, None] for name in ("row", "column"))
-        image = ops.arange(ops.shape(self.own)[0], dtype="int32")
         begins = ops.reshape(self.whole["row"] >= 0, (-1, 1, 1, 1))
-        return ops.where(begins, _looked_up(self.own, image, row, column), 0.0)
+        return ops.where(begins, _looked_up(self.own, self.index, row, column), 0.0)
 
     def _tone(self) -> Tensor:
         """Return a tone [N, 1, 1, 3] that the image itself reaches."""
@@ -165,7 +166,7 @@ class _Slot:
     def _dented(self, height: Tensor) -> Tensor:
         """Return the images drawn along the slope of `height` [N, S, S], and shaded."""
         down, right = _slope(height, 1), _slope(height, 2)
-        steepest = ops.sqrt(ops.square(down) + ops.square(right)) * self._box()[..., 0]
+        steepest = ops.sqrt(ops.square(down) + ops.square(right)) * self.box[..., 0]
         steepest = ops.max(steepest, axis=(1, 2), keepdims=True) + 1e-6
         by = self.scale * self.numbers["warp"][..., 0] / steepest
         rows, columns = (ops.cast(one, "float32") for one in _places(self.size))
@@ -182,10 +183,14 @@ def _shown(images: Tensor, moved: Tensor, light: Tensor) -> Tensor:
     rows, columns = (
         _mirrored(places + moved[:, axis, None, None], size) for axis, places in enumerate((rows, columns))
     )
-    image = ops.arange(ops.shape(images)[0], dtype="int32")
-    found = ops.cast(_looked_up(images, image, rows, columns), "float32")
+    found = ops.cast(_looked_up(images, _indices(images), rows, columns), "float32")
     gain, offset = light[:, 0, None, None, None], light[:, 1, None, None, None]
     return ops.clip(found * gain + offset, 0.0, 1.0)
+
+
+def _indices(images: Tensor) -> Tensor:
+    """Return the place [N] of each image among all."""
+    return ops.arange(ops.shape(images)[0], dtype="int32")
 
 
 def _places(size: int) -> tuple[Tensor, Tensor]:
@@ -222,7 +227,7 @@ def _sampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     rows, columns = ops.clip(rows, 0, last), ops.clip(columns, 0, last)
     top, left = (ops.minimum(ops.cast(one, "int32"), last - 1) for one in (rows, columns))
     down, right = ((one - ops.cast(low, "float32"))[..., None] for one, low in ((rows, top), (columns, left)))
-    image = ops.arange(ops.shape(images)[0], dtype="int32")
+    image = _indices(images)
 
     def line(row: Tensor) -> Tensor:
         one, other = (_looked_up(images, image, row, left + step) for step in (0, 1))

@@ -86,10 +86,6 @@ class Canvas:
         """Return one of the textures [h, w, 1] where the defect is."""
         return (self._textures[chosen.texture][self.where] * np.float32(chosen.amplitude))[..., None]
 
-    def blurred(self, sigma: float) -> Floats:
-        """Return the image that is to be damaged, blurred by `sigma` pixels of an image of 128, where the defect is."""
-        return blurred(self.own, sigma * self.size / 128, *self.where)
-
     @cached_property
     def grain(self) -> Floats:
         """The fine structure [h, w, 3] of the image that is to be damaged, where the defect is."""
@@ -128,10 +124,6 @@ def _doubled(generator: np.random.Generator, size: int, _: int) -> Chosen:
     return Chosen(down=int(distance * np.sin(turn)), right=int(distance * np.cos(turn)))
 
 
-def _part(canvas: Canvas, chosen: Chosen) -> Floats:
-    return canvas.part(chosen)
-
-
 def _erased(canvas: Canvas, chosen: Chosen) -> Floats:
     """What surrounds the shape, drawn into it: normalised convolution (Knutsson and Westin, CVPR 1993)."""
     kept = (canvas.shape < INSIDE).astype(np.float32)[..., None]
@@ -141,7 +133,7 @@ def _erased(canvas: Canvas, chosen: Chosen) -> Floats:
 
 
 def _blurred(canvas: Canvas, chosen: Chosen) -> Floats:
-    return canvas.blurred(chosen.sigma)
+    return blurred(canvas.own, chosen.sigma * canvas.size / 128, *canvas.where)
 
 
 def _dent(generator: np.random.Generator, size: int, _: int) -> Chosen:
@@ -230,9 +222,9 @@ def _roughened(canvas: Canvas, chosen: Chosen) -> Floats:
     return canvas.own[canvas.where] + canvas.texture(chosen)
 
 
-OF_ANOTHER = Filling(_of_another, _part, area=True)
-DISPLACED = Filling(_displaced, _part, area=True)
-DOUBLED = Filling(_doubled, _part, area=True)
+OF_ANOTHER = Filling(_of_another, Canvas.part, area=True)
+DISPLACED = Filling(_displaced, Canvas.part, area=True)
+DOUBLED = Filling(_doubled, Canvas.part, area=True)
 ERASED = Filling(lambda generator, *_: Chosen(sigma=generator.uniform(3, 9)), _erased, area=True)
 BLURRED = Filling(lambda generator, *_: Chosen(sigma=generator.uniform(1, 5)), _blurred, area=True)
 DENTED = Filling(_dent, _dented, area=True)
