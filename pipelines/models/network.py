@@ -89,8 +89,8 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
         beyond = excess(error, *_usual_maps(part, image.shape[1] // 2, usual))
         found = evidence(beyond, defect, anomalous, paths=usual.surface)
         found = layers.Rescaling(
-            [1 / spread for spread in usual.spreads],
-            [-mean / spread for mean, spread in zip(usual.means, usual.spreads, strict=True)],
+            [1 / scale for scale in usual.scales],
+            [-location / scale for location, scale in zip(usual.locations, usual.scales, strict=True)],
             dtype="float32",
             name="evidence",
         )(ops.subtract(found, _usual_level(roughness(image), part, usual)))

@@ -11,13 +11,13 @@ The logarithm of that ratio is then compared with what is usual at its place (`m
 there: the excess.
 
 Two scores come of it. `reconstruction` is the largest excess, smoothed so that one noisy pixel does not condemn an
-image. `fused` weighs, in units of their spread over good images, seven pieces of evidence: the largest value, the mean
-of the highest five percent, and the mean, of the excess and of the second opinion, and what the latter thinks of the
-whole; a pit shows in the first, a crack in the second, a stained surface in the third. On a surface two more count, the
-second opinion along the most suspicious paths across it: a faint crack is long. Each counts at most fully: a good image
-with one odd place is not to be ranked above a bad one by that place alone. What smooth good images show less of is made
-up for (`models.usual`): rough ones are not to hide their defects. Errors and second opinion have an equal say,
-paths as much as both: along a path the grain, which has no length, averages out, and a pit or a stain does not.
+image. `fused` weighs seven pieces of evidence: the largest value, the mean of the highest five percent, and the mean,
+of the excess and of the second opinion, and what the latter thinks of the whole; a pit shows in the first, a crack in
+the second, a stained surface in the third. On a surface two more count, the second opinion along the most suspicious
+paths across it: a faint crack is long. Each counts by how far it lies beyond what good images show, and at most fully
+(`models.usual`, which also makes up for what smooth good images show less of: rough ones are not to hide their
+defects). Errors and second opinion have an equal say, paths as much as both: along a path the grain, which has no
+length, averages out, and a pit or a stain does not.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def shares(count: int) -> NDArray[np.float32]:
 
 
 def fused_score(found: Tensor) -> Tensor:
-    """Return the fused score [N], 0 to 1, from evidence [N, pieces] in standard deviations: the weighted mean of its
+    """Return the fused score [N], 0 to 1, from evidence [N, pieces], of which 0 counts half: the weighted mean of its
     logistic functions, so that no piece of evidence, however large, outvotes the others.
     """
     return ops.sum(ops.sigmoid(found) * shares(found.shape[1]), axis=1)

@@ -10,7 +10,12 @@ The pieces of evidence depend on how rough an image is: of good solar cells, tho
 everything than those of one, and a crack in one of these would go unseen. So how evidence grows with roughness is
 learnt from the good images, and what smooth ones show is told as if they were rougher. The roughest quarter is not
 excused for what it shows: what is rougher than usual may be so because it is damaged. Where parts of an image differ in
-roughness, each is compared with itself. numpy and scipy only.
+roughness, each is compared with itself.
+
+How a piece of evidence counts is a logistic function of it, with a location and a scale. It counts half at six
+deviations, where good images hardly come: what all of them show has little say beside one piece that none does. Where
+the good images have outliers among themselves, as soiled ones, one odd piece proves nothing: each counts half at its
+mean and wholly soon after, so that a score is high only where most pieces are. numpy and scipy only.
 """
 
 from __future__ import annotations
@@ -42,6 +47,19 @@ SHRINKAGE = 8
 LEAST_WIDTH = 0.05  # of a logarithm: where images are all the same, 5 % more error is a deviation
 # Of evidence, the least spread that counts, as a share of the mean.
 LEAST_SPREAD = 0.02
+# At how many deviations evidence counts half, and how many make its odds e times as high; and how many do that where
+# there are outliers and evidence counts half at its mean.
+COUNTS_HALF, COUNTS_BY = 6.0, 2.0
+COUNTS_BY_AMONG_OUTLIERS = 0.5
+# How many pieces of evidence, the first, are of the errors (`scoring.OPINIONS`).
+ERRORS = 3
+# How far the highest tenth of good images lies beyond where it begins, on average (the mean excess: Embrechts,
+# Klüppelberg and Mikosch, "Modelling extremal events", 1997), in distances from there to the median: of normal
+# distributions, of which so many images' worth is mixed in; where outliers begin to be seen, and from where on there
+# are some. Of exponential distributions it is 0.62.
+HIGHEST = 0.9
+NORMAL_EXCESS, NORMAL_IMAGES = 0.37, 8
+FIRST_OUTLIERS, OUTLIERS = 0.5, 0.7
 # Good images are grouped by roughness: so many groups at most, of so many images at least, whose roughness, which is a
 # logarithm, differs by so much at least. What differs by less does so by a camera's rounding.
 GROUPS, LEAST_GROUP, LEAST_APART = 8, 16, 0.05
@@ -58,9 +76,9 @@ class Usual:
     relative error of each, `roughness` [P] is the usual one of each (`scoring.roughness`).
 
     `levels` [K, pieces], at most 0, say how much less each piece of evidence is of good images whose roughness differs
-    from that by `knots` [K], ascending; between them it changes evenly, and beyond them it does not. `means` and
-    `spreads` are of each piece of evidence, less that. `surface`: the images show one, so that paths across it count,
-    too.
+    from that by `knots` [K], ascending; between them it changes evenly, and beyond them it does not. `locations` and
+    `scales` are of the logistic function by which each piece of evidence, less that, counts. `surface`: the images show
+    one, so that paths across it count, too.
     """
 
     patterns: Floats
@@ -69,8 +87,8 @@ class Usual:
     roughness: NDArray[np.float64]
     knots: NDArray[np.float64]
     levels: NDArray[np.float64]
-    means: Sequence[float]
-    spreads: Sequence[float]
+    locations: Sequence[float]
+    scales: Sequence[float]
     surface: bool
 
     @classmethod
@@ -89,8 +107,8 @@ class Usual:
             usual[part] = np.median(roughness[parts == part])
         rougher = roughness - usual[parts]
         knots, levels = usual_levels(found, rougher, parts)
-        means, spreads = usual_evidence(found - interpolated(rougher, knots, levels))
-        return replace(self, roughness=usual, knots=knots, levels=levels, means=means, spreads=spreads)
+        locations, scales = counted(found - interpolated(rougher, knots, levels))
+        return replace(self, roughness=usual, knots=knots, levels=levels, locations=locations, scales=scales)
 
 
 def shown_parts(images: Any, aligned: bool) -> list[NDArray[np.int64]]:
@@ -142,10 +160,26 @@ def usual_maps(logs: Floats, aligned: bool) -> tuple[Floats, Floats]:
     return gaussian_filter(middle, BLUR), width.astype(np.float32)
 
 
-def usual_evidence(found: NDArray[np.floating]) -> tuple[list[float], list[float]]:
-    """Return mean and spread of each piece of evidence of good images, from [n, pieces]."""
+def counted(found: NDArray[np.floating]) -> tuple[list[float], list[float]]:
+    """Return location and scale of the logistic function by which each piece of evidence counts, from those of good
+    images [n, pieces].
+    """
     means, deviations = found.mean(axis=0, dtype=np.float64), found.std(axis=0, dtype=np.float64)
-    return means.tolist(), np.maximum(deviations, LEAST_SPREAD * np.abs(means) + 1e-6).tolist()
+    deviations = np.maximum(deviations, LEAST_SPREAD * np.abs(means) + 1e-6)
+    odd = outlying(found[:, :ERRORS])
+    locations = means + (1 - odd) * COUNTS_HALF * deviations
+    scales = ((1 - odd) * COUNTS_BY + odd * COUNTS_BY_AMONG_OUTLIERS) * deviations
+    return locations.tolist(), scales.tolist()
+
+
+def outlying(found: NDArray[np.floating]) -> float:
+    """Return whether good images, of this evidence [n, pieces], have outliers among themselves: 0, if not, to 1."""
+    above = found - np.median(found, axis=0)
+    limit = np.quantile(above, HIGHEST, axis=0)
+    beyond = np.maximum(above - limit, 0).sum(axis=0, dtype=np.float64) / np.maximum(limit, 1e-9)
+    count = (above > limit).sum(axis=0)
+    excess = float(np.mean((beyond + NORMAL_IMAGES * NORMAL_EXCESS) / (count + NORMAL_IMAGES)))
+    return float(np.clip((excess - FIRST_OUTLIERS) / (OUTLIERS - FIRST_OUTLIERS), 0, 1))
 
 
 def usual_levels(

@@ -42,11 +42,11 @@ def test_build_network_when_told_what_is_usual_counts_evidence_from_there():
     image = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
     plain = build_network("small", 32)
     raw = ops.convert_to_numpy(plain(image, training=False)[-1])
-    means, spreads = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0, -0.5], [0.1, 0.2, 0.3, 0.4, 0.5, 2.0, 1.5]
-    counted = build_network("small", 32, usual=replace(nothing_usual(), means=means, spreads=spreads))
+    locations, scales = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0, -0.5], [0.1, 0.2, 0.3, 0.4, 0.5, 2.0, 1.5]
+    counted = build_network("small", 32, usual=replace(nothing_usual(), locations=locations, scales=scales))
     set_weights(counted, named_weights(plain))
     found = ops.convert_to_numpy(counted(image, training=False)[-1])
-    np.testing.assert_allclose(found, (raw - means) / spreads, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, (raw - locations) / scales, rtol=1e-4, atol=1e-4)
 
 
 def test_build_network_when_smooth_images_show_less_tells_their_evidence_as_if_they_were_rougher():
@@ -133,8 +133,8 @@ def test_load_network_when_saved_gives_the_same_in_safe_mode(tmp_path: Path):
     zeros = np.zeros((3, 16, 16), np.float32)
     patterns = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
     knots, levels = np.array([-1.0, 0.5]), np.array([[-2.0] * 9, [0.0] * 9])
-    rough, means, spreads = np.array([-3.0, -2.0, -1.0]), [0.5] * 9, [0.1] * 9
-    usual = Usual(patterns, zeros + 0.5, zeros + 2, rough, knots, levels, means, spreads, surface=True)
+    rough, locations, scales = np.array([-3.0, -2.0, -1.0]), [0.5] * 9, [0.1] * 9
+    usual = Usual(patterns, zeros + 0.5, zeros + 2, rough, knots, levels, locations, scales, surface=True)
     network = build_network("small", 32, usual=usual)
     network.save(tmp_path / "model.keras")
     image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)

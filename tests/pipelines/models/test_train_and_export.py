@@ -219,8 +219,8 @@ def test_write_graph_of_a_network_that_knows_the_usual_gives_its_scores_in_int8_
     maps = generator.uniform(0.5, 2, (2, 2, 16, 16)).astype(np.float32)
     pieces = 9 if surface else 7
     knots, levels = np.array([-1.0, 0.0, 0.5]), np.array([[-1.0] * pieces, [-0.2] * pieces, [0.0] * pieces])
-    rough, means, spreads = np.array([-3.0, -2.0]), [0.1] * pieces, [2.0] * pieces
-    usual = Usual(patterns, maps[0], maps[1], rough, knots, levels, means, spreads, surface)
+    rough, locations, scales = np.array([-3.0, -2.0]), [0.1] * pieces, [2.0] * pieces
+    usual = Usual(patterns, maps[0], maps[1], rough, knots, levels, locations, scales, surface)
     model = inspection_model(build_network("small", 32, usual=usual))
     path = write_graph(model, tmp_path / "model.onnx")
     difference, tolerance = compare(model, path, images)

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from pipelines.models.batches import Selection
+from pipelines.models.scoring import OPINIONS
 from pipelines.models.usual import (
+    ERRORS,
     Usual,
+    counted,
     interpolated,
     nearest_parts,
+    outlying,
     shown_parts,
-    usual_evidence,
     usual_levels,
     usual_maps,
     usual_pattern,
@@ -88,10 +91,43 @@ def test_usual_maps_of_few_images_are_drawn_towards_what_is_usual_everywhere():
     assert few[:6].mean() > 1.5 * many[:6].mean() > 0
 
 
-def test_usual_evidence_never_has_a_spread_of_nothing():
-    means, spreads = usual_evidence(np.array([[1.0, -5.0], [1.0, -3.0]], np.float32))
-    assert means == [1.0, -4.0]
-    assert spreads == pytest.approx([0.020001, 1.0])
+def test_evidence_counts_half_at_six_deviations_where_good_images_have_no_outliers():
+    found = np.random.default_rng(0).normal([2, -1, 0, 5], [1, 0.5, 3, 1], (2000, 4)).astype(np.float32)
+    locations, scales = counted(found)
+    assert locations == pytest.approx([8, 2, 18, 11], abs=0.6)
+    assert scales == pytest.approx([2, 1, 6, 2], rel=0.05)
+
+
+def test_evidence_counts_half_at_its_mean_where_the_errors_of_good_images_have_outliers():
+    found = np.random.default_rng(0).normal(0, 1, (2000, 4)).astype(np.float32)
+    found[::20] += [8, 8, 8, 0]
+    locations, scales = counted(found)
+    assert locations == pytest.approx(found.mean(axis=0), abs=1e-5)
+    assert scales == pytest.approx(found.std(axis=0) / 2, rel=1e-5)
+    # The second opinion's alone tell nothing.
+    assert counted(found[:, [3, 3, 3, 0]])[0] != pytest.approx([0, 0, 0, 0.4], abs=0.5)
+
+
+def test_evidence_that_never_changes_still_has_a_scale():
+    locations, scales = counted(np.array([[1.0, -5.0], [1.0, -3.0]], np.float32))
+    assert locations == pytest.approx([1 + 6 * 0.020001, -4 + 6])
+    assert scales == pytest.approx([2 * 0.020001, 2])
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 32, 512])
+def test_outliers_are_not_seen_in_few_or_normal_images_by_chance(count):
+    generator = np.random.default_rng(0)
+    found = [outlying(generator.normal(0, 1, (count, 3))) for _ in range(300)]
+    assert max(found) < 0.3
+    assert np.mean(found) < 0.01
+
+
+def test_outliers_of_exponential_tails_are_between_none_and_some():
+    assert 0.2 < outlying(np.random.default_rng(0).exponential(1, (100_000, 3))) < 0.8
+
+
+def test_errors_are_the_first_pieces_of_evidence():
+    assert OPINIONS[0] == ERRORS
 
 
 def test_usual_levels_follow_what_roughness_explains_and_hardly_what_it_does_not():
@@ -152,14 +188,14 @@ def test_with_evidence_tells_what_smooth_images_show_as_if_they_were_rough_and_e
     found = (2 * roughness + generator.normal(0, 0.5, 2000)).astype(np.float32)[:, None]
     maps = np.zeros((1, 4, 4), np.float32)
     usual = Usual.of_maps(np.zeros((1, 64), np.float32), maps, maps + 1, pieces=1, surface=False)
-    assert (usual.levels.tolist(), usual.means, usual.spreads) == ([[0.0]], [0.0], [1.0])
+    assert (usual.levels.tolist(), usual.locations, usual.scales) == ([[0.0]], [0.0], [1.0])
     usual = usual.with_evidence(found, roughness, np.zeros(2000, np.int64))
     assert usual.roughness == pytest.approx([-2], abs=0.1)
     left = (found - interpolated(roughness + 2, usual.knots, usual.levels))[:, 0]
     smooth, rough = (roughness > -3.5) & (roughness < -2.5), (roughness > -1.5) & (roughness < -1)
     assert left[smooth].mean() == pytest.approx(left[rough].mean(), abs=0.3)
     assert left[roughness > -0.5].mean() > left[rough].mean() + 1
-    assert usual.means == pytest.approx([left.mean()], abs=0.05)
+    assert usual.locations == pytest.approx([left.mean() + 6 * left.std()], abs=0.1)
 
 
 def test_with_evidence_of_parts_that_differ_leaves_them_as_they_are():
