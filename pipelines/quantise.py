@@ -39,8 +39,8 @@ ROUNDS = 20
 class Trial:
     """What came of a trial of the int8 graph beside the float32 graph, on `images` good images and as many defects.
 
-    `agreement` is the correlation of the scores before and after, `difference` the largest between those of one image;
-    times are milliseconds of one image alone.
+    `agreement` is the correlation of the scores before and after, `difference` the largest between those of a good
+    image; times are milliseconds of one image alone.
     """
 
     images: int
@@ -131,7 +131,7 @@ def attempt(path: Path, quantised: Path, images: NDArray[np.uint8]) -> Trial:
         auroc=metrics.delong(*found[1])[0],
         auroc_before=metrics.delong(*found[0])[0],
         agreement=agreement,
-        difference=float(np.abs(old - new).max()),
+        difference=float(np.abs(found[0][0] - found[1][0]).max()),
         milliseconds=fast,
         milliseconds_before=slow,
     )

@@ -49,7 +49,8 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
     [N, S/2, S/2, 1] (the error it expects of its restoration, at least 0), `defect` [N, S/2, S/2, 1] and `anomalous`
     [N, 1] (logits that a pixel belongs to a defect, that there is any), `features` [N, h, w, d] (the bottleneck),
     `error` [N, S/2, S/2, 1] (`scoring.shown_excess`, at least 0) and `evidence` [N, 7] or, on surfaces, [N, 9]
-    (`scoring.evidence`). Both are told in units of what is `usual` of good images; without it, as if 0 +- 1 were.
+    (`scoring.evidence`). The error is told in units of its usual width, and evidence in those by which it counts
+    (`usual`); without it, as they are.
     `dtype` is a Keras dtype policy; weights and outputs are float32.
     """
     image = keras.Input((input_size, input_size, 3), name="image")

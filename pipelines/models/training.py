@@ -263,7 +263,7 @@ def learning_rate(highest: float, step: int, part: float) -> float:
 
 
 def completed(network: keras.Model, settings: FitSettings, images: Images) -> keras.Model:
-    """Return the network in float32 throughout, with what is usual of good `images` [n, S, S, 3] as its unit."""
+    """Return the network in float32 throughout, with what is usual of good `images` [n, S, S, 3]."""
     aligned = is_aligned(of_one_part(images))
     parts = shown_parts(images, aligned)
     learnt = named_weights(network)

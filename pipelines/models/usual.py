@@ -4,7 +4,7 @@ Where images show something in one place, the logarithm of the relative error ha
 every place of the error map; a long image, cut into tiles, has them for each tile. Which tile it is, the network tells
 by what it looks like: by the nearest of the tiles' mean patterns. Where images show a surface, all places are alike.
 Middle and width are the median and half the distance between the quantiles of one deviation, so that a few odd images
-among the good ones change neither.
+among the good ones change neither of these maps.
 
 The pieces of evidence depend on how rough an image is: of good solar cells, those of many crystals show more of
 everything than those of one, and a crack in one of these would go unseen. So how evidence grows with roughness is
@@ -47,19 +47,20 @@ SHRINKAGE = 8
 LEAST_WIDTH = 0.05  # of a logarithm: where images are all the same, 5 % more error is a deviation
 # Of evidence, the least spread that counts, as a share of the mean.
 LEAST_SPREAD = 0.02
-# At how many deviations evidence counts half, and how many make its odds e times as high; and how many do that where
-# there are outliers and evidence counts half at its mean.
-COUNTS_HALF, COUNTS_BY = 6.0, 2.0
-COUNTS_BY_AMONG_OUTLIERS = 0.5
+# At how many deviations evidence counts half, and how many make its odds e times as high.
+COUNTS = 6.0, 2.0
+# The same where good images have outliers. Much steeper, a score of outliers would be 1 to the last bit.
+COUNTS_AMONG_OUTLIERS = 0.0, 0.7
 # How many pieces of evidence, the first, are of the errors (`scoring.OPINIONS`).
 ERRORS = 3
-# How far the highest tenth of good images lies beyond where it begins, on average (the mean excess: Embrechts,
-# Klüppelberg and Mikosch, "Modelling extremal events", 1997), in distances from there to the median: of normal
-# distributions, of which so many images' worth is mixed in; where outliers begin to be seen, and from where on there
-# are some. Of exponential distributions it is 0.62.
+# The mean excess (Embrechts, Klüppelberg and Mikosch, "Modelling extremal events", 1997): how far the highest tenth of
+# good images lies beyond where it begins, on average, in distances from there to the median.
 HIGHEST = 0.9
+# Of a normal distribution it is 0.37, and so many images' worth of that is mixed in; of an exponential one it is 0.62.
 NORMAL_EXCESS, NORMAL_IMAGES = 0.37, 8
-FIRST_OUTLIERS, OUTLIERS = 0.5, 0.7
+# From where on it tells of outliers, and from where on of nothing else; of how many images at least.
+FIRST_OUTLIERS, OUTLIERS = 0.5, 0.65
+LEAST_IMAGES = 64
 # Good images are grouped by roughness: so many groups at most, of so many images at least, whose roughness, which is a
 # logarithm, differs by so much at least. What differs by less does so by a camera's rounding.
 GROUPS, LEAST_GROUP, LEAST_APART = 8, 16, 0.05
@@ -107,7 +108,8 @@ class Usual:
             usual[part] = np.median(roughness[parts == part])
         rougher = roughness - usual[parts]
         knots, levels = usual_levels(found, rougher, parts)
-        locations, scales = counted(found - interpolated(rougher, knots, levels))
+        left = found - interpolated(rougher, knots, levels)
+        locations, scales = counted(left, outlying(_within(left, parts)[:, :ERRORS]))
         return replace(self, roughness=usual, knots=knots, levels=levels, locations=locations, scales=scales)
 
 
@@ -160,26 +162,33 @@ def usual_maps(logs: Floats, aligned: bool) -> tuple[Floats, Floats]:
     return gaussian_filter(middle, BLUR), width.astype(np.float32)
 
 
-def counted(found: NDArray[np.floating]) -> tuple[list[float], list[float]]:
+def counted(found: NDArray[np.floating], odd: float) -> tuple[list[float], list[float]]:
     """Return location and scale of the logistic function by which each piece of evidence counts, from those of good
-    images [n, pieces].
+    images [n, pieces]; `odd`, 0 to 1, says whether these have outliers.
     """
     means, deviations = found.mean(axis=0, dtype=np.float64), found.std(axis=0, dtype=np.float64)
-    deviations = np.maximum(deviations, LEAST_SPREAD * np.abs(means) + 1e-6)
-    odd = outlying(found[:, :ERRORS])
-    locations = means + (1 - odd) * COUNTS_HALF * deviations
-    scales = ((1 - odd) * COUNTS_BY + odd * COUNTS_BY_AMONG_OUTLIERS) * deviations
-    return locations.tolist(), scales.tolist()
+    deviations = np.maximum(deviations, _least_spread(means))
+    half, by = (1 - odd) * np.array(COUNTS) + odd * np.array(COUNTS_AMONG_OUTLIERS)
+    return (means + half * deviations).tolist(), (by * deviations).tolist()
 
 
 def outlying(found: NDArray[np.floating]) -> float:
-    """Return whether good images, of this evidence [n, pieces], have outliers among themselves: 0, if not, to 1."""
-    above = found - np.median(found, axis=0)
-    limit = np.quantile(above, HIGHEST, axis=0)
-    beyond = np.maximum(above - limit, 0).sum(axis=0, dtype=np.float64) / np.maximum(limit, 1e-9)
-    count = (above > limit).sum(axis=0)
-    excess = float(np.mean((beyond + NORMAL_IMAGES * NORMAL_EXCESS) / (count + NORMAL_IMAGES)))
-    return float(np.clip((excess - FIRST_OUTLIERS) / (OUTLIERS - FIRST_OUTLIERS), 0, 1))
+    """Return whether good images, of this evidence [n, pieces], have outliers among themselves: 0, if not, to 1.
+
+    One alone, which may be labelled wrong, is none. Neither are those of a kind that more than a tenth belongs to.
+    """
+    if len(found) < LEAST_IMAGES:
+        return 0.0
+    middle = np.median(found, axis=0)
+    above = np.sort(found - middle, axis=0)[:-1]
+    limit = np.maximum(np.quantile(above, HIGHEST, axis=0), _least_spread(middle))
+    beyond, count = np.maximum(above - limit, 0).sum(axis=0) / limit, (above > limit).sum(axis=0)
+    excess = (beyond + NORMAL_IMAGES * NORMAL_EXCESS) / (count + NORMAL_IMAGES)
+    return float(np.interp(excess.mean(), (FIRST_OUTLIERS, OUTLIERS), (0, 1)))
+
+
+def _least_spread(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    return LEAST_SPREAD * np.abs(values) + 1e-6
 
 
 def usual_levels(
