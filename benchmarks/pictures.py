@@ -36,7 +36,7 @@ def page(images: ImageSet, network: Any, graph: ScoringGraph) -> Image.Image:
         mask = read_mask(one, height, width)
         cells = [pixels, _restored(pixels, network, graph), np.round(255 * heat).astype(np.uint8)]
         cells.append(np.zeros_like(pixels) if mask is None else np.repeat(255 * mask.astype(np.uint8)[..., None], 3, 2))
-        rows.append(_row(cells, f"{one.type} {one.file.name}  score {scored.score:.3f}"))
+        rows.append(_row(cells, f"{one.type} {one.file.name}  score {scored.score:.4g}"))
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:
