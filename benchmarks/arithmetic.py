@@ -62,20 +62,26 @@ def highest_memory() -> tuple[str, int]:
     """Return where the training's memory lies, and how many bytes of it were used at most: the device's, or without
     one the process's.
     """
-    if not has_gpu():
-        return "process", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    used = _highest_of_gpu() if has_gpu() else None
+    if used is not None:
+        return "device", int(used)
+    return "process", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _highest_of_gpu() -> int | None:
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        return "device", int(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"])
+        # Not every allocator of JAX's counts.
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     if backend == "torch":
         import torch
 
-        return "device", int(torch.cuda.max_memory_allocated())
+        return torch.cuda.max_memory_allocated()
     import tensorflow
 
-    return "device", int(tensorflow.config.experimental.get_memory_info("GPU:0")["peak"])
+    return tensorflow.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def _operations(layer: layers.Layer) -> int:

@@ -131,7 +131,7 @@ def attempt(path: Path, quantised: Path, images: NDArray[np.uint8]) -> Trial:
         auroc=metrics.delong(*found[1])[0],
         auroc_before=metrics.delong(*found[0])[0],
         agreement=agreement,
-        difference=float(np.abs(found[0][0] - found[1][0]).max()),
+        difference=float(np.abs(old - new)[: len(images)].max()),
         milliseconds=fast,
         milliseconds_before=slow,
     )

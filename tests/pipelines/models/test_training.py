@@ -53,13 +53,12 @@ def test_fit_from_a_champion_on_new_parts_with_replay_is_better_on_them_and_not_
     assert told_apart(tuned, *old_pair) > told_apart(champion, *old_pair) - 0.02
 
 
-def test_fit_on_tiles_counts_the_evidence_of_each_from_what_is_usual_of_it(monkeypatch):
+def test_fit_on_tiles_counts_the_evidence_of_each_from_what_is_usual_of_it():
     """Left and right halves of a part, of which the right one has grain that nobody can foretell."""
     generator = np.random.default_rng(0)
     left, right = good_parts(20), upright(good_parts(20, seed=1))
     right = np.clip(right + generator.normal(0, 25, right.shape), 0, 255).astype(np.uint8)
     tiles = Selection(np.stack([left, right], axis=1).reshape(-1, 32, 32, 3), np.arange(40), np.tile([7, 8], 20))
-    monkeypatch.setattr("pipelines.models.usual.outlying", lambda found: 0.0)
     network = fit(tiles, replace(QUICK, epochs=None, steps=30)).network
     assert network.get_layer("usual_maps").get_weights()[0].shape == (2, 2 * 16 * 16)
     *_, error, found = (ops.convert_to_numpy(one) for one in network(tiles[np.arange(40)] / np.float32(255)))
