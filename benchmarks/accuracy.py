@@ -16,27 +16,30 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
+from benchmarks import result_cache
 from benchmarks.baselines import BASELINES
 from benchmarks.folders import read_set
 from benchmarks.measure import OURS
 from pipelines.errors import InspectlineError
-from pipelines.subprocess import run_module
+from pipelines.training.step_process import run_module
 
 # What a figure depends on; a change of any of these files measures anew.
 JUDGING_CODE = (
     "benchmarks/measure.py",
     "benchmarks/folders.py",
-    "benchmarks/promise.py",
-    "monitoring/report.py",
-    "monitoring/ruler.py",
-    *(
-        f"pipelines/{name}.py"
-        for name in ("images", "prepare", "tiling", "project", "threshold", "intervals", "metrics", "descriptors")
-    ),
-    "pipelines/pixel_metrics.py",
+    "benchmarks/promise_check.py",
+    "monitoring/drift/report.py",
+    "monitoring/drift/thresholds.py",
+    "pipelines/config/project.py",
+    "pipelines/evaluation/*.py",
+    "pipelines/images/*.py",
+    "pipelines/tasks/anomaly/threshold.py",
 )
-OUR_CODE = (*JUDGING_CODE, "pipelines/models/*.py", *(f"pipelines/{name}.py" for name in ("score", "graph", "export")))
+OUR_CODE = (
+    *JUDGING_CODE,
+    *(f"pipelines/tasks/anomaly/{name}/*.py" for name in ("restoration", "synthetic", "fitting")),
+    *(f"pipelines/tasks/anomaly/{name}.py" for name in ("predict", "onnx_graph", "export")),
+)
 BASELINE_CODE = (*JUDGING_CODE, "benchmarks/baselines.py")
 # Neither the seed nor the time changes what these find.
 TIMELESS = ("brightness", "PCA")
@@ -138,7 +141,7 @@ def _measured(job: dict[str, Any], files: str) -> dict[str, Any]:
     told = {name: value for name, value in job.items() if name not in ("folder", "page")}
     if job["method"] in TIMELESS:
         told |= {"minutes": 0, "steps": 0}
-    path = kept.path_of(told, files, kept.code(*code))
+    path = result_cache.path_of(told, files, result_cache.code(*code))
     title = f"{Path(job['folder']).name}, {job['method']}, seed {job['seed']}"
 
     def usable(found: Any) -> dict[str, Any]:
@@ -146,12 +149,12 @@ def _measured(job: dict[str, Any], files: str) -> dict[str, Any]:
         return dict(found)
 
     drawn = not job["page"] or Path(job["page"]).is_file()
-    if drawn and (before := kept.read(path, usable)):
+    if drawn and (before := result_cache.read(path, usable)):
         print(f"{title}: measured before", flush=True)
         return before
     print(f"{title}: {job['steps']} steps" if job["steps"] else f"{title}: {job['minutes']:g} min", flush=True)
     result = run_module("benchmarks.measure", {"job": job}, lambda line: print(f"    {line}", flush=True))
-    kept.write(path, result)
+    result_cache.write(path, result)
     print(f"    AUROC {result['auroc']['value']:.3f}", flush=True)
     return result
 

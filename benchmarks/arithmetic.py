@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from pipelines.models.accelerated import has_gpu
+from pipelines.tasks.anomaly.synthetic.device import has_gpu
 
 # Sides of the square matrices that are tried, and how long the products of one side take together, at least.
 SIDES = (1024, 2048, 4096, 8192)

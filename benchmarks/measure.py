@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 
 from benchmarks.baselines import BASELINES
 from benchmarks.folders import ImageSet, read_mask, read_pixels, read_set
-from benchmarks.promise import drift
-from monitoring.report import FalseAlarms, Observed
-from pipelines import metrics
-from pipelines.descriptors import DESCRIPTORS, describe
-from pipelines.intervals import clopper_pearson
-from pipelines.metrics import Confusion
-from pipelines.pixel_metrics import PixelCounts, pixel_figures
-from pipelines.prepare import prepare, restore_map
-from pipelines.project import ModelSettings
-from pipelines.subprocess import main
-from pipelines.threshold import conformal
-from pipelines.tiling import parts
+from benchmarks.promise_check import drift
+from monitoring.drift.report import FalseAlarms, Observed
+from pipelines.config.project import ModelSettings
+from pipelines.evaluation import metrics
+from pipelines.evaluation.intervals import clopper_pearson
+from pipelines.evaluation.metrics import Confusion
+from pipelines.evaluation.pixel_metrics import PixelCounts, pixel_figures
+from pipelines.images.descriptors import DESCRIPTORS, describe
+from pipelines.images.preprocess import prepare, restore_map
+from pipelines.images.tiling import parts
+from pipelines.tasks.anomaly.threshold import conformal
+from pipelines.training.step_process import main
 
 if TYPE_CHECKING:
-    from pipelines.graph import ScoringGraph
-    from pipelines.models.batches import Selection
-    from pipelines.models.progress import FitSettings
+    from pipelines.tasks.anomaly.fitting.batches import Selection
+    from pipelines.tasks.anomaly.fitting.state import FitSettings
+    from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 
 OURS = "Inspectline"
 CHUNK = 32
@@ -132,8 +132,8 @@ def _observed(images: list[Told]) -> Observed:
 
 def fit_settings(model: ModelSettings, seed: int, minutes: float | None, steps: int | None) -> FitSettings:
     """Return the settings of a training by `steps`, if given, else by `minutes`."""
-    from pipelines.models.precision import FLOAT32
-    from pipelines.models.progress import FitSettings
+    from pipelines.tasks.anomaly.fitting.precision import FLOAT32
+    from pipelines.tasks.anomaly.fitting.state import FitSettings
 
     settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=seed)
     if steps:
@@ -145,14 +145,14 @@ def fit_settings(model: ModelSettings, seed: int, minutes: float | None, steps: 
 
 def open_graph(path: Path, model: ModelSettings) -> ScoringGraph:
     """Open an exported graph, for all cores that the yardstick is made for."""
-    from pipelines.graph import ScoringGraph
+    from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 
     return ScoringGraph(path, model.input_size, model.resize, threads=THREADS)
 
 
 def training_tiles(files: list[Path], model: ModelSettings) -> Selection:
     """Return images as the network of these settings takes them."""
-    from pipelines.models.batches import Selection
+    from pipelines.tasks.anomaly.fitting.batches import Selection
 
     sizes = []
 
@@ -168,7 +168,7 @@ def training_tiles(files: list[Path], model: ModelSettings) -> Selection:
 
 def detector(graph: ScoringGraph) -> Detector:
     """Return what an exported graph says of images."""
-    from pipelines.score import score
+    from pipelines.tasks.anomaly.predict import score
 
     def detect(wanted: list[Path]) -> Iterator[Told]:
         for start in range(0, len(wanted), CHUNK):
@@ -182,10 +182,10 @@ def detector(graph: ScoringGraph) -> Detector:
 
 def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
     from benchmarks.pictures import page
-    from pipelines.export import write_graph
-    from pipelines.models.inspection import inspection_model
-    from pipelines.models.training import fit
-    from pipelines.score import score
+    from pipelines.tasks.anomaly.export import write_graph
+    from pipelines.tasks.anomaly.fitting.trainer import fit
+    from pipelines.tasks.anomaly.predict import score
+    from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
 
     model = ModelSettings(preset=job["preset"])
     tiles = training_tiles(files, model)

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.contenders import serving
+from benchmarks.environment import Stage
+from benchmarks.servers import serving
 from benchmarks.serving import send
-from benchmarks.stage import Stage
 
 AIM = 300
 _PICTURES = 4

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from benchmarks.folders import ImageSet, TestImage, read_mask, read_pixels
-from pipelines.graph import ScoringGraph
-from pipelines.models.pictures import heat_colours
-from pipelines.models.rows import spread
-from pipelines.prepare import prepare, restore_map, tile_grid
-from pipelines.score import score
+from pipelines.images.preprocess import prepare, restore_map, tile_grid
+from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.restoration.plots import heat_colours
+from pipelines.tasks.anomaly.synthetic.sampling import spread
 
 OF_EACH_TYPE = 4
 HEIGHT, GAP, TITLE = 128, 4, 14

@@ -21,9 +21,9 @@ from typing import Any
 
 import requests
 
-from benchmarks.contenders import CLIENTS_CORE, SERVERS_CORE, Server, mlflow_serve, plain_flask, serving
-from benchmarks.stage import Stage
-from pipelines.settings import REPOSITORY
+from benchmarks.environment import Stage
+from benchmarks.servers import CLIENTS_CORE, SERVERS_CORE, Server, mlflow_serve, plain_flask, serving
+from pipelines.config.settings import REPOSITORY
 
 CONNECTIONS = (1, 8, 32)
 _RATIOS = ("p50", "rate", "cpu")
@@ -114,7 +114,7 @@ def _best(figures: dict[str, list[dict[str, Any]]], contender: str, key: str) ->
 
 
 def _loop(stage: Stage, seconds: float) -> dict[str, Any]:
-    command = ["benchmarks.rivals", "loop", str(stage.package), str(stage.images), str(seconds)]
+    command = ["benchmarks.serving_baselines", "loop", str(stage.package), str(stage.images), str(seconds)]
     return _figures(SERVERS_CORE, command)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import kept
+from benchmarks import result_cache
 from benchmarks.folders import ImageSet, read_pixels, read_set
 from benchmarks.timed import (
     MANY,
@@ -34,16 +34,17 @@ from benchmarks.timed import (
     PeerTrainingSteps,
     Turn,
 )
+from pipelines.config.cpu import usable_cores
+from pipelines.config.project import ModelSettings
 from pipelines.errors import InspectlineError
-from pipelines.prepare import prepare
-from pipelines.processors import usable_cores
-from pipelines.project import ModelSettings
+from pipelines.images.preprocess import prepare
 
 IMAGES = 64
 # What a figure depends on; a change of any of these files or packages measures anew.
 CODE = (
-    "pipelines/models/*.py",
-    *(f"pipelines/{name}.py" for name in ("score", "prepare", "tiling", "export", "graph", "quantise")),
+    *(f"pipelines/images/{name}.py" for name in ("preprocess", "tiling")),
+    *(f"pipelines/tasks/anomaly/{name}/*.py" for name in ("restoration", "synthetic", "fitting")),
+    *(f"pipelines/tasks/anomaly/{name}.py" for name in ("predict", "export", "onnx_graph", "quantise")),
     *(f"benchmarks/{name}.py" for name in ("timed", "torch_peer", "speed", "arithmetic")),
 )
 PACKAGES = ("keras", "tensorflow", "jax", "onnxruntime", "torch")
@@ -77,7 +78,7 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, F
     options |= {"steps": asked.steps, "compiled": asked.compile}
     options["threads"] = asked.threads or usable_cores()
     path = _path(files, options)
-    told, rounds = (None if asked.anew else kept.read(path, _usable)) or ({}, [])
+    told, rounds = (None if asked.anew else result_cache.read(path, _usable)) or ({}, [])
     rounds = rounds[: asked.rounds]
     if rounds:
         print(f"{len(rounds)} of {asked.rounds} rounds: measured before", flush=True)
@@ -95,7 +96,7 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, F
             rounds = []
         while len(rounds) < asked.rounds:
             rounds.append({name: turn.round() for name, turn in turns.items()})
-            kept.write(path, {"told": now, "rounds": rounds})
+            result_cache.write(path, {"told": now, "rounds": rounds})
             print(f"round {len(rounds)} of {asked.rounds}: {_pace(rounds[-1], now)}", flush=True)
     return now, rounds
 
@@ -174,10 +175,17 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def _path(files: ImageSet | None, options: dict[str, Any]) -> Path:
     """Return where rounds are kept."""
-    images = files.digest() if files else ["demo", kept.code("include/demo_images.py")]
+    images = files.digest() if files else ["demo", result_cache.code("include/demo_images.py")]
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    depends = [images, options, backend, kept.code(*CODE), kept.versions(*PACKAGES), kept.machine()]
-    return kept.path_of(*depends, prefix="speed-")
+    depends = [
+        images,
+        options,
+        backend,
+        result_cache.code(*CODE),
+        result_cache.versions(*PACKAGES),
+        result_cache.machine(),
+    ]
+    return result_cache.path_of(*depends, prefix="speed-")
 
 
 def _usable(found: Any) -> tuple[dict[str, Any], list[dict[str, Figures]]]:

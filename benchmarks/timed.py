@@ -53,10 +53,10 @@ class OurTraining:
 
     def __init__(self, job: dict[str, Any]) -> None:
         from benchmarks.arithmetic import step_operations
-        from pipelines.models.accelerated import draws_on_device
-        from pipelines.models.batches import BatchStream
-        from pipelines.models.progress import FitSettings
-        from pipelines.models.training import _Training
+        from pipelines.tasks.anomaly.fitting.batches import BatchStream
+        from pipelines.tasks.anomaly.fitting.state import FitSettings
+        from pipelines.tasks.anomaly.fitting.trainer import _Training
+        from pipelines.tasks.anomaly.synthetic.device import draws_on_device
 
         images, size = job["images"], job["batch_size"]
         settings = FitSettings(
@@ -149,11 +149,11 @@ class ExportedGraph:
         os.environ["KERAS_BACKEND"] = "tensorflow"
         if find_spec("tensorflow") is None:
             raise NotTimed("TensorFlow, which writes the graph, is not installed, so that scoring is not timed")
-        from pipelines.export import write_graph
-        from pipelines.graph import ScoringGraph
-        from pipelines.models.inspection import inspection_model
-        from pipelines.models.network import build_network
-        from pipelines.quantise import quantise
+        from pipelines.tasks.anomaly.export import write_graph
+        from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+        from pipelines.tasks.anomaly.quantise import quantise
+        from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
+        from pipelines.tasks.anomaly.restoration.network import build_network
 
         images = job["images"]
         side = images.shape[1]
@@ -174,7 +174,7 @@ class ExportedGraph:
 
     def round(self) -> Figures:
         """Return seconds an image, one and sixteen at a time: best of the round, a run being short."""
-        from pipelines.score import score
+        from pipelines.tasks.anomaly.predict import score
 
         figures: Figures = {}
         for _ in range(self._times):

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as f
 from torch import nn
 
-from pipelines.models import loss, network, scoring
-from pipelines.models.batches import Drawn
-from pipelines.models.network import CHANNELS, FIELD, SECOND_CHANNELS
-from pipelines.models.progress import as_array
-from pipelines.models.training import AVERAGING
+from pipelines.tasks.anomaly.fitting.batches import Drawn
+from pipelines.tasks.anomaly.fitting.state import as_array
+from pipelines.tasks.anomaly.fitting.trainer import AVERAGING
+from pipelines.tasks.anomaly.restoration import anomaly_score, loss, network
+from pipelines.tasks.anomaly.restoration.network import CHANNELS, FIELD, SECOND_CHANNELS
 
 Tensor = Any
-_PREWITT = torch.from_numpy(np.ascontiguousarray(scoring._PREWITT.transpose(3, 2, 0, 1)))
+_PREWITT = torch.from_numpy(np.ascontiguousarray(anomaly_score._PREWITT.transpose(3, 2, 0, 1)))
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -153,11 +153,11 @@ def gradient_error(image: Tensor, restored: Tensor) -> list[Tensor]:
     """Return what `scoring.gradient_error` does."""
     first, second = (picture.mean(dim=1, keepdim=True) for picture in (image, restored))
     errors = []
-    for scale in range(scoring.SCALES):
+    for scale in range(anomaly_score.SCALES):
         if scale:
             first, second = f.avg_pool2d(first, 2), f.avg_pool2d(second, 2)
         one, other = _magnitude(first), _magnitude(second)
-        errors.append((one - other).square() / (one.square() + other.square() + scoring.SIMILARITY_FLOOR))
+        errors.append((one - other).square() / (one.square() + other.square() + anomaly_score.SIMILARITY_FLOOR))
     return errors
 
 
@@ -175,8 +175,8 @@ def training_loss(
     gradient = [error * counts for error in gradient_error(clean, restored)]
     squared = f.avg_pool2d((clean - restored).square().mean(dim=1, keepdim=True), 2) * counts
     colour = f.avg_pool2d(clean - restored, 4).abs().mean(dim=1, keepdim=True)
-    fine = (f.avg_pool2d(gradient[0], 2) + gradient[1]) / scoring.SCALES
-    coarse = gradient[2] / scoring.SCALES + scoring.COLOUR_WEIGHT * colour * counts
+    fine = (f.avg_pool2d(gradient[0], 2) + gradient[1]) / anomaly_score.SCALES
+    coarse = gradient[2] / anomaly_score.SCALES + anomaly_score.COLOUR_WEIGHT * colour * counts
     change = f.avg_pool2d((damaged - clean).abs().mean(dim=1, keepdim=True), 2)
 
     value = loss.SQUARED_WEIGHT * squared.mean() + loss.GRADIENT_WEIGHT * sum(one.mean() for one in gradient)
@@ -185,7 +185,7 @@ def training_loss(
     value = value + loss.DAMAGE_WEIGHT * damage / (hurt.mean() + loss.FEW)
     error = (fine + f.interpolate(coarse, scale_factor=2.0, mode="nearest")).detach()
     scale = expected + loss.LEAST_EXPECTED
-    sound = (_mean(_mean(change, scoring.SMOOTHING), scoring.SMOOTHING) < loss.SOUND) * counts
+    sound = (_mean(_mean(change, anomaly_score.SMOOTHING), anomaly_score.SMOOTHING) < loss.SOUND) * counts
     value = value + loss.EXPECTATION_WEIGHT * ((error / scale + scale.log()) * sound).mean()
 
     truth = ((change - loss.UNSEEN) / loss.CLEAR).clamp(0, 1)

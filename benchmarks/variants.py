@@ -22,16 +22,16 @@ import numpy as np
 
 from benchmarks.folders import BadSet, ImageSet, TestImage, read_mask, read_pixels, read_set
 from benchmarks.measure import detector, fit_settings, judge, open_graph, training_tiles
+from pipelines.config.project import ModelSettings
 from pipelines.errors import InspectlineError
-from pipelines.prepare import prepare
-from pipelines.project import ModelSettings
-from pipelines.training_images import marked_tiles
+from pipelines.images.preprocess import prepare
+from pipelines.tasks.anomaly.training_set import marked_tiles
 
 if TYPE_CHECKING:
-    from pipelines.models.annotated import Annotated
-    from pipelines.models.batches import Selection
-    from pipelines.models.progress import FitSettings, Fitted
-    from pipelines.quantise import Trial
+    from pipelines.tasks.anomaly.fitting.batches import Selection
+    from pipelines.tasks.anomaly.fitting.state import FitSettings, Fitted
+    from pipelines.tasks.anomaly.quantise import Trial
+    from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class _Session:
 
     def export(self, fitted: Fitted, name: str, score: str = "fused") -> Path:
         """Write a network as a graph that gives one score or the other."""
-        from pipelines.export import write_graph
-        from pipelines.models.inspection import inspection_model
+        from pipelines.tasks.anomaly.export import write_graph
+        from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
 
         return write_graph(inspection_model(fitted.network, score), self.folder / f"{name}.onnx")
 
     def quantised(self, graph: Path) -> tuple[Path, Trial]:
         """Write the int8 form of a graph, and return it with its trial on the images held back."""
-        from pipelines.quantise import attempt, quantise
+        from pipelines.tasks.anomaly.quantise import attempt, quantise
 
         path = quantise(graph, self.tiles, self.folder / "int8.onnx")
         return path, attempt(graph, path, training_tiles(self.held_back, self.model).images)
@@ -91,7 +91,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
     Raises BadSet, BadImage, TrainingFailed.
     """
-    from pipelines.models.network import named_weights
+    from pipelines.tasks.anomaly.restoration.network import named_weights
 
     images = read_set(asked.folder, asked.types)
     fitted, held_back = images.split(asked.seed)
@@ -133,7 +133,7 @@ def choose(images: ImageSet, count: int, seed: int) -> list[TestImage]:
 
 def annotated_tiles(taught: list[TestImage], model: ModelSettings) -> Annotated:
     """Return annotated anomalies as a training takes them: the tiles in which something is marked."""
-    from pipelines.models.annotated import Annotated
+    from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 
     located, masks = [], []
     for one in taught:
@@ -174,7 +174,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _fit(session: _Session, settings: FitSettings, name: str, **more: Any) -> Fitted:
-    from pipelines.models.training import fit
+    from pipelines.tasks.anomaly.fitting.trainer import fit
 
     print(f"{session.images.name}, {name}", flush=True)
     return fit(session.tiles, settings, on_progress=lambda progress: print(f"    {progress}", flush=True), **more)
@@ -182,7 +182,7 @@ def _fit(session: _Session, settings: FitSettings, name: str, **more: Any) -> Fi
 
 def _fine_tuning(settings: FitSettings) -> FitSettings:
     """Return the settings of a fine-tuning, as the project's trainings have them."""
-    from pipelines.train import FINE_TUNING_TIME, fine_tuning
+    from pipelines.tasks.anomaly.train import FINE_TUNING_TIME, fine_tuning
 
     return replace(fine_tuning(settings), steps=settings.steps and math.ceil(settings.steps * FINE_TUNING_TIME))
 

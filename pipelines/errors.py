@@ -74,3 +74,9 @@ class BadAccount(InspectlineError):
 
 class AccountRefused(InspectlineError):
     """An account cannot be made or changed so: the name is taken, or no administrator would be left."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without the quotes of a KeyError."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]

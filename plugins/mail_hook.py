@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.providers.smtp.hooks.smtp import SmtpHook
 
-from monitoring.mails import Mail
+from monitoring.mail.mails import Mail
 
 
 class TwoPartMailHook(SmtpHook):

@@ -17,7 +17,7 @@ from pipelines.errors import InspectlineError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from monitoring.mails import Mail
+    from monitoring.mail.mails import Mail
 
 SMTP_CONNECTION = "smtp_default"
 _ERROR_LENGTH = 600  # characters
@@ -32,7 +32,7 @@ class MailNotSent(InspectlineError):
 
 
 def send(mail: Mail | Mapping[str, Any] | None, connection_id: str = SMTP_CONNECTION) -> dict[str, Any]:
-    """Send one mail, or those that a drift report calls for (the `mail` of `monitoring.drift.detect`).
+    """Send one mail, or those that a drift report calls for (the `mail` of `monitoring.drift.detect.detect`).
 
     Without recipients, or with None, nothing is sent, and the log says so.
 
@@ -42,8 +42,8 @@ def send(mail: Mail | Mapping[str, Any] | None, connection_id: str = SMTP_CONNEC
     Raises:
         MailNotSent: the connection is missing or the server refused; mails that were sent are not sent again.
     """
-    from monitoring import outbox
-    from monitoring.mails import Mail
+    from monitoring.mail import outbox
+    from monitoring.mail.mails import Mail
 
     if mail is None:
         log.info("Nothing to tell: no mail")
@@ -100,7 +100,7 @@ class InspectlineNotifier(BaseNotifier):
 
     def notify(self, context: Context) -> None:
         """Send the mail about the failed task that `context` is of."""
-        from monitoring.mails import failure_mail
+        from monitoring.mail.mails import failure_mail
 
         # Whatever goes wrong here comes second to the error that the task failed with.
         try:

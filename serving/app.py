@@ -16,20 +16,20 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from pipelines.errors import InspectlineError
-from serving.access import guard, identify_anybody
-from serving.account_routes import account_routes
-from serving.annotations import annotating
-from serving.description import describing
-from serving.jobs import jobs
+from serving.api.account_routes import account_routes
+from serving.api.annotations import annotating
+from serving.api.description import describing
+from serving.api.jobs import jobs
+from serving.api.model_routes import model_routes
+from serving.api.predict import MOST_IMAGES, predicting
+from serving.api.predictions import predictions
+from serving.api.routes import routes
+from serving.api.sent_back import sent_back
+from serving.auth.authorisation import guard, identify_anybody
+from serving.limits.body_limits import ByteRoom, bound
 from serving.logs import request_id
 from serving.metrics import request_answered
-from serving.model_routes import model_routes
-from serving.predict import MOST_IMAGES, predicting
-from serving.predictions import predictions
-from serving.receiving import ByteRoom, bound
 from serving.refusals import RETRY_SECONDS, Refusal
-from serving.routes import routes
-from serving.sent_back import sent_back
 from serving.service import Service
 from serving.settings import ServingSettings, serving_settings
 

@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, select, text
     from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-    from pipelines.annotate import ImageGone, NoSuchPrediction, annotate, sha256_of
     from pipelines.catalogue import connect, transaction, users
+    from pipelines.catalogue.prediction_history import VERDICTS, Place, Wanted, read_page
+    from pipelines.catalogue.predictions import enter
     from pipelines.catalogue.schema import trainings
-    from pipelines.ingest.index import read_time
-    from pipelines.ingest.posted import BadName, Posted, take_in
-    from pipelines.jobs import answer, find_job, is_ended
-    from pipelines.past_predictions import VERDICTS, Place, Wanted, read_page
-    from pipelines.served import enter
+    from pipelines.datasets.corrections import ImageGone, NoSuchPrediction, annotate, sha256_of
+    from pipelines.ingest.index_csv import read_time
+    from pipelines.ingest.submission import BadName, Posted, take_in
+    from pipelines.requests.status import answer, find_job, is_ended
 
 _HOMES = {
     "sqlalchemy": ("Connection", "select", "text"),
     "sqlalchemy.exc": ("DataError", "IntegrityError", "SQLAlchemyError"),
-    "pipelines.annotate": ("ImageGone", "NoSuchPrediction", "annotate", "sha256_of"),
+    "pipelines.datasets.corrections": ("ImageGone", "NoSuchPrediction", "annotate", "sha256_of"),
     "pipelines.catalogue": ("connect", "transaction", "users"),
     "pipelines.catalogue.schema": ("trainings",),
-    "pipelines.ingest.index": ("read_time",),
-    "pipelines.ingest.posted": ("BadName", "Posted", "take_in"),
-    "pipelines.jobs": ("answer", "find_job", "is_ended"),
-    "pipelines.past_predictions": ("VERDICTS", "Place", "Wanted", "read_page"),
-    "pipelines.served": ("enter",),
+    "pipelines.ingest.index_csv": ("read_time",),
+    "pipelines.ingest.submission": ("BadName", "Posted", "take_in"),
+    "pipelines.requests.status": ("answer", "find_job", "is_ended"),
+    "pipelines.catalogue.prediction_history": ("VERDICTS", "Place", "Wanted", "read_page"),
+    "pipelines.catalogue.predictions": ("enter",),
 }
 _importing = threading.RLock()
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from pipelines.processors import usable_cores
+from pipelines.config.cpu import usable_cores
 from serving.logs import configuration
 
 if hasattr(_libc := ctypes.CDLL(None), "mallopt"):  # glibc

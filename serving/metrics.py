@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from serving.journal import JournalError
+from serving.recording.journal import JournalError
 
 if TYPE_CHECKING:
     from serving.service import Service

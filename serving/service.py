@@ -7,19 +7,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from pipelines.processors import usable_cores
-from pipelines.settings import settings
+from pipelines.config.cpu import usable_cores
+from pipelines.config.settings import settings
 from serving import catalogue
-from serving.accounts import Accounts
-from serving.decoding import DecodingRoom
-from serving.fetch import Fetcher
-from serving.journal import Journal
-from serving.predictor import Predictor
-from serving.recorder import Recorder
-from serving.reloader import Reloader
+from serving.auth.authentication import Accounts
+from serving.auth.tokens import Tokens, signing_key
+from serving.limits.decode_limiter import DecodingRoom
+from serving.limits.fetch import Fetcher
+from serving.limits.job_wait import Room
+from serving.models.reloader import Reloader
+from serving.models.served_models import Predictor
+from serving.recording.journal import Journal
+from serving.recording.recorder import Recorder
 from serving.settings import ServingSettings
-from serving.tokens import Tokens, signing_key
-from serving.waiting import Room
 
 _LATER_SECONDS = 0.5  # the first answers are not to wait for what they do not need
 _SEVERAL_AT_ONCE = 8  # images of requests that hold several

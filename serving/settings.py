@@ -1,4 +1,4 @@
-"""What the environment says about serving alone; what all parts share is in `pipelines.settings`."""
+"""What the environment says about serving alone; what all parts share is in `pipelines.config.settings`."""
 
 import math
 import os
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.config.cpu import usable_cores
+from pipelines.config.settings import settings
 from pipelines.errors import SettingsError
-from pipelines.processors import usable_cores
-from pipelines.settings import settings
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def bucket(s3: str) -> str:
     """Make a fresh bucket and return its name."""
-    from pipelines.storage import Storage
+    from pipelines.storage.s3 import Storage
 
     name = f"test-{uuid.uuid4().hex[:12]}"
     Storage(name).ensure_bucket()

@@ -3,9 +3,9 @@
 import sys
 import time
 
+from pipelines.config.project import Project, load_projects
 from pipelines.errors import InspectlineError
-from pipelines.project import Project, load_projects
-from pipelines.storage import Storage
+from pipelines.storage.s3 import Storage
 
 PATIENCE = 90.0  # seconds; an S3 server that has just started may answer before it can write
 

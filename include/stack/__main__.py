@@ -12,8 +12,8 @@ from include.stack.environment import environment
 from include.stack.errors import StackError
 from include.stack.layout import Stack, open_stack
 from include.stack.project_file import choose_project
+from pipelines.config.settings import settings
 from pipelines.errors import InspectlineError
-from pipelines.settings import settings
 
 
 def _up(stack: Stack, options: argparse.Namespace) -> None:

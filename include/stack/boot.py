@@ -125,8 +125,8 @@ def _migrate(stack: Stack, environ: dict[str, str]) -> None:
 def _make_bucket(stack: Stack, environ: dict[str, str]) -> None:
     """Make the bucket of the stack and those that its project files name."""
     script = (
-        "from pipelines.project import Project, load_projects\n"
-        "from pipelines.storage import Storage\n"
+        "from pipelines.config.project import Project, load_projects\n"
+        "from pipelines.storage.s3 import Storage\n"
         "projects = [p for p in load_projects().values() if isinstance(p, Project)]\n"
         f"for bucket in sorted({{{BUCKET!r}}} | {{p.bucket for p in projects}}):\n"
         "    Storage(bucket).ensure_bucket()\n"

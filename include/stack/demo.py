@@ -17,7 +17,7 @@ from include.stack.outcome import Outcome
 from include.stack.run_display import RunDisplay, follow
 from include.stack.run_progress import FAILED, TaskRow
 from include.stack.screen import console
-from pipelines.settings import settings
+from pipelines.config.settings import settings
 
 
 def demo(stack: Stack, data: Path | None, project: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from include.stack.credentials import ADMIN, credentials
 from include.stack.envfile import read_env
 from include.stack.layout import ENV_FILE, HOST, Stack
-from pipelines.settings import REPOSITORY
+from pipelines.config.settings import REPOSITORY
 
 BUCKET = "inspectline"
 # Set in a shell, these would lead parts of the stack to somebody else's servers.

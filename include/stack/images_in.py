@@ -25,7 +25,7 @@ def check_images(folder: Path) -> None:
     Raises:
         BadFolder: it holds no images, or its layout leaves open which are good.
     """
-    from pipelines.image_folders import BadFolder, find_images
+    from pipelines.ingest.folder_layouts import BadFolder, find_images
 
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -43,7 +43,7 @@ def declare_project(stack: Stack, project: str, source: Path | None) -> None:
 
 def import_images(folder: Path, project: str) -> None:
     """Upload a folder to the project's inbox, with a progress bar."""
-    from pipelines.importing import import_folder
+    from pipelines.ingest.import_folder import import_folder
 
     columns = (TextColumn("  into the inbox"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from include.stack.envfile import read_env
 from include.stack.errors import StackError
-from pipelines.settings import REPOSITORY
+from pipelines.config.settings import REPOSITORY
 
 HOST = "127.0.0.1"
 ENV_FILE = REPOSITORY / ".env"

@@ -11,9 +11,9 @@ from sqlalchemy import select
 from include.stack.errors import StackError
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import dataset_versions, trainings
-from pipelines.package_store import package_uri
-from pipelines.project import load_project
-from pipelines.storage import read_uri
+from pipelines.config.project import load_project
+from pipelines.registry.package_store import package_uri
+from pipelines.storage.s3 import read_uri
 
 _FIGURES = {
     "auroc": "image AUROC",

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from include.stack.environment import BUCKET
 from include.stack.layout import HOST, Stack
-from pipelines.settings import REPOSITORY
+from pipelines.config.settings import REPOSITORY
 
 
 @dataclass(frozen=True)

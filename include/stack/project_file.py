@@ -8,7 +8,7 @@ import yaml
 
 from include.stack.errors import StackError
 from include.stack.layout import Stack, write_whole
-from pipelines.project import PROJECT_NAME, project_files, read_project
+from pipelines.config.project import PROJECT_NAME, project_files, read_project
 
 _LONGEST = 40  # letters; DAG ids, S3 keys and tables carry the name
 _HEAD = """\

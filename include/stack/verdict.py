@@ -10,9 +10,9 @@ import requests
 from include.stack.errors import StackError
 from include.stack.layout import Stack
 from pipelines.catalogue.users import FIRST
-from pipelines.project import load_project
-from pipelines.registry_hold import to_serve
-from pipelines.storage import Storage
+from pipelines.config.project import load_project
+from pipelines.registry.pinning import to_serve
+from pipelines.storage.s3 import Storage
 
 _SWAP_SECONDS = 90.0
 _KINDS = 4
@@ -66,7 +66,7 @@ def pick_samples(manifest_uri: str) -> list[dict[str, Any]]:
 
     Nobody looked at their scores before: the verdicts are as good as the model is. At most `_KINDS` defects.
     """
-    from pipelines.datasets import read_manifest
+    from pipelines.datasets.versions import read_manifest
 
     manifest = read_manifest(manifest_uri).sort_values("sha256")
     good = manifest[manifest["subset"] == "test"].head(1)

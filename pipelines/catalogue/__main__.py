@@ -9,8 +9,7 @@ import getpass
 import os
 import sys
 
-from pipelines import passwords
-from pipelines.catalogue import users
+from pipelines.catalogue import passwords, users
 from pipelines.catalogue.database import migrate, transaction
 from pipelines.errors import BadAccount, InspectlineError
 

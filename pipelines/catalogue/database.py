@@ -14,11 +14,12 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from pipelines.config.settings import settings
 from pipelines.errors import CatalogueError
-from pipelines.settings import settings
 
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
+MIGRATIONS = Path(__file__).parent / "migrations"
 _lock = threading.Lock()
 _engines: dict[tuple[int, str], Engine] = {}
 
@@ -109,9 +110,7 @@ def migrate() -> None:
     from alembic import command
     from alembic.config import Config
 
-    import include.migrations
-
     config = Config()
-    config.set_main_option("script_location", str(Path(include.migrations.__file__).parent).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with _told():
         command.upgrade(config, "head")

@@ -1,4 +1,4 @@
-"""The catalogue's tables, in SQLAlchemy Core. A change here needs a migration in include/migrations.
+"""The catalogue's tables, in SQLAlchemy Core. A change here needs a migration in pipelines/catalogue/migrations.
 
 Times are UTC, stored with their zone (`Instant`). JSON columns hold small dictionaries.
 """

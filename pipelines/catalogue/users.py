@@ -12,10 +12,10 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
 from pipelines.catalogue.database import lock_project
+from pipelines.catalogue.passwords import check_name
+from pipelines.catalogue.roles import ADMINISTRATOR, ROLES, USER
 from pipelines.catalogue.schema import now, users
 from pipelines.errors import AccountRefused, BadAccount
-from pipelines.passwords import check_name
-from pipelines.roles import ADMINISTRATOR, ROLES, USER
 
 FIRST = "admin"
 _LOCK = "users/"  # no project can be called so

@@ -6,6 +6,6 @@ and in the catalogue; writes to S3 name their content, and a batch's writes to t
 
 from pipelines.ingest.batch import ingest_batch
 from pipelines.ingest.inbox import list_inbox
-from pipelines.ingest.summary import report
+from pipelines.ingest.report import report
 
 __all__ = ["ingest_batch", "list_inbox", "report"]

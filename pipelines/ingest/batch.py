@@ -18,13 +18,13 @@ from sqlalchemy import select
 
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import samples
+from pipelines.config.project import Project, load_project
+from pipelines.datasets.splits import Expected
 from pipelines.errors import NotFound, StorageError
-from pipelines.ingest.check import Checked, check, is_changed
-from pipelines.ingest.enter import enter, find_earlier
-from pipelines.ingest.keys import ingest_prefix
-from pipelines.project import Project, load_project
-from pipelines.storage import Storage, read_uri
-from pipelines.subsets import Expected
+from pipelines.ingest.commit import enter, find_earlier
+from pipelines.ingest.inbox_keys import ingest_prefix
+from pipelines.ingest.validate import Checked, check, is_changed
+from pipelines.storage.s3 import Storage, read_uri
 
 log = logging.getLogger(__name__)
 THREADS = 4

@@ -13,13 +13,13 @@ from sqlalchemy import select
 
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import annotations, now, samples
+from pipelines.config.project import Project, load_project
+from pipelines.datasets.splits import Expected
 from pipelines.errors import NotFound
-from pipelines.ingest.enter import side_counts
-from pipelines.ingest.index import BadIndex, Index, describe, read_index
-from pipelines.ingest.keys import INDEX, InboxPath, inbox_prefix, ingest_prefix, mask_stem, read_path
-from pipelines.project import Project, load_project
-from pipelines.storage import Storage, StoredObject
-from pipelines.subsets import Expected
+from pipelines.ingest.commit import side_counts
+from pipelines.ingest.inbox_keys import INDEX, InboxPath, inbox_prefix, ingest_prefix, mask_stem, read_path
+from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index
+from pipelines.storage.s3 import Storage, StoredObject
 
 # Airflow expands at most 1,024 mapped tasks; what is beyond waits for the next run, five minutes later.
 MOST_BATCHES = 500

@@ -43,7 +43,8 @@ def settle(project: str) -> Any:
 @task(task_id="close", trigger_rule=TriggerRule.ALL_DONE)
 def _close(project: str, **context: Any) -> dict[str, Any]:
     """End the run in the catalogue, and the requests that it served: done with its result, or failed with why."""
-    from pipelines import trainings, watch
+    from pipelines.requests import watch
+    from pipelines.training import runs
 
     ti, run_id = context["ti"], context["run_id"]
     served = (project, ti.dag_id.removeprefix(f"{project}_"), run_id, asked_by(context))
@@ -60,11 +61,11 @@ def _close(project: str, **context: Any) -> dict[str, Any]:
         watch.end_run(*served, done=True, result=result)
     elif skipped and not failed:
         # Who asked gets the figures of the run that did the same before.
-        earlier = trainings.outcome(skipped["training_id"]) if skipped["training_id"] else {}
+        earlier = runs.outcome(skipped["training_id"]) if skipped["training_id"] else {}
         result = earlier | {"skipped": skipped["reason"], "link": skipped["link"], "dag_run_id": run_id}
         watch.end_run(*served, done=True, result=result)
     else:
-        trainings.fail(project, run_id, why)
+        runs.fail(project, run_id, why)
         watch.end_run(*served, done=False, result={"why": why, "dag_run_id": run_id})
     if failed or stopped:
         raise AirflowFailException(why)
@@ -74,7 +75,7 @@ def _close(project: str, **context: Any) -> dict[str, Any]:
 @task(task_id="settle", trigger_rule=TriggerRule.ALL_DONE)
 def _settle(project: str, **context: Any) -> None:
     """Fail the requests of runs that never started, or were ended by hand before they could say so themselves."""
-    from pipelines import watch
+    from pipelines.requests import watch
 
     ti, run_id = context["ti"], context["run_id"]
     for kind, started in watch.unsettled(project):

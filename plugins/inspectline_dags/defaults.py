@@ -6,8 +6,8 @@ from typing import Any
 from airflow.sdk import Asset, Context, RetryDecision, RetryPolicy
 
 from notifier import InspectlineNotifier
+from pipelines.config.project import Project
 from pipelines.errors import InspectlineError
-from pipelines.project import Project
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2024, 1, 1, tzinfo=UTC)  # a continuous DAG needs one; any day in the past will do

@@ -5,7 +5,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from pipelines.project import Project
+from pipelines.config.project import Project
 
 DAY_MINUTES = 24 * 60
 

@@ -10,8 +10,8 @@ from typing import Any
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from pipelines.config.settings import settings
 from pipelines.errors import NotEnoughImages
-from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
 GPU_POOL = "gpu"
@@ -43,8 +43,8 @@ def asked_by(context: Any) -> list[int]:
 @task
 def freeze(project: str, **context: Any) -> Any:
     """Write the dataset version: every labelled, undisputed sample, its subset and its annotations."""
-    from pipelines import watch
-    from pipelines.datasets import freeze
+    from pipelines.datasets.versions import freeze
+    from pipelines.requests import watch
 
     watch.begin(project, "retrain", context["run_id"], asked_by(context))
     try:
@@ -59,8 +59,8 @@ def freeze(project: str, **context: Any) -> Any:
 @task
 def begin(project: str, **context: Any) -> Any:
     """Enter the training in the catalogue and in MLflow; skip the run if the same was trained before."""
-    from pipelines.trainings import begin
-    from pipelines.watch import PARAMETERS
+    from pipelines.requests.watch import PARAMETERS
+    from pipelines.training.runs import begin
 
     (dataset,) = made(context, "freeze")
     asked = {name: context["params"].get(name) for name in PARAMETERS["retrain"]}
@@ -70,8 +70,8 @@ def begin(project: str, **context: Any) -> Any:
 @task(task_id="begin")
 def begin_evaluation(project: str, **context: Any) -> Any:
     """Enter the evaluation of the champion in the catalogue and in MLflow; skip the run if there is nothing to do."""
-    from pipelines import watch
-    from pipelines.trainings import begin_evaluation
+    from pipelines.requests import watch
+    from pipelines.training.runs import begin_evaluation
 
     watch.begin(project, "evaluate", context["run_id"], asked_by(context))
     asked = {name: context["params"].get(name) for name in watch.PARAMETERS["evaluate"]}
@@ -95,7 +95,7 @@ def _begun(run: dict[str, Any], context: Any) -> dict[str, Any]:
 @task
 def profile(**context: Any) -> Any:
     """Profile the dataset version's descriptors (fg-data-profiling); holds up nothing, stops nothing."""
-    from pipelines.profile import profile
+    from pipelines.datasets.profile import profile
 
     (run,) = made(context, "begin")
     profiled = profile(run)
@@ -107,7 +107,7 @@ def profile(**context: Any) -> Any:
 @task
 def pack(**context: Any) -> Any:
     """Decode and resize the dataset version once, into memory-mapped arrays kept in S3."""
-    from pipelines.pack import build
+    from pipelines.datasets.pack import build
 
     return build(*made(context, "begin"))
 
@@ -115,25 +115,25 @@ def pack(**context: Any) -> Any:
 @task(pool=GPU_POOL, queue=settings().training_queue)
 def train(**context: Any) -> Any:
     """Train the network in a subprocess; a killed one goes on from its last checkpoint."""
-    from pipelines.subprocess import run_module
+    from pipelines.training.step_process import run_module
 
     run, pack = made(context, "begin", "pack")
-    return run_module("pipelines.train", {"run": run, "pack": pack}, log.info)
+    return run_module("pipelines.tasks.anomaly.train", {"run": run, "pack": pack}, log.info)
 
 
 @task
 def export(**context: Any) -> Any:
     """Export the network to ONNX and compare both on the validation set; a difference stops the run."""
-    from pipelines.subprocess import run_module
+    from pipelines.training.step_process import run_module
 
     run, pack, trained = made(context, "begin", "pack", "train")
-    return run_module("pipelines.export", {"run": run, "pack": pack, "trained": trained}, log.info)
+    return run_module("pipelines.tasks.anomaly.export", {"run": run, "pack": pack, "trained": trained}, log.info)
 
 
 @task
 def calibrate(**context: Any) -> Any:
     """Set the threshold from the validation set, as the project's policy says."""
-    from pipelines.calibrate import calibrate
+    from pipelines.tasks.anomaly.calibrate import calibrate
 
     (run,) = made(context, "begin")
     # An evaluation judges the champion that it began with; a training what it exported.
@@ -143,7 +143,7 @@ def calibrate(**context: Any) -> Any:
 @task
 def evaluate(**context: Any) -> Any:
     """Score the test subsets; log figures with confidence intervals, and pictures, to MLflow."""
-    from pipelines.evaluate import evaluate
+    from pipelines.tasks.anomaly.evaluate import evaluate
 
     return evaluate(*made(context, "begin", "calibrate"))
 
@@ -151,7 +151,7 @@ def evaluate(**context: Any) -> Any:
 @task
 def register(**context: Any) -> Any:
     """Register the package in MLflow, once for a training, as the challenger."""
-    from pipelines.registry import register
+    from pipelines.registry.register import register
 
     return register(*made(context, "begin", "calibrate", "evaluate"))
 
@@ -159,7 +159,7 @@ def register(**context: Any) -> Any:
 @task
 def gate(**context: Any) -> Any:
     """Compare the challenger with the champion on the same test samples; promote it if it holds up."""
-    from pipelines.gate import decide
+    from pipelines.promotion.gate import decide
 
     decision = decide(*made(context, "begin", "register"))
     log.info("%s: %s", "promoted" if decision["promoted"] else "not promoted", decision["why"])
@@ -169,7 +169,7 @@ def gate(**context: Any) -> Any:
 @task
 def complete(**context: Any) -> Any:
     """Enter in the catalogue what came of the run; from now on its images are not new any more."""
-    from pipelines.trainings import complete
+    from pipelines.training.runs import complete
 
     run, package, evaluation, registered, decision = made(context, "begin", "calibrate", "evaluate", "register", "gate")
     outcome = {

@@ -8,8 +8,8 @@ from datetime import timedelta
 from airflow.sdk import CronTriggerTimetable
 from croniter import CroniterError, croniter
 
+from pipelines.config.project import Project, load_projects, project_files
 from pipelines.errors import SettingsError
-from pipelines.project import Project, load_projects, project_files
 
 # A slot that passed while the DAG was paused or the stack was down is not run at the next start; one that passed
 # this recently is, or a parse in the second of the slot would lose it.

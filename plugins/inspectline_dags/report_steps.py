@@ -11,7 +11,7 @@ from inspectline_dags.model_steps import made
 @task
 def drift(project: str, **context: Any) -> Any:
     """Compare what serving saw lately with the champion's reference (Evidently), and keep the report."""
-    from monitoring.drift import detect
+    from monitoring.drift.detect import detect
 
     found = detect(project, run_name(context))
     context["ti"].xcom_push(key="drift", value=found["url"])
@@ -22,7 +22,7 @@ def drift(project: str, **context: Any) -> Any:
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
 def report(**context: Any) -> Any:
     """Mail what was trained, its figures beside the champion's, and what was promoted."""
-    from monitoring.mails import training_mail
+    from monitoring.mail.mails import training_mail
     from notifier import send
 
     return send(training_mail(*made(context, "begin", "complete", "gate", "drift")))
@@ -40,6 +40,6 @@ def mail_drift(**context: Any) -> Any:
 @task(trigger_rule=TriggerRule.ALL_DONE)
 def purge(project: str) -> dict[str, int]:
     """Delete the served images that were kept for as long as the project file says; their predictions stay."""
-    from pipelines.served import purge_expired
+    from pipelines.catalogue.predictions import purge_expired
 
     return purge_expired(project)

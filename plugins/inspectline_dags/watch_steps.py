@@ -8,7 +8,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import ParamValidationError
 
 from inspectline_dags.forms import evaluate_form, retrain_form
-from pipelines.project import load_project
+from pipelines.config.project import load_project
 
 KINDS = ("retrain", "evaluate")
 # The sensor is there always, and a deferred one can fail for no fault of its own (airflow issue 72716).
@@ -23,7 +23,7 @@ UNTIRING: dict[str, Any] = {
 @task(multiple_outputs=True)
 def claim(project: str, **context: Any) -> dict[str, Any]:
     """Claim the new images and the requests that wait: each starts one run, once; refuse what the form would refuse."""
-    from pipelines.watch import claim, end
+    from pipelines.requests.watch import claim, end
 
     claimed = claim(project, context["run_id"])
     for kind in KINDS:

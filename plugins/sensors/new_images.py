@@ -32,8 +32,8 @@ class NewImagesSensor(BaseSensorOperator):
         self.idle_hours = idle_hours
 
     def execute(self, context: Context) -> dict[str, Any] | None:
-        """Return what is due now, as `pipelines.watch.state` counts it, or defer."""
-        from pipelines import watch
+        """Return what is due now, as `pipelines.requests.watch.state` counts it, or defer."""
+        from pipelines.requests import watch
 
         state = watch.state(self.project)
         self.log.info("%s", watch.describe(state))

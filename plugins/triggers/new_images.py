@@ -13,8 +13,8 @@ from pipelines.errors import InspectlineError
 class NewImagesTrigger(BaseTrigger):
     """Count a project's new images and requests in the catalogue until a run is due.
 
-    Its one event is `{"status": "success", "state": …}`, with `state` as `pipelines.watch.state` counted it last, or
-    None once `until` has passed; or `{"status": "error", "message": …}`. A catalogue that is away, or a
+    Its one event is `{"status": "success", "state": …}`, the last `pipelines.requests.watch.state` or None
+    once `until` has passed; or `{"status": "error", "message": …}`. A catalogue that is away, or a
     project file that is wrong, for less than `patience` seconds is waited for.
 
     Args:
@@ -45,7 +45,7 @@ class NewImagesTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Count, log a count that changed, and yield the one event."""
-        from pipelines import watch
+        from pipelines.requests import watch
 
         said = ""
         away_since: float | None = None

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import kept
-from tests.pipelines.models.pictures_of_parts import defective_parts, good_parts
+from benchmarks import result_cache
+from tests.pipelines.tasks.anomaly.pictures_of_parts import defective_parts, good_parts
 
 TRAINED, TESTED = 24, 6
 
@@ -41,7 +41,7 @@ def write_images(folder: Path, images: np.ndarray, name: str = "{:03d}.png") -> 
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep what is measured in a folder of the test's own."""
     folder = tmp_path / "kept"
-    monkeypatch.setattr(kept, "FOLDER", folder)
+    monkeypatch.setattr(result_cache, "FOLDER", folder)
     return folder
 
 

@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from benchmarks import arithmetic
 from benchmarks.arithmetic import highest_memory, highest_rate, step_operations
-from pipelines.models.network import build_network
+from pipelines.tasks.anomaly.restoration.network import build_network
 
 
 def test_step_operations_counts_every_product_of_a_step_once():

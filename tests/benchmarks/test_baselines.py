@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.baselines import BASELINES, Brightness, PcaReconstruction, PlainAutoencoder
-from pipelines.metrics import delong
-from tests.pipelines.models.pictures_of_parts import defective_parts, good_parts
+from pipelines.evaluation.metrics import delong
+from tests.pipelines.tasks.anomaly.pictures_of_parts import defective_parts, good_parts
 
 SIZE = 64
 

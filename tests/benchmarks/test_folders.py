@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks.folders import BadSet, ImageSet, read_mask, read_pixels, read_set
 from pipelines.errors import BadImage
 from tests.benchmarks.conftest import TESTED, TRAINED, write_images, write_set
-from tests.pipelines.models.pictures_of_parts import defective_parts
+from tests.pipelines.tasks.anomaly.pictures_of_parts import defective_parts
 
 
 def test_read_set_tells_good_images_defects_and_their_masks_apart(parts: Path):

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.baselines import BASELINES
 from benchmarks.folders import read_set
 from benchmarks.measure import OURS, Told, judge, measure
-from pipelines.subprocess import run_module
+from pipelines.training.step_process import run_module
 from tests.benchmarks.conftest import write_set
 
 

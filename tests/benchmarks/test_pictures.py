@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks.folders import read_set
 from benchmarks.pictures import GAP, HEIGHT, OF_EACH_TYPE, TITLE, page
-from pipelines.export import write_graph
-from pipelines.graph import ScoringGraph
-from pipelines.models.inspection import inspection_model
-from pipelines.models.network import build_network
+from pipelines.tasks.anomaly.export import write_graph
+from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
+from pipelines.tasks.anomaly.restoration.network import build_network
 
 SIDE = 32
 

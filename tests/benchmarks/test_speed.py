@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from benchmarks import kept, speed
+from benchmarks import result_cache, speed
 from benchmarks.speed import arithmetic, figures, sentence, table
 from benchmarks.timed import ExportedGraph, Figures, NotTimed, Turn
 from tests.benchmarks.conftest import write_set
@@ -62,7 +62,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("speed")
     parts, printed = write_set(folder / "parts"), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(kept, "FOLDER", folder / "kept")
+        patch.setattr(result_cache, "FOLDER", folder / "kept")
         found = measured(parts, 2)
     (file,) = (folder / "kept").iterdir()
     return Run(parts, file, printed.getvalue(), found)
@@ -131,7 +131,7 @@ def test_speed_interrupted_times_the_missing_rounds_only(again: Run, interrupt: 
     # A first round with a PyTorch that is not there any more: nothing goes on from that, and round 2 is interrupted.
     left = json.loads(again.file.read_text(encoding="utf-8"))
     left["told"]["torch"] = "another"
-    kept.write(again.file, {**left, "rounds": left["rounds"][:1]})
+    result_cache.write(again.file, {**left, "rounds": left["rounds"][:1]})
     interrupt(1)
     with pytest.raises(KeyboardInterrupt):
         measured(again.parts, 2)
@@ -143,7 +143,7 @@ def test_speed_interrupted_times_the_missing_rounds_only(again: Run, interrupt: 
 
     # Had the other precision been the faster one as the run began, it would go on in that.
     left["told"]["precision"] = OTHER[left["told"]["precision"]]
-    kept.write(again.file, left)
+    result_cache.write(again.file, left)
     found = measured(again.parts, 2)
     told = lines()
     assert [line.partition(":")[0] for line in told if "round" in line] == ["1 of 2 rounds", "round 2 of 2"]

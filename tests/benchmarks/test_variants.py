@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.folders import BadSet, read_set
 from benchmarks.variants import annotated_tiles, choose, main
-from pipelines.project import ModelSettings
+from pipelines.config.project import ModelSettings
 
 
 @pytest.mark.slow

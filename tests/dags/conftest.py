@@ -16,7 +16,7 @@ from aiosmtpd.controller import Controller
 from sqlalchemy import select
 
 from pipelines.catalogue import connect, requests, transaction
-from pipelines.storage import Storage
+from pipelines.storage.s3 import Storage
 from tests.conftest import REPOSITORY, free_port
 
 DAGS = REPOSITORY / "dags"

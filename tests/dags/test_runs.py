@@ -12,12 +12,13 @@ from flask.testing import FlaskClient
 from mlflow import MlflowClient
 from sqlalchemy import select, update
 
-from pipelines import registry_client, watch
 from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.schema import requests, samples, trainings
+from pipelines.config.settings import settings
 from pipelines.errors import BadDataset
-from pipelines.jobs import find_job
-from pipelines.settings import settings
+from pipelines.registry import client
+from pipelines.requests import watch
+from pipelines.requests.status import find_job
 from serving.app import create_app
 from tests.conftest import wait_until
 from tests.dags.conftest import Line, Run
@@ -73,7 +74,7 @@ def test_retrain_when_images_wait_runs_to_the_end(line: Line, first: Run) -> Non
     assert first.labels[0].startswith(f"batch 1 · {GOOD + BAD + 1} images")
 
     outcome, decision = first.made("complete"), first.made("gate")
-    champion = registry_client.champion(line.project)
+    champion = client.champion(line.project)
     assert champion is not None
     assert (outcome["version"], decision["promoted"]) == (champion.version, True)
     auroc = outcome["metrics"]["auroc"]
@@ -93,8 +94,8 @@ def serving(line: Line) -> Iterator[FlaskClient]:
         environment.setenv("INSPECTLINE_AUTH", "none")
         environment.setenv("INSPECTLINE_DEFAULT_PROJECT", line.project)
         app = create_app()
-    client = app.test_client()
-    wait_until(lambda: client.get(f"/projects/{line.project}/status").status_code == 200, 30, "serving")
+    http = app.test_client()
+    wait_until(lambda: http.get(f"/projects/{line.project}/status").status_code == 200, 30, "serving")
     try:
         yield client
     finally:
@@ -103,9 +104,9 @@ def serving(line: Line) -> Iterator[FlaskClient]:
 
 def send_back(line: Line, call: str, number: int, *, defect: bool = False) -> Any:
     """Post an image as a user does, wait for nothing, and return the answer."""
-    with serving(line) as client:
+    with serving(line) as http:
         file = {"file": (BytesIO(part(number, defect=defect)[0]), "part.png")}
-        answer = client.post(call, data=file, headers={"Prefer": "respond-async"})
+        answer = http.post(call, data=file, headers={"Prefer": "respond-async"})
         assert answer.status_code == 202, answer.text
         return answer.json
 
@@ -140,8 +141,8 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
         raise BadDataset("a report could not be made")
 
     line.subjects()
-    monkeypatch.setattr("pipelines.profile.profile", broken)
-    monkeypatch.setattr("monitoring.drift.detect", broken)
+    monkeypatch.setattr("pipelines.datasets.profile.profile", broken)
+    monkeypatch.setattr("monitoring.drift.detect.detect", broken)
     posted = send_back(line, "/retrain", 5000)
     asked = posted["job"]
     run = line.run(
@@ -154,11 +155,11 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
     outcome = run.made("complete")
     assert outcome["promoted"] is False
     assert "Only registered" in outcome["why"]
-    assert registry_client.champion(line.project).version == first.made("complete")["version"]  # type: ignore[union-attr]
+    assert client.champion(line.project).version == first.made("complete")["version"]  # type: ignore[union-attr]
     row = line.request(asked)
     assert (row["state"], row["result"]["version"]) == ("done", outcome["version"])
-    with serving(line) as client:
-        job = client.get(f"/jobs/{asked}").json
+    with serving(line) as http:
+        job = http.get(f"/jobs/{asked}").json
     assert job is not None
     assert (job["state"], job["result"]["model_version"], job["result"]["promoted"]) == (
         "done", outcome["version"], False,
@@ -215,7 +216,7 @@ def test_evaluate_when_a_step_fails_fails_the_run_the_request_and_the_training(
     def broken(*_: Any) -> None:
         raise BadDataset("a sample is gone")
 
-    monkeypatch.setattr("pipelines.calibrate.calibrate", broken)
+    monkeypatch.setattr("pipelines.tasks.anomaly.calibrate.calibrate", broken)
     asked = line.ask("evaluate", {"force": True})
     line.subjects()
     run = line.run("evaluate", {"force": True, "request_ids": [asked]})

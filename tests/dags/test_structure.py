@@ -208,7 +208,7 @@ def test_form_when_asked_for_something_sensible_takes_it(shipped: Any, asked: di
 
 
 def test_form_has_the_parameters_that_requests_may_ask_for(shipped: Any) -> None:
-    from pipelines.watch import PARAMETERS
+    from pipelines.requests.watch import PARAMETERS
 
     for kind, names in PARAMETERS.items():
         form = shipped.dags[f"ev_batteries_{kind}"].params

@@ -31,8 +31,8 @@ import io
 from pathlib import Path
 from PIL import Image
 from include.demo_images import draw, write_images
-from pipelines.importing import import_folder
-from pipelines.storage import Storage
+from pipelines.ingest.import_folder import import_folder
+from pipelines.storage.s3 import Storage
 write_images(Path("/tmp/cells"), good=160, anomalies=40)
 print(*import_folder(Path("/tmp/cells"), "proof").lines, sep="\\n")
 for name, defect in (("good", None), ("scratched", "scratch")):
@@ -187,7 +187,7 @@ def check_links(proof: Proof) -> None:
     """Open a presigned link as people find it in a report: on this machine, by the name that it carries."""
     link = urlsplit(
         proof.inside(
-            "worker", "from pipelines.storage import Storage; print(Storage('proof').url('proof/probe/good.png'))"
+            "worker", "from pipelines.storage.s3 import Storage; print(Storage('proof').url('proof/probe/good.png'))"
         ).strip()
     )
     assert link.port == int(proof.env["S3_PORT"])

@@ -6,7 +6,7 @@ from PIL import Image
 
 from include import demo_images
 from include.demo_images import DEFECTS, draw, write_images
-from pipelines.descriptors import describe
+from pipelines.images.descriptors import describe
 
 
 def test_image_when_drawn_again_is_the_same():

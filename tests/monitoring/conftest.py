@@ -16,12 +16,12 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from pipelines import served
-from pipelines.descriptors import DESCRIPTORS, describe
-from pipelines.graph import ScoringGraph
-from pipelines.package import GRAPH, Package, package_digest, read_card, write_card, write_reference
-from pipelines.score import score
-from pipelines.storage import Storage, image_key
+from pipelines.catalogue import predictions
+from pipelines.images.descriptors import DESCRIPTORS, describe
+from pipelines.registry.package import GRAPH, Package, package_digest, read_card, write_card, write_reference
+from pipelines.storage.s3 import Storage, image_key
+from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+from pipelines.tasks.anomaly.predict import score
 from tests.conftest import Projects
 from tests.pipelines.packages import make_package
 
@@ -140,7 +140,7 @@ class Line:
                 }
                 | columns
             )
-        served.enter(rows)
+        predictions.enter(rows)
 
 
 @pytest.fixture

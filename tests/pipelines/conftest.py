@@ -25,9 +25,9 @@ def network_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export a network as it is before training, for squares of 32 pixels: a real graph, which gives evidence."""
     import keras
 
-    from pipelines.export import write_graph
-    from pipelines.models.inspection import inspection_model
-    from pipelines.models.network import build_network
+    from pipelines.tasks.anomaly.export import write_graph
+    from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
+    from pipelines.tasks.anomaly.restoration.network import build_network
 
     keras.utils.set_random_seed(0)
     return write_graph(inspection_model(build_network("small", 32)), tmp_path_factory.mktemp("network") / "model.onnx")

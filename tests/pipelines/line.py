@@ -18,10 +18,10 @@ from sqlalchemy import insert
 
 from pipelines.catalogue import transaction
 from pipelines.catalogue.schema import annotations, groups, samples
-from pipelines.descriptors import describe
-from pipelines.package import GRAPH, WEIGHTS, file_digest
-from pipelines.package_store import package_uri
-from pipelines.storage import Storage
+from pipelines.images.descriptors import describe
+from pipelines.registry.package import GRAPH, WEIGHTS, file_digest
+from pipelines.registry.package_store import package_uri
+from pipelines.storage.s3 import Storage
 from tests.pipelines.packages import good_image, make_package
 
 SIZE = 64

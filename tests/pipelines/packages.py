@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipelines.graph import ScoringGraph
-from pipelines.package import GRAPH, WEIGHTS, write_card, write_reference
-from pipelines.score import prepare_image, score
+from pipelines.registry.package import GRAPH, WEIGHTS, write_card, write_reference
+from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+from pipelines.tasks.anomaly.predict import prepare_image, score
 
 
 def make_package(

@@ -18,8 +18,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Mailbox
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
-from monitoring import history
-from monitoring.mails import Mail
+from monitoring.drift import reports
+from monitoring.mail.mails import Mail
 from notifier import InspectlineNotifier, MailNotSent, one_line, send
 from pipelines.catalogue import connect, transaction
 from pipelines.errors import StorageError
@@ -184,7 +184,7 @@ def enter(run: str, state: str, when: datetime | None = None) -> int:
     }
     values = {"created_at": when} if when else {}
     with transaction() as connection:
-        return int(history.enter(connection, "cells", run, state, results=results, **values)["id"])
+        return int(reports.enter(connection, "cells", run, state, results=results, **values)["id"])
 
 
 def test_send_when_a_report_calls_for_mails_then_each_goes_once_and_is_noted(cells: str, post: Post):
@@ -198,7 +198,7 @@ def test_send_when_a_report_calls_for_mails_then_each_goes_once_and_is_noted(cel
     assert subjects[0] == "Cells: drift – the anomaly score drifted"
     assert subjects[1].startswith("Cells: week ")
     with connect() as connection:
-        noted = history.get(connection, reference["report_id"])
+        noted = reports.get(connection, reference["report_id"])
     assert noted["mailed_at"] is not None
     assert noted["digest_sent_at"] is not None
 

@@ -22,11 +22,10 @@ import requests
 from PIL import Image
 from sqlalchemy import RowMapping, select
 
-from pipelines import passwords
-from pipelines.catalogue import connect
+from pipelines.catalogue import connect, passwords
 from pipelines.catalogue.schema import predictions
-from pipelines.package import package_digest
-from pipelines.settings import REPOSITORY
+from pipelines.config.settings import REPOSITORY
+from pipelines.registry.package import package_digest
 from tests.conftest import Projects, answers, free_port, wait_until
 from tests.pipelines.packages import defective_image, good_image, make_package
 

@@ -23,8 +23,8 @@ schemathesis.openapi.format("uri", strategies.sampled_from(_given["addresses"]))
 def before_call(context, case, kwargs):
     """Let each request come from another address, and each wrong password be another account's.
 
-    Serving would else limit the guessing, with 429, before the checks are through; tests/serving/test_logins.py is
-    about that. And leave the account alone that the requests are made with.
+    Serving would else limit the guessing, with 429, before the checks are through; that is for
+    tests/serving/auth/test_login_rate_limit.py. And leave the account alone that the requests are made with.
     """
     number = next(_numbers)
     case.headers["X-Forwarded-For"] = str(ipaddress.IPv4Address("10.0.0.0") + number)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import requests
 
-from pipelines.storage import Storage
+from pipelines.storage.s3 import Storage
 from tests.conftest import Projects, wait_until
 from tests.pipelines.packages import good_image
 from tests.serving.conftest import Registry, Relay, Server, encoded, rows, until_rows

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import passwords
-from pipelines.catalogue import transaction, users
-from pipelines.settings import REPOSITORY
-from pipelines.storage import Storage
+from pipelines.catalogue import passwords, transaction, users
+from pipelines.config.settings import REPOSITORY
+from pipelines.storage.s3 import Storage
 from tests.conftest import Projects
 from tests.serving.conftest import Registry, Server
 

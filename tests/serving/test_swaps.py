@@ -10,7 +10,7 @@ import onnx
 import pytest
 import requests
 
-from pipelines.package import Package, read_card, read_reference, write_card, write_reference
+from pipelines.registry.package import Package, read_card, read_reference, write_card, write_reference
 from tests.conftest import Projects, wait_until
 from tests.serving.conftest import Registry, Relay, Server, until_rows
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.processors import usable_cores
-from pipelines.settings import REPOSITORY
+from pipelines.config.cpu import usable_cores
+from pipelines.config.settings import REPOSITORY
 from serving.settings import serving_settings
 from tests.pipelines.packages import make_package
 
@@ -28,10 +28,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 import serving.worker
-from pipelines.registry_client import RegisteredVersion
-from pipelines.storage import Storage
+from pipelines.registry.client import RegisteredVersion
+from pipelines.storage.s3 import Storage
 from serving.app import create_app
-from serving.predictor import load
+from serving.models.served_models import load
 app = create_app()
 service = app.extensions["inspectline"]
 client = app.test_client()

@@ -12,8 +12,8 @@ import numpy as np
 import requests
 from PIL import Image
 
+from tests.serving.api.test_addresses import REFUSED, UNUSABLE
 from tests.serving.conftest import Registry, Server, encoded, until_rows
-from tests.serving.test_addresses import REFUSED, UNUSABLE
 from tests.serving.test_hostile_requests import NO_IMAGES, NO_JSON, NO_URL
 
 INTERNAL = ["127.0.0.1", "10.1.2.3", "169.254.169.254", "192.168.0.1", "172.31.255.254", "100.64.1.1"]

@@ -1,8 +1,8 @@
 import json
 
 from include.stack.environment import environment
-from pipelines.project import load_projects
-from pipelines.settings import settings
+from pipelines.config.project import load_projects
+from pipelines.config.settings import settings
 
 
 def test_environment_when_the_shell_points_elsewhere_stays_with_the_stack(stack, monkeypatch):

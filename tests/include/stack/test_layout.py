@@ -6,7 +6,7 @@ import pytest
 
 from include.stack.errors import StackError
 from include.stack.layout import Stack, open_stack, taken_ports, write_whole
-from pipelines.settings import REPOSITORY
+from pipelines.config.settings import REPOSITORY
 
 PORTS = {"airflow": 8080, "mlflow": 5000, "serving": 8000, "s3": 9000, "smtp": 1025}
 

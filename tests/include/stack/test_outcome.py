@@ -8,7 +8,7 @@ from include.stack import outcome
 from include.stack.errors import StackError
 from pipelines.catalogue import transaction
 from pipelines.catalogue.schema import dataset_versions, now, trainings
-from pipelines.storage import Storage
+from pipelines.storage.s3 import Storage
 
 PROJECT = "bolts"
 RESULT = {

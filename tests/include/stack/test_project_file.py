@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from include.stack.errors import StackError
 from include.stack.project_file import choose_project, declare, slug
+from pipelines.config.project import PROJECT_NAME, load_project
 from pipelines.errors import SettingsError
-from pipelines.project import PROJECT_NAME, load_project
 
 
 @pytest.mark.parametrize(

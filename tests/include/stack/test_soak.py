@@ -53,7 +53,7 @@ def leave_traces(stack: Stack) -> None:
 
     from pipelines.catalogue import requests as rows
     from pipelines.catalogue import transaction
-    from pipelines.storage import Storage
+    from pipelines.storage.s3 import Storage
 
     Storage("inspectline").put("soak/kept.txt", b"kept")
     with transaction() as connection:
@@ -73,7 +73,7 @@ def check_traces(stack: Stack) -> None:
 
     from pipelines.catalogue import connect
     from pipelines.catalogue import requests as rows
-    from pipelines.storage import Storage
+    from pipelines.storage.s3 import Storage
 
     assert Storage("inspectline").get("soak/kept.txt") == b"kept"
     with connect() as connection:

@@ -5,8 +5,8 @@ import pytest
 
 from include.stack import verdict
 from include.stack.errors import StackError
-from pipelines.datasets import COLUMNS
-from pipelines.storage import Storage
+from pipelines.datasets.versions import COLUMNS
+from pipelines.storage.s3 import Storage
 
 
 @pytest.fixture

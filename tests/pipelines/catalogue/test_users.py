@@ -4,8 +4,7 @@ import threading
 
 import pytest
 
-from pipelines import passwords
-from pipelines.catalogue import connect, transaction, users
+from pipelines.catalogue import connect, passwords, transaction, users
 from pipelines.catalogue.__main__ import main
 from pipelines.errors import AccountRefused, BadAccount
 

@@ -11,8 +11,8 @@ from sqlalchemy import select
 from pipelines.catalogue import connect
 from pipelines.catalogue.samples import labelled_samples
 from pipelines.catalogue.schema import annotations, groups, rejections, samples
-from pipelines.ingest import check, ingest_batch, list_inbox, report
-from pipelines.storage import Storage
+from pipelines.ingest import ingest_batch, list_inbox, report, validate
+from pipelines.storage.s3 import Storage
 from tests.conftest import Projects
 from tests.pipelines.hostile import encode, textured
 
@@ -102,7 +102,7 @@ class Line:
 @pytest.fixture(autouse=True)
 def _settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a file that cannot be used less time to become whole: time is the one thing these tests do not take real."""
-    monkeypatch.setattr(check, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(validate, "SETTLE_SECONDS", 0.1)
 
 
 @pytest.fixture

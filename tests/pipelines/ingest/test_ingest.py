@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.descriptors import DESCRIPTORS
+from pipelines.images.descriptors import DESCRIPTORS
 from pipelines.ingest import ingest_batch, list_inbox, report
 from tests.pipelines.hostile import encode, every_mode, hostile_files
 from tests.pipelines.ingest.conftest import Line, image_file

@@ -14,7 +14,7 @@ import pytest
 from pipelines.errors import CatalogueError, StorageError
 from pipelines.ingest import batch as batch_module
 from pipelines.ingest import ingest_batch, list_inbox, report
-from pipelines.storage import Storage
+from pipelines.storage.s3 import Storage
 from tests.pipelines.ingest.conftest import Line, image_file
 from tests.pipelines.ingest.test_ingest import mask_file
 

@@ -1,0 +1,115 @@
+"""The weekly digest: sent once after each week (Monday to Sunday, in the project's time zone)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, case, func, select
+
+from monitoring.drift import reports
+from monitoring.mail.formatting import day, reason
+from pipelines.catalogue.schema import drift_reports, predictions, trainings
+from pipelines.config.project import Project
+
+
+def due(connection: Connection, project: Project, now: datetime) -> bool:
+    """Tell whether the last whole week has not been told yet.
+
+    The first digest comes after the week in which the first drift report was made.
+    """
+    last = connection.execute(
+        select(func.max(drift_reports.c.digest_sent_at)).where(drift_reports.c.project == project.name)
+    ).scalar()
+    if last is None:
+        last = connection.execute(
+            select(func.min(drift_reports.c.created_at)).where(drift_reports.c.project == project.name)
+        ).scalar()
+    return last is not None and last < _monday(now, project.timezone)
+
+
+def facts(connection: Connection, project: Project, now: datetime) -> dict[str, Any]:
+    """Return what the last whole week before `now` brought: predictions, anomalies, drift by day, trainings."""
+    end = _monday(now, project.timezone)
+    zone = ZoneInfo(project.timezone)
+    start = _monday(end - timedelta(days=1), project.timezone)
+    before = _monday(start - timedelta(days=1), project.timezone)
+    sunday = end.astimezone(zone) - timedelta(days=1)
+    week = start.astimezone(zone)
+    drift_reports = reports.between(connection, project.name, start, end)
+    days = []
+    for offset in range(7):
+        date = week.date() + timedelta(days=offset)
+        of_day = [report for report in drift_reports if report["created_at"].astimezone(zone).date() == date]
+        # The worst of the day: a drift that was over by the evening is worth knowing.
+        state = next((state for state in _WORST if any(report["state"] == state for report in of_day)), None)
+        days.append({"day": f"{date:%a} {date.day}", "state": state})
+    rows = connection.execute(
+        select(trainings)
+        .where(
+            trainings.c.project == project.name,
+            trainings.c.finished_at >= start,
+            trainings.c.finished_at < end,
+        )
+        .order_by(trainings.c.finished_at)
+    ).mappings()
+    return {
+        "title": f"week {week.isocalendar().week}, {week.day} {week:%B} to {sunday.day} {sunday:%B %Y}",
+        "served": _served(connection, project.name, start, end),
+        "former": _served(connection, project.name, before, start),
+        "expected_anomalous": project.threshold.defect_rate,
+        "days": days,
+        "drift_days": sum(one["state"] == "drift" for one in days),
+        "latest": _latest(drift_reports, project.timezone),
+        "trainings": [
+            {
+                "kind": row["kind"],
+                "state": row["state"],
+                "version": row["model_version"],
+                "promoted": bool(row["promoted"]),
+                "finished": day(row["finished_at"], project.timezone),
+                "why": reason((row["result"] or {}).get("why")),
+            }
+            for row in rows
+        ],
+    }
+
+
+_WORST = ("drift", "no_drift", "too_few", "no_champion")
+
+
+def _latest(reports: Any, zone: str) -> dict[str, Any] | None:
+    """Return the week's last report: its state, reasons and day."""
+    if not reports:
+        return None
+    last = reports[-1]
+    return {
+        "state": last["state"],
+        "reasons": last["results"].get("reasons", []),
+        "day": day(last["created_at"], zone),
+        "version": last["model_version"],
+    }
+
+
+def _served(connection: Connection, project: str, start: datetime, end: datetime) -> dict[str, Any]:
+    """Return predictions, distinct images and the share that was called anomalous (None without predictions)."""
+    count, distinct, anomalous = connection.execute(
+        select(
+            func.count(),
+            func.count(predictions.c.sha256.distinct()),
+            func.sum(case((predictions.c.is_anomaly, 1), else_=0)),
+        ).where(
+            predictions.c.project == project,
+            predictions.c.created_at >= start,
+            predictions.c.created_at < end,
+        )
+    ).one()
+    return {"predictions": count, "images": distinct, "anomalous": float(anomalous) / count if count else None}
+
+
+def _monday(moment: datetime, zone: str) -> datetime:
+    """Return the beginning of the week, Monday midnight in `zone`, that `moment` is in; in UTC."""
+    local = moment.astimezone(ZoneInfo(zone))
+    monday = local.date() - timedelta(days=local.weekday())
+    return datetime.combine(monday, time(), ZoneInfo(zone)).astimezone(UTC)

@@ -1,0 +1,229 @@
+"""The mails that people get, each as HTML and as text; templates in include/emails. Sending is `plugins.notifier`'s."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+import include
+from monitoring.mail import formatting
+from pipelines.config.project import Project, load_project
+from pipelines.config.settings import settings
+from pipelines.tasks.anomaly.threshold import percent as rate
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
+_SUBJECT_LENGTH = 180  # characters
+_ORDER = {name: place for place, name in enumerate(formatting.FIGURES)}
+_SHOWN = 12  # columns listed in a mail; the report has them all
+
+
+@dataclass(frozen=True)
+class Mail:
+    """One mail. The subject is one line whatever it is made from; `to` may be empty: then nothing is sent."""
+
+    subject: str
+    text: str
+    html: str
+    to: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Make header injection impossible."""
+        subject = _CONTROL.sub(" ", self.subject).strip()
+        if len(subject) > _SUBJECT_LENGTH:
+            subject = subject[: _SUBJECT_LENGTH - 1].rstrip() + "…"
+        object.__setattr__(self, "subject", subject)
+        object.__setattr__(self, "to", tuple(self.to))
+        for address in self.to:
+            if _CONTROL.search(address):
+                raise ValueError(f"{address!r} is not an e-mail address: it holds a control character")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the mail as plain strings and a list."""
+        return asdict(self) | {"to": list(self.to)}
+
+
+def drift_mail(project: Project, report: Mapping[str, Any], former: Mapping[str, Any] | None = None) -> Mail:
+    """Tell that the drift state changed: what drifted, how much, what to do, where the report is.
+
+    `report` and the one that people were told of last (`former`, if any) are rows of the catalogue's drift reports.
+    """
+    facts = _drift_facts(project, report["state"], {**report["results"], **_numbers(report)}, report["created_at"])
+    facts["link"] = report["results"].get("link")
+    facts["promoted"] = former is not None and former["model_version"] != report["model_version"]
+    facts["former_version"] = former["model_version"] if former else None
+    facts["alarms_before"] = former is not None and not facts["promoted"] and _alarms(former["results"], "drifted")
+    if report["state"] == "drift":
+        subject = f"{project.title or project.name}: drift – {report['results']['reasons'][0]}"
+    else:
+        subject = f"{project.title or project.name}: drift is over"
+    return _mail("drift", project, subject, **facts)
+
+
+def drift_page(evidently: str, project: Project, state: str, results: Mapping[str, Any], now: datetime) -> str:
+    """Return Evidently's report with our conclusion, methods and thresholds written above it."""
+    facts = _drift_facts(project, state, results, now)
+    head = _environment().get_template("drift_head.html").render(**_common(project), **facts)
+    title = f"<title>{_CONTROL.sub(' ', project.name)}: drift report</title>"
+    page = evidently.replace("<head>", f"<head>{title}", 1)
+    return page.replace("<body>", f"<body>{head}", 1)
+
+
+def digest_mail(project: Project, week: Mapping[str, Any]) -> Mail:
+    """Tell what a week brought; `week` is `monitoring.mail.digest.facts`."""
+    subject = f"{project.title or project.name}: {week['title']}"
+    return _mail("digest", project, subject, week=week)
+
+
+def training_mail(
+    run: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    drift: Mapping[str, Any] | None = None,
+) -> Mail:
+    """Tell what was trained, its figures beside the champion's, what was promoted and why.
+
+    `run` is `pipelines.training.runs.begin`'s, `evaluation` holds metrics, notes and, if known, threshold, policy and
+    version; `decision` is `pipelines.promotion.gate.decide`'s, `drift` is `monitoring.drift.detect.detect`'s.
+    """
+    project = load_project(run["project"])
+    champion = decision.get("champion") or None
+    challenger = decision.get("challenger") or {}
+    version = evaluation.get("version") or challenger.get("version") or "?"
+    evaluated = run.get("kind") == "evaluate"
+    deed = "evaluated" if evaluated else "trained"
+    outcome = "promoted" if decision["promoted"] else "not promoted"
+    dag = f"{project.name}_{'evaluate' if evaluated else 'retrain'}"
+    return _mail(
+        "training",
+        project,
+        f"{project.title or project.name}: version {version} {deed}, {outcome}",
+        run=run,
+        evaluation=evaluation,
+        decision=decision,
+        drift=drift,
+        version=version,
+        deed=deed,
+        champion=champion,
+        figures=_figures(evaluation.get("metrics", {}), challenger, champion),
+        params={key: value for key, value in (run.get("params") or {}).items() if value is not None},
+        notes=list(dict.fromkeys([*(evaluation.get("notes") or []), *(decision.get("notes") or [])])),
+        airflow=_run_url(dag, str(run.get("dag_run_id") or "")),
+        mlflow=f"{settings().mlflow_url}/#/models/{quote(project.name)}/versions/{quote(str(version))}",
+    )
+
+
+def failure_mail(failure: Mapping[str, Any]) -> Mail:
+    """Tell that a task failed for good.
+
+    `failure` has project, dag_id, task_id, run_id, and may have map_index, label (of a mapped task), try_number,
+    error (one line), doc (what the task does), when.
+    """
+    project = load_project(failure["project"])
+    subject = f"{project.title or project.name}: {failure['task_id']} failed in {failure['dag_id']}"
+    index = failure.get("map_index")
+    mapped = f"/mapped/{index}" if isinstance(index, int) and index >= 0 else ""
+    tried = f"?try_number={failure['try_number']}" if failure.get("try_number") else ""
+    facts = {"map_index": None, "label": None, "try_number": None, "error": None, "doc": None, "when": None, **failure}
+    run_url = _run_url(failure["dag_id"], failure["run_id"])
+    return _mail(
+        "failure",
+        project,
+        subject,
+        failure=facts,
+        log_url=f"{run_url}/tasks/{quote(failure['task_id'])}{mapped}{tried}",
+        run_url=run_url,
+    )
+
+
+def _numbers(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: report[name] for name in ("reference_n", "current_n", "model_version")}
+
+
+def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Return what the templates say of one comparison; columns sorted, those that moved most first."""
+    descriptors = sorted(results["descriptors"], key=lambda one: -one["distance"] / one["threshold"])
+    columns = ([results["score"]] if results["score"] else []) + descriptors
+    moved = [one["name"] for one in descriptors if one["drifted"]]
+    causes: dict[str, list[str]] = {}
+    for name in moved:
+        if name in formatting.CAUSES:
+            causes.setdefault(formatting.CAUSES[name], []).append(name)
+    return {
+        "state": state,
+        "results": results,
+        "columns": columns[:_SHOWN],
+        "moved": moved,
+        "causes": causes,
+        "when": now,
+        "broken_promise": _alarms(results, "broken"),
+        "only_alarms": _alarms(results, "drifted") and len(results["reasons"]) == 1,
+        "many_anomalies": results["anomalous"] > max(0.05, 3 * results["expected_anomalous"]),
+        "retrain": f"{settings().airflow_url}/dags/{project.name}_retrain",
+    }
+
+
+def _alarms(results: Mapping[str, Any], which: str) -> bool:
+    """Tell whether the false alarms that are known broke the promise, or `drifted`."""
+    alarms = results.get("false_alarms") or {}
+    return bool(alarms.get(which, alarms.get("broken")))  # once they were the same
+
+
+def _figures(
+    metrics: Mapping[str, Any], challenger: Mapping[str, Any], champion: Mapping[str, Any] | None
+) -> list[Any]:
+    """Return rows [name, the new version's figure, the champion's or None]; both from the gate where it has them."""
+    judged, former = _judged(challenger), _judged(champion or {})
+    names = sorted({*metrics, *judged}, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
+    return [(formatting.figure_name(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
+
+
+def _judged(contender: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures, {"value", "low", "high"}, that the gate found of one version, by name."""
+    return {name: value for name, value in contender.items() if isinstance(value, Mapping) and "value" in value}
+
+
+def _run_url(dag_id: str, run_id: str) -> str:
+    return f"{settings().airflow_url}/dags/{quote(dag_id)}/runs/{quote(run_id)}"
+
+
+def _common(project: Project) -> dict[str, Any]:
+    return {"project": project, "title": project.title or project.name, "settings": settings()}
+
+
+def _mail(kind: str, project: Project, subject: str, **facts: Any) -> Mail:
+    facts |= _common(project) | {"subject": subject}
+    html = _environment().get_template(f"{kind}.html").render(**facts)
+    text = _environment().get_template(f"{kind}.txt").render(**facts)
+    return Mail(subject, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", html, tuple(project.recipients))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(str(include.__file__)).parent / "emails"),
+        autoescape=select_autoescape(("html",)),  # text is not HTML: nothing to escape there
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": formatting.number,
+        "percent": formatting.percent,
+        "rate": rate,
+        "figure": formatting.figure,
+        "interval": formatting.interval,
+        "setting": formatting.setting,
+        "reason": formatting.reason,
+        "moment": formatting.moment,
+        "day": formatting.day,
+    }
+    environment.globals |= {"states": formatting.STATES}
+    return environment

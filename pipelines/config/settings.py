@@ -1,0 +1,60 @@
+"""What the environment says: where things are. What a project says is in `pipelines.config.project`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import SettingsError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The addresses and folders that every part of Inspectline shares, one environment variable each.
+
+    `airflow_url`, `mlflow_url` and `serving_url` are the addresses that people open, for links in mails and reports;
+    `tracking_uri` is where programs reach MLflow.
+    """
+
+    projects: tuple[Path, ...]
+    database_url: str
+    cache: Path
+    default_project: str
+    training_queue: str
+    airflow_url: str
+    mlflow_url: str
+    serving_url: str
+    tracking_uri: str
+
+
+def settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ` (default: the process's environment), anew at each call.
+
+    Raises:
+        SettingsError: a variable holds something that cannot be used.
+    """
+    env = os.environ if environ is None else environ
+
+    def text(name: str, default: str) -> str:
+        return env.get(name, "").strip() or default
+
+    folders = text("INSPECTLINE_PROJECTS", str(REPOSITORY / "include" / "projects"))
+    database_url = text("INSPECTLINE_DATABASE_URL", f"sqlite:///{Path.cwd() / 'var' / 'catalogue.db'}")
+    if "://" not in database_url:
+        raise SettingsError(
+            f"INSPECTLINE_DATABASE_URL is {database_url!r}: give an SQLAlchemy address, "
+            "such as sqlite:////data/catalogue.db or postgresql+psycopg://user@host/inspectline"
+        )
+    return Settings(
+        projects=tuple(Path(folder) for folder in folders.split(os.pathsep) if folder),
+        database_url=database_url,
+        cache=Path(text("INSPECTLINE_CACHE", str(Path.home() / ".cache" / "inspectline"))),
+        default_project=text("INSPECTLINE_DEFAULT_PROJECT", "ev_batteries"),
+        training_queue=text("INSPECTLINE_TRAINING_QUEUE", "default"),
+        airflow_url=text("INSPECTLINE_AIRFLOW_URL", "http://localhost:8080").rstrip("/"),
+        mlflow_url=text("INSPECTLINE_MLFLOW_URL", "http://localhost:5000").rstrip("/"),
+        serving_url=text("INSPECTLINE_SERVING_URL", "http://localhost:8000").rstrip("/"),
+        tracking_uri=text("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000").rstrip("/"),
+    )

@@ -1,0 +1,113 @@
+"""The profile: fg-data-profiling's report (formerly ydata-profiling) on a dataset version's descriptor table.
+
+One row a sample: its descriptors, label, type, subset, group, and when it was taken. It shows what a dataset is made of
+before a model does: subsets that differ in light, a batch out of focus, a label that goes with a brightness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from pipelines.catalogue import connect
+from pipelines.catalogue.schema import samples
+from pipelines.config.project import load_project
+from pipelines.config.settings import settings
+from pipelines.datasets.versions import read_manifest
+from pipelines.images.descriptors import DESCRIPTORS
+from pipelines.storage.s3 import Storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+# The report's figures do not gain from more rows, and its time grows with them.
+MOST_ROWS = 20_000
+_CHUNK = 500
+
+
+def profile(run: dict[str, Any]) -> dict[str, Any]:
+    """Write the profile of the run's dataset version to S3, unless it is there, and log it to the run in MLflow.
+
+    Returns {"uri", "url": an address that opens it}.
+
+    Raises:
+        BadDataset, StorageError: the manifest cannot be read, or S3 does not do what is asked.
+    """
+    project = load_project(run["project"])
+    storage = Storage(project.bucket)
+    key = f"{project.name}/{run['version_id']}/profile/profile.html"
+    with tempfile.TemporaryDirectory(prefix="profile-") as folder:
+        page = Path(folder) / "profile.html"
+        if storage.exists(key):
+            storage.download(key, page)
+        else:
+            title = f"{project.title or project.name}, dataset version {run['version_id']}"
+            _write(descriptor_table(project.name, read_manifest(run["manifest_uri"])), title, page)
+            storage.upload(page, key, "text/html; charset=utf-8")
+        url = storage.url(key)
+        if run.get("mlflow_run_id"):
+            _log_to_run(run["mlflow_run_id"], page, storage.uri(key))
+    return {"uri": storage.uri(key), "url": url}
+
+
+def descriptor_table(project: str, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each sample of the manifest: label, type, subset, group, acquired_at, and its descriptors."""
+    import pandas as pd
+
+    hashes = list(manifest["sha256"])
+    found: dict[str, dict[str, float]] = {}
+    with connect() as connection:
+        for start in range(0, len(hashes), _CHUNK):
+            rows = connection.execute(
+                select(samples.c.sha256, samples.c.descriptors).where(
+                    samples.c.project == project, samples.c.sha256.in_(hashes[start : start + _CHUNK])
+                )
+            )
+            found |= {row.sha256: row.descriptors for row in rows}
+    described = pd.DataFrame([found.get(sha256, {}) for sha256 in hashes], columns=list(DESCRIPTORS), dtype=float)
+    named = manifest[["label", "type", "subset", "group_key", "acquired_at"]].rename(columns={"group_key": "group"})
+    table = pd.concat([named.reset_index(drop=True), described], axis=1)
+    table["acquired_at"] = table["acquired_at"].dt.tz_localize(None)  # the report takes no zones; these are UTC
+    return table
+
+
+def _write(table: pd.DataFrame, title: str, page: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # there is no screen, and a worker's thread may not open windows
+    from data_profiling import ProfileReport
+
+    if len(table) > MOST_ROWS:
+        log.info("the profile shows %s of %s samples, drawn at random", MOST_ROWS, len(table))
+        table = table.sample(MOST_ROWS, random_state=0)
+    # What is empty throughout says nothing, and the report warns of it at length.
+    table = table.dropna(axis="columns", how="all")
+    if table["group"].is_unique:
+        table = table.drop(columns="group")
+    report = ProfileReport(
+        table,
+        title=title,
+        progress_bar=False,
+        interactions={"continuous": False},  # a scatter plot for each pair of columns: the slow part
+        correlations={"auto": {"calculate": True}},
+        missing_diagrams={"bar": True, "matrix": False, "heatmap": False},
+        duplicates={"head": 0},
+        samples={"head": 5, "tail": 5, "random": 0},
+    )
+    with contextlib.redirect_stderr(io.StringIO()):  # it draws a progress bar there whatever one asks
+        report.to_file(page, silent=True)
+
+
+def _log_to_run(mlflow_run_id: str, page: Path, uri: str) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(settings().tracking_uri)
+    client.log_artifact(mlflow_run_id, str(page), "profile")
+    client.set_tag(mlflow_run_id, "profile_uri", uri)

@@ -1,0 +1,190 @@
+"""Dataset versions: manifests of samples, annotations and subsets, never changed once written.
+
+A version is named by the digest of its content, so that the same samples with the same annotations and subsets are the
+same version whoever freezes them, and when. `python -m pipelines.datasets withdraw` takes a bad sample out of every
+later version, `decide` settles a disputed or missing label; both add to the history and delete nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pipelines.catalogue import connect, schema, transaction
+from pipelines.catalogue.samples import effective_labels, labelled_samples
+from pipelines.config.project import Project, load_project
+from pipelines.datasets.splits import SUBSETS
+from pipelines.errors import BadDataset, InspectlineError, NotEnoughImages, NotFound
+from pipelines.storage.s3 import Storage, read_uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "sha256",
+    "key",
+    "label",
+    "type",
+    "subset",
+    "mask_key",
+    "width",
+    "height",
+    "group_key",
+    "acquired_at",
+)
+LEAST_TRAINING = 16
+LEAST_VALIDATION = 4
+LEAST_GOOD = 30  # as many as give these with the usual shares
+
+
+def freeze(project: str) -> dict[str, Any]:
+    """Write what the catalogue holds now as a dataset version; disputed, unlabelled and withdrawn samples stay out.
+
+    Returns {"version_id", "digest", "manifest_uri", "counts": images by subset, "notes": plain words}.
+
+    Raises:
+        NotEnoughImages: fewer than 16 good training or 4 good validation images; says how many there are.
+    """
+    rules = load_project(project)
+    with connect() as connection:
+        rows = [_manifest_row(dict(row)) for row in labelled_samples(connection, project)]
+        left_out = _left_out(connection, project)
+    counts = dict.fromkeys(SUBSETS, 0) | Counter(row["subset"] for row in rows)
+    notes = _notes(rules, counts, left_out)
+    _check_enough(project, counts, left_out)
+    digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    version_id = f"d{digest[:12]}"
+    storage = Storage(rules.bucket)
+    key = f"{project}/{version_id}/dataset/manifest.parquet"
+    if not storage.exists(key):
+        storage.put_new(key, _parquet(rows), "application/vnd.apache.parquet")
+    with transaction() as connection:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        version = {"project": project, "version_id": version_id, "digest": digest, "manifest_key": key}
+        connection.execute(
+            dialect.insert(schema.dataset_versions).values(**version, counts=counts).on_conflict_do_nothing()
+        )
+    return {
+        "version_id": version_id,
+        "digest": digest,
+        "manifest_uri": storage.uri(key),
+        "counts": counts,
+        "notes": notes,
+    }
+
+
+def read_manifest(uri: str) -> pd.DataFrame:
+    """Return a manifest: one row a sample in order of sha256, columns `COLUMNS`; missing values are None or NaT.
+
+    Raises:
+        BadDataset: the manifest is not there or cannot be read.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(io.BytesIO(read_uri(uri)))
+    except NotFound as error:
+        raise BadDataset(f"the manifest {uri} is not there: freeze the dataset again") from error
+    except Exception as error:  # pyarrow raises OSError, ArrowInvalid and more on damaged bytes
+        if isinstance(error, InspectlineError):
+            raise
+        raise BadDataset(f"the manifest {uri} cannot be read ({error}): restore it from a backup") from error
+    if missing := [name for name in COLUMNS if name not in frame.columns]:
+        raise BadDataset(f"the manifest {uri} has no column {missing[0]!r}: freeze the dataset again")
+    for name in ("type", "mask_key"):
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
+    frame["acquired_at"] = pd.to_datetime(frame["acquired_at"], utc=True)
+    return frame
+
+
+def _manifest_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    picked = {name: row[name] for name in COLUMNS}
+    picked["acquired_at"] = row["acquired_at"].isoformat() if row["acquired_at"] else None
+    return picked
+
+
+def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame["acquired_at"] = pd.to_datetime(frame["acquired_at"], utc=True, format="ISO8601")
+    out = io.BytesIO()
+    frame.to_parquet(out, index=False)
+    return out.getvalue()
+
+
+def _left_out(connection: Connection, project: str) -> dict[str, int]:
+    """Count the samples that are not in the version, by reason."""
+    table = schema.samples
+    labels = effective_labels(project)
+    rows = connection.execute(
+        select(table.c.withdrawn_at.is_not(None), labels.c.sha256.is_(None), labels.c.label.is_(None), func.count())
+        .outerjoin(labels, labels.c.sha256 == table.c.sha256)
+        .where(table.c.project == project)
+        .group_by(table.c.withdrawn_at.is_not(None), labels.c.sha256.is_(None), labels.c.label.is_(None))
+    )
+    counts = {"withdrawn": 0, "unlabelled": 0, "disputed": 0}
+    for withdrawn, unlabelled, undecided, count in rows:
+        if withdrawn:
+            counts["withdrawn"] += count
+        elif unlabelled:
+            counts["unlabelled"] += count
+        elif undecided:
+            counts["disputed"] += count
+    return counts
+
+
+def _check_enough(project: str, counts: Mapping[str, int], left_out: Mapping[str, int]) -> None:
+    needed = {"training": LEAST_TRAINING, "validation": LEAST_VALIDATION}
+    short = {subset: least - counts[subset] for subset, least in needed.items() if counts[subset] < least}
+    if not short:
+        return
+    have = ", ".join(f"{counts[subset]} {subset}" for subset in ("training", "validation", "test"))
+    good = sum(counts[subset] for subset in ("training", "validation", "test"))
+    undecided = left_out["unlabelled"] + left_out["disputed"]
+    waiting = f", {undecided} more wait for a label" if undecided else ""
+    missing = max(LEAST_GOOD - good, 2 * sum(short.values()))
+    raise NotEnoughImages(
+        f"{project} has {good} good images ({have}{waiting}), and a training takes {LEAST_TRAINING} training and "
+        f"{LEAST_VALIDATION} validation images: put about {missing} more into {project}/inbox/good/"
+    )
+
+
+def _notes(project: Project, counts: Mapping[str, int], left_out: Mapping[str, int]) -> list[str]:
+    """Say in plain words what this version can and cannot give."""
+    notes = []
+    promised = project.threshold.false_positive_rate
+    validation = counts["validation"]
+    if validation + 1 < 1 / promised:
+        needed = int(-(-1 // promised)) - 1
+        notes.append(
+            f"{validation} validation images are too few to promise a false-positive rate of {promised:.3g} (that "
+            f"takes {needed}): the weaker promise of {1 / (validation + 1):.2g} holds"
+        )
+    anomalies = {subset: counts[subset] for subset in SUBSETS if subset.startswith("anomaly/")}
+    if not any(anomalies.values()):
+        notes.append("No anomalies yet: the threshold is set from good images alone, and there is no AUROC or F1")
+    else:
+        if anomalies["anomaly/threshold"] < 10:
+            notes.append(
+                f"{anomalies['anomaly/threshold']} anomalies to set the threshold with, fewer than 10: "
+                "it is set from good images alone"
+            )
+        if anomalies["anomaly/test"] < 20:
+            notes.append(
+                f"{anomalies['anomaly/test']} test anomalies, fewer than 20: "
+                "the false-positive rate and synthetic defects decide on promotion"
+            )
+    if not counts["test"]:
+        notes.append("No good test images: no false-positive rate on images that nothing was set with")
+    said = [f"{count} {reason}" for reason, count in left_out.items() if count]
+    if said:
+        notes.append(f"Left out: {', '.join(said)}")
+    return notes

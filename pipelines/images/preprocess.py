@@ -1,0 +1,103 @@
+"""Bring an image of any shape to the squares a model takes, and an error map back onto the image.
+
+`fit` keeps proportions and mirrors the image into the margins, so that the network sees more of the same
+surface instead of an artificial edge; `stretch` changes proportions and uses every pixel of the square; `tile` keeps
+proportions and cuts a long image into several squares (`pipelines.images.tiling`), `tile2` to `tile4` a large one into
+2 to 4 along its shorter side; `auto` is `tile2` for images that would lose a third of their resolution, else `tile`.
+All are deterministic, and leave an image that already has the right size exactly as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.config.project import Resize
+from pipelines.images.tiling import Grid, grid
+
+# How many times the input's side an image's shorter side must exceed for `auto` to lay two tiles along it.
+LARGE = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """What the graph sees of one image: uint8 [tiles, S, S, 3], and the image's own height and width in pixels."""
+
+    tiles: NDArray[np.uint8]
+    height: int
+    width: int
+
+
+def prepare(pixels: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.uint8]:
+    """Return `pixels` [H, W, 3] (uint8, RGB) as uint8 [tiles, size, size, 3]; `fit` and `stretch` give one tile.
+
+    Antialiased. Raises ValueError.
+    """
+    check_pixels(pixels)
+    height, width = pixels.shape[:2]
+    tiles = tile_grid(height, width, size, resize)
+    if tiles is not None:
+        return tiles.cut(_resized(pixels, tiles.height, tiles.width))
+    top, left, inner_height, inner_width = placement(height, width, size, resize)
+    pixels = _resized(pixels, inner_height, inner_width)
+    margins = ((top, size - top - inner_height), (left, size - left - inner_width), (0, 0))
+    return np.pad(pixels, margins, mode="symmetric")[np.newaxis]
+
+
+def tile_grid(height: int, width: int, size: int, resize: Resize) -> Grid | None:
+    """Return how an image of `height` x `width` pixels is cut into tiles, or None where `resize` cuts nothing."""
+    if resize == "auto":
+        return grid(height, width, size, across=2 if min(height, width) > LARGE * size else 1)
+    if not resize.startswith("tile"):
+        return None
+    if resize not in get_args(Resize):
+        raise ValueError(_unknown(resize))
+    return grid(height, width, size, across=int(resize.removeprefix("tile") or 1))
+
+
+def restore_map(error_map: NDArray[np.float32], height: int, width: int, resize: Resize) -> NDArray[np.float32]:
+    """Lay the error map [h, w] of a prepared image back onto its image: float32 [height, width].
+
+    The margins that `fit` added are cut off; the rest is scaled bilinearly.
+    """
+    inner = np.ascontiguousarray(error_map, dtype=np.float32)
+    if resize == "fit":
+        top, left, inner_height, inner_width = placement(height, width, max(error_map.shape), resize)
+        inner = np.ascontiguousarray(inner[top : top + inner_height, left : left + inner_width])
+    return np.asarray(Image.fromarray(inner).resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def _resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if pixels.shape[:2] == (height, width):
+        return np.ascontiguousarray(pixels)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    # The gap lets a box average do the first part of a large reduction: 20 megapixels take milliseconds.
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def placement(height: int, width: int, size: int, resize: Resize) -> tuple[int, int, int, int]:
+    """Return top, left, height and width, in pixels of the square, of the part that an image of `height` x
+    `width` fills.
+    """
+    if resize == "stretch":
+        return 0, 0, size, size
+    if resize != "fit":
+        raise ValueError(_unknown(resize))
+    scale = size / max(height, width)
+    inner_height = min(size, max(1, round(height * scale)))
+    inner_width = min(size, max(1, round(width * scale)))
+    return (size - inner_height) // 2, (size - inner_width) // 2, inner_height, inner_width
+
+
+def check_pixels(pixels: NDArray[np.uint8]) -> None:
+    """Raise ValueError unless `pixels` is a non-empty uint8 array [H, W, 3]."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"expected uint8 [H, W, 3] with at least one pixel, got {pixels.dtype} {list(pixels.shape)}")
+
+
+def _unknown(resize: str) -> str:
+    return f"resize is {resize!r}; allowed are {', '.join(get_args(Resize))}"

@@ -1,0 +1,218 @@
+"""MLflow's model registry as Inspectline writes it: versions, each registered once, and the aliases on them.
+
+A project's registered model bears its name. A version is MLflow's ONNX flavour (`mlflow.onnx.load_model` works, without
+unpickling anything) with the files of our package in the same folder.
+
+Aliases: `champion` is what serving serves, `challenger` the last one registered. The registered model's tag `held`
+names a version that somebody chose by hand: no run replaces a champion while it is set.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.catalogue.locks import registry_turn
+from pipelines.config.project import load_project
+from pipelines.registry.client import CHAMPION, champion
+from pipelines.registry.package import GRAPH, Package
+from pipelines.registry.package_store import fetched_package, working_folder
+from pipelines.registry.pinning import HELD, held
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHALLENGER = "challenger"
+_MODEL = "model"
+_FIGURES = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "false_positive_rate": "False-positive rate",
+    "reconstruction_error_validation": "Mean reconstruction error, validation",
+    "reconstruction_error_anomaly": "Mean reconstruction error, anomaly",
+    "pixel_auroc": "Pixel AUROC",
+    "aupro": "AUPRO",
+}
+
+
+def register(run: dict[str, Any], package: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, str]:
+    """Register the run's package as a version of the project's model and set the alias `challenger` on it.
+
+    A training is registered once, however often and by how many at a time this is called: the version with its
+    `training_id` is returned. Returns `version` and `package_sha256`. Raises BadPackage if the package is not whole.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    project = run["project"]
+    with fetched_package(package["package_uri"]) as opened:
+        digest = opened.digest
+        # Files and version in one turn: a task that was thought dead may still be at it.
+        with registry_turn(project):
+            version = registered(client, project, run["training_id"])
+            if version is None:
+                model_id = _logged_model(client, run, opened)
+                _ensure_model(client, project)
+                made = client.create_model_version(
+                    project,
+                    source=f"models:/{model_id}",
+                    run_id=run["mlflow_run_id"],
+                    model_id=model_id,
+                    tags=_tags(run, package, opened),
+                    description=describe(run, opened, evaluation, package.get("notes", [])),
+                )
+                version = str(made.version)
+            client.set_registered_model_alias(project, CHALLENGER, version)
+    return {"version": version, "package_sha256": digest}
+
+
+def registered(client: MlflowClient, project: str, training_id: str) -> str | None:
+    """Return the version that the training was registered as, or None."""
+    found = client.search_model_versions(f"name='{project}' and tags.training_id='{training_id}'")
+    return min((str(one.version) for one in found), key=int, default=None)
+
+
+def promote(project: str, version: str, *, seen: str | None) -> str | None:
+    """Move `champion` to `version` if it still points at `seen` (None: there was none) and is not held.
+
+    Returns None if it points at `version` now, else the reason in words. Checked and moved in the project's turn, so
+    that of two runs that saw the same champion one alone replaces it.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    with registry_turn(project):
+        kept, now = held(project), champion(project)
+        current = now.version if now else None
+        if current == version:
+            return None
+        if kept:
+            return f"version {kept.version} is held by hand: release it to let a run replace the champion"
+        if current != seen:
+            return f"the champion was {_named(seen)} when the run began and is {_named(current)} now"
+        client.set_registered_model_alias(project, CHAMPION, version)
+    return None
+
+
+def describe(run: dict[str, Any], package: Package, evaluation: dict[str, Any], notes: list[str]) -> str:
+    """Return the version's page in Markdown: figures, threshold, notes and where it came from."""
+    card = package.card
+    lines = [
+        f"Dataset version `{run['version_id']}`, training `{run['training_id']}`, code `{card.git_revision}`.",
+        "",
+        f"Threshold **{card.threshold:.6g}** ({card.threshold_policy.replace('_', ' ')}), score above it: anomalous.",
+        "",
+        "| figure (test images) | value | 95 % interval |",
+        "| --- | --- | --- |",
+    ]
+    for name, title in _FIGURES.items():
+        if figure := evaluation["metrics"].get(name):
+            lines.append(f"| {title} | {figure['value']:.4g} | {figure['low']:.4g} to {figure['high']:.4g} |")
+    if said := [*notes, *evaluation["notes"]]:
+        lines += ["", *(f"- {note}" for note in said)]
+    return "\n".join(lines)
+
+
+def save_flavour(package: Package, folder: Path) -> None:
+    """Write the package as an MLflow model into `folder`: the ONNX flavour, and the package's files as they are."""
+    import mlflow.onnx
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    size, floats = package.card.input_size, np.dtype(np.float32)
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype(np.uint8), (-1, size, size, 3), "image")]),
+        Schema(
+            [
+                TensorSpec(floats, (-1,), "score"),
+                TensorSpec(floats, (-1, -1, -1), "error_map"),
+                TensorSpec(floats, (-1, -1), "embedding"),
+            ]
+        ),
+    )
+    versions = package.card.package_versions
+    mlflow.onnx.save_model(
+        onnx.load(package.folder / GRAPH),
+        str(folder),
+        # Given, because MLflow otherwise runs the model to find them out (PLATFORM: 24 s).
+        pip_requirements=[
+            f"{name}=={versions[name]}" if name in versions else name for name in ("onnxruntime", "numpy")
+        ],
+        signature=signature,
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+        metadata={"training_id": package.card.training_id, "version_id": package.card.version_id},
+    )
+    for path in package.folder.iterdir():
+        if path.is_file():
+            # Byte for byte as calibrated: model.json states the digests.
+            (folder / path.name).write_bytes(path.read_bytes())
+
+
+def _logged_model(client: MlflowClient, run: dict[str, Any], package: Package) -> str:
+    """Return the id of the run's logged model, whole; one that an earlier try began is completed, not doubled."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    mlflow_run = client.get_run(run["mlflow_run_id"])
+    experiment = mlflow_run.info.experiment_id
+    begun = client.search_logged_models(
+        [experiment], filter_string=f"name = '{_MODEL}' AND tags.training_id = '{run['training_id']}'"
+    )
+    if begun:
+        model = begun[0]
+    else:
+        model = client.create_logged_model(
+            experiment_id=experiment,
+            name=_MODEL,
+            source_run_id=run["mlflow_run_id"],
+            tags={"training_id": run["training_id"], "version_id": run["version_id"]},
+            model_type="onnx",
+        )
+    if model.status != LoggedModelStatus.READY:
+        with working_folder() as folder:
+            save_flavour(package, folder / _MODEL)
+            client.log_model_artifacts(model.model_id, str(folder / _MODEL))
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    if not mlflow_run.outputs or not mlflow_run.outputs.model_outputs:
+        client.log_outputs(run["mlflow_run_id"], [LoggedModelOutput(model.model_id, step=0)])
+    return str(model.model_id)
+
+
+def _ensure_model(client: MlflowClient, project: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(
+            project,
+            tags={"inspectline": "project"},
+            description=f"{load_project(project).title or project}: anomaly detector of Inspectline. The alias"
+            f" `{CHAMPION}` is served; the tag `{HELD}` = version keeps runs from moving it.",
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _tags(run: dict[str, Any], package: dict[str, Any], opened: Package) -> dict[str, str]:
+    return {
+        "training_id": run["training_id"],
+        "version_id": run["version_id"],
+        "kind": run["kind"],
+        "package_sha256": opened.digest,
+        "package_uri": package["package_uri"],
+        "threshold": repr(opened.card.threshold),
+        "threshold_policy": opened.card.threshold_policy,
+        "dag_run_id": str(run["dag_run_id"]),
+        "notes": json.dumps(package.get("notes", []))[:4000],
+    }
+
+
+def _named(version: str | None) -> str:
+    return f"version {version}" if version else "none"

@@ -1,0 +1,166 @@
+"""Completes a model package: scores the validation samples, sets the threshold on them, and keeps both in the package.
+
+What serving later calls anomalous, and what drift compares with, is decided here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from pipelines.catalogue import connect
+from pipelines.catalogue.schema import samples
+from pipelines.config.project import ThresholdPolicy, load_project
+from pipelines.errors import BadDataset, NotEnoughImages
+from pipelines.images.descriptors import DESCRIPTORS
+from pipelines.images.preprocess import PreparedImage
+from pipelines.registry.client import RegisteredVersion, fetch
+from pipelines.registry.package import GRAPH, WEIGHTS, read_card, write_card, write_reference
+from pipelines.registry.package_store import fetch_files, package_uri, publish_files, working_folder
+from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+from pipelines.tasks.anomaly.subset_scoring import prepared_images, score_each
+from pipelines.tasks.anomaly.threshold import choose
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXAMPLES = 4  # images that serving scores again before it takes a version
+NOTED_PACKAGES = ("numpy", "onnxruntime", "pillow", "keras", "tensorflow", "torch", "jax", "scikit-learn", "mlflow")
+
+
+def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """Set the threshold of an exported model on the run's dataset version and publish its complete package.
+
+    `model` is what the export step returned (`package_uri`), or for an evaluation the champion (`champion`, with its
+    version and digest), whose weights are kept and whose threshold is set anew. Run again, it writes the same again.
+
+    Returns `package_uri`, `threshold`, `policy`, `notes` (sentences) and `scores_uri` (the reference's address).
+    Raises NotEnoughImages without good validation images, BadPackage or BadDataset if something cannot be read.
+    """
+    from pipelines.datasets.versions import read_manifest
+
+    project = load_project(run["project"])
+    manifest = read_manifest(run["manifest_uri"])
+    good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
+    anomalies = manifest[manifest["subset"] == "anomaly/threshold"].sort_values("sha256")
+    target = package_uri(project.bucket, run["project"], run["version_id"], run["training_id"])
+
+    with working_folder() as folder:
+        made = _collect(run, model, folder)
+        graph = ScoringGraph(folder / GRAPH, made["input_size"], made["resize"], threads=2)
+        scored: list[tuple[float, NDArray[np.float32]]] = []
+        examples: list[PreparedImage] = []
+        for image, one in score_each(graph, prepared_images(run, good, graph)):
+            scored.append((one.score, one.embedding))  # without the error maps, which would fill the memory
+            if len(examples) < EXAMPLES:
+                examples.append(image)
+        anomaly_scores = [one.score for _, one in score_each(graph, prepared_images(run, anomalies, graph))]
+        if not scored:
+            raise NotEnoughImages(
+                f"dataset version {run['version_id']} of {run['project']} has no good validation images to set a"
+                " threshold on: add good images, then retrain"
+            )
+        scores = np.array([value for value, _ in scored], dtype=np.float64)
+        policy = ThresholdPolicy(**run["settings"]["threshold"]).model_dump(exclude={"review_false_positive_rate"})
+        choice = choose(scores, anomaly_scores, **policy)
+        notes = choice.notes + _grouping_note(good)
+        write_reference(
+            folder,
+            score=scores.astype(np.float32),
+            embedding=np.stack([embedding for _, embedding in scored]),
+            sha256=list(good["sha256"]),
+            descriptors=_descriptors(run["project"], list(good["sha256"])),
+            descriptor_names=list(DESCRIPTORS),
+            examples=examples,
+        )
+        write_card(
+            folder,
+            project=run["project"],
+            **made,
+            threshold=choice.value,
+            threshold_policy=choice.policy,
+            threshold_detail={**choice.detail, "notes": notes},
+            score_range={
+                "p50": float(np.quantile(scores, 0.5)),
+                "p99": float(np.quantile(scores, 0.99)),
+                "max": float(scores.max()),
+            },
+            version_id=run["version_id"],
+            training_id=run["training_id"],
+            git_revision=run["git_revision"],
+            package_versions=_versions(),
+        )
+        publish_files(folder, target)
+    return {
+        "package_uri": target,
+        "threshold": choice.value,
+        "policy": choice.policy,
+        "notes": notes,
+        "scores_uri": f"{target}/reference.npz",
+    }
+
+
+def _collect(run: dict[str, Any], model: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Bring graph and weights into `folder` and return what the card says of how they were made."""
+    if champion := model.get("champion"):
+        held = RegisteredVersion(
+            run["project"], champion["version"], tags={"package_sha256": champion["package_sha256"]}
+        )
+        kept = fetch(held, weights=True)
+        for name in (GRAPH, WEIGHTS):
+            if (kept / name).is_file():
+                shutil.copyfile(kept / name, folder / name)
+        card = read_card(kept)
+        return {name: getattr(card, name) for name in ("preset", "input_size", "resize", "onnx_tolerance")}
+    fetch_files(model["package_uri"], folder)
+    settings = run["settings"]["model"]
+    tolerance = model["tolerance"]
+    return {name: settings[name] for name in ("preset", "input_size", "resize")} | {"onnx_tolerance": tolerance}
+
+
+def _descriptors(project: str, hashes: list[str]) -> NDArray[np.float64]:
+    """Return the descriptors of samples as ingest took them, [n, DESCRIPTORS]."""
+    found: dict[str, dict[str, float]] = {}
+    with connect() as connection:
+        for start in range(0, len(hashes), 500):
+            rows = connection.execute(
+                select(samples.c.sha256, samples.c.descriptors).where(
+                    samples.c.project == project, samples.c.sha256.in_(hashes[start : start + 500])
+                )
+            )
+            found.update({row.sha256: row.descriptors for row in rows})
+    if missing := [sha256 for sha256 in hashes if not set(DESCRIPTORS) <= set(found.get(sha256, {}))]:
+        raise BadDataset(
+            f"{len(missing)} validation samples of {project} have no descriptors in the catalogue, first {missing[0]}:"
+            " ingest them again"
+        )
+    return np.array([[found[sha256][name] for name in DESCRIPTORS] for sha256 in hashes], dtype=np.float64)
+
+
+def _grouping_note(good: pd.DataFrame) -> list[str]:
+    """Say what a conformal promise supposes where images come in groups: they are not exchangeable one by one."""
+    groups = good["group_key"].nunique()
+    if groups >= len(good):
+        return []
+    return [
+        f"The {len(good)} validation images come from {groups} groups. The promised false-positive rate supposes that"
+        " images of one group resemble each other no more than images of different groups; where they do, the rate"
+        " varies more from group to group than the interval says."
+    ]
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of those packages that a score depends on and that are installed."""
+    versions = {}
+    for name in NOTED_PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

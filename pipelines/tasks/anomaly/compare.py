@@ -1,0 +1,179 @@
+"""Two versions beside each other on the same test samples, and what their figures say of promoting the first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.config.project import PromotionRules
+from pipelines.datasets.original_images import original_images
+from pipelines.errors import BadPackage
+from pipelines.evaluation.intervals import Estimate
+from pipelines.evaluation.metrics import Confusion, auroc, false_positive_rate, recall
+from pipelines.evaluation.paired_bootstrap import auroc_difference
+from pipelines.registry.package import Package
+from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.subset_scoring import BATCH
+from pipelines.tasks.anomaly.synthetic.fixed_set import with_defect
+from pipelines.tasks.anomaly.threshold import percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENOUGH_ANOMALIES = 20
+MOST_SYNTHETIC = 150
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A version with its scores on the test rows (`score`, one column) and, where drawn, on their defective twins."""
+
+    version: str
+    package: Package
+    good: Scores
+    anomalies: Scores
+    synthetic: Scores
+
+    @property
+    def promised_rate(self) -> float:
+        """The false-positive rate that its threshold promises."""
+        return float(self.package.card.threshold_detail.get("promise_kept_at", 1.0))
+
+    @property
+    def verdicts(self) -> Confusion:
+        return Confusion.at(self.package.card.threshold, self.good, self.anomalies)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what can be said of it on these samples; None where the samples do not allow it."""
+        good, anomalies = len(self.good), len(self.anomalies)
+        synthetic = auroc(self.good, self.synthetic) if good and len(self.synthetic) else None
+        return {
+            "version": self.version,
+            "threshold": self.package.card.threshold,
+            "auroc": auroc(self.good, self.anomalies).to_json() if good and anomalies else None,
+            "false_positive_rate": false_positive_rate(self.verdicts).to_json() if good else None,
+            "recall": recall(self.verdicts).to_json() if anomalies else None,
+            "synthetic_auroc": synthetic.to_json() if synthetic else None,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the figures say: whether the challenger is fit, the reasons, what they rest on, the difference if any."""
+
+    fit: bool
+    reasons: list[str]
+    basis: str
+    difference: Estimate | None
+
+
+def score_contenders(
+    project: str, challenger: Package, champion: Package | None, good: pd.DataFrame, anomalies: pd.DataFrame
+) -> tuple[list[Scores], list[Scores] | None, str | None]:
+    """Score the samples as they were sent, each decoded once, by both packages: good, anomalies, synthetic defects.
+
+    Synthetic defects are drawn on at most 150 good images, in order, and only where the anomalies are too few.
+    Returns the challenger's scores, the champion's, and why the champion could not score, if it could not. The
+    challenger's own BadPackage rises.
+    """
+    packages, failure = [challenger, champion], None
+    results: list[list[Scores]] = [[], []]
+    twins = MOST_SYNTHETIC if len(anomalies) < ENOUGH_ANOMALIES else 0
+    parts: list[tuple[pd.DataFrame, bool]] = [(good, False), (anomalies, False), (good.head(twins), True)]
+    for rows, defective in parts:
+        found: list[list[float]] = [[], []]
+        pairs = zip(original_images(project, rows), rows["sha256"], strict=True)
+        while batch := list(islice(pairs, BATCH)):
+            images = [with_defect(pixels, sha256)[0] if defective else pixels for pixels, sha256 in batch]
+            for number, package in enumerate(packages):
+                if package is None:
+                    continue
+                try:
+                    found[number] += [one.score for one in score(package, images)]
+                except BadPackage as error:
+                    if package is challenger:
+                        raise
+                    packages[number], failure = None, str(error)
+        for number in range(2):
+            results[number].append(np.array(found[number], dtype=np.float64))
+    return results[0], results[1] if packages[1] is not None else None, failure
+
+
+def compare(
+    challenger: Contender,
+    champion: Contender | None,
+    rules: PromotionRules,
+    *,
+    good_groups: list[str],
+    anomaly_groups: list[str],
+    notes: list[str],
+) -> Comparison:
+    """Judge the challenger by its figures, and beside the champion's if there is one.
+
+    `notes` gains a sentence on anything that the reader should know and that does not decide.
+    """
+    n_good, n_anomalies = len(challenger.good), len(challenger.anomalies)
+    if not n_good:
+        return Comparison(False, ["there are no good test images to judge it on"], "nothing", None)
+    rate = false_positive_rate(challenger.verdicts)
+    # Only evidence counts against it: a rate above the promise by chance does not.
+    breaks_promise = rate.low > challenger.promised_rate
+    told_rate = (
+        f"its false-positive rate on {n_good} good test images, {percent(rate.value)} ({percent(rate.low)} to"
+        f" {percent(rate.high)}), is above the promised {percent(challenger.promised_rate)}"
+    )
+    reasons = []
+    if n_anomalies >= ENOUGH_ANOMALIES:
+        basis = f"{n_anomalies} test anomalies and {n_good} good test images"
+        kind, groups, pick = "AUROC", anomaly_groups, _real
+        if breaks_promise:
+            notes.append(f"Mind that {told_rate}.")
+    else:
+        basis = f"{len(challenger.synthetic)} synthetic defects and {n_good} good test images"
+        notes.append(
+            f"There are {n_anomalies} test anomalies and {ENOUGH_ANOMALIES} are needed to decide on them: the"
+            " false-positive rate on good test images and a fixed set of synthetic defects decide."
+        )
+        kind, groups, pick = "AUROC on synthetic defects", good_groups[: len(challenger.synthetic)], _synthetic
+        if breaks_promise:
+            reasons.append(told_rate)
+    area = auroc(challenger.good, pick(challenger))
+    if area.value < rules.minimum_auroc:
+        reasons.append(f"its {kind}, {area}, is below the project's minimum of {rules.minimum_auroc:g}")
+    difference = None
+    if champion is not None:
+        difference = auroc_difference(
+            (challenger.good, champion.good),
+            (pick(challenger), pick(champion)),
+            good_groups=good_groups,
+            anomaly_groups=groups,
+            samples=rules.bootstrap_samples,
+        )
+        if difference.low < -rules.margin:
+            reasons.append(
+                f"its {kind} may be worse than that of champion version {champion.version} by more than the margin of"
+                f" {rules.margin:g}: difference {difference}"
+            )
+    if reasons:
+        return Comparison(False, reasons, basis, difference)
+    met = [f"its {kind}, {area}, meets the minimum of {rules.minimum_auroc:g}"]
+    if champion is not None:
+        met.append(
+            f"it is not worse than champion version {champion.version} beyond the margin of {rules.margin:g}:"
+            f" difference {difference}"
+        )
+    return Comparison(True, met, basis, difference)
+
+
+def _real(contender: Contender) -> np.ndarray:
+    return contender.anomalies
+
+
+def _synthetic(contender: Contender) -> np.ndarray:
+    return contender.synthetic

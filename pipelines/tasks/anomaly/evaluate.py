@@ -1,0 +1,161 @@
+"""Judges a package on the test subsets alone, and logs what it finds to MLflow and S3.
+
+A figure that the project's images do not allow (no anomalies yet, no masks) is left out, and a note says so. Everything
+is computed anew from the images, so that a retried task finds the same and writes it over what was there.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.config.project import ThresholdPolicy, load_project
+from pipelines.datasets.original_images import read_mask
+from pipelines.errors import BadDataset
+from pipelines.evaluation import metrics
+from pipelines.evaluation.intervals import Estimate
+from pipelines.evaluation.metrics import Confusion
+from pipelines.evaluation.pixel_metrics import PixelCounts, pixel_figures
+from pipelines.images.preprocess import restore_map
+from pipelines.registry.package import Package
+from pipelines.registry.package_store import fetched_package, working_folder
+from pipelines.storage.s3 import Storage
+from pipelines.tasks.anomaly.subset_scoring import prepared_images, score_each
+from pipelines.tasks.anomaly.test_scores import TestScores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEW_ANOMALIES = 20
+
+
+def evaluate(run: dict[str, Any], package: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate the complete package that `calibrate` returned on the test subsets of the run's dataset version.
+
+    Returns `metrics` {name: {value, low, high}}, `notes` (those of the threshold are `calibrate`'s), `report_uri`, and
+    for mails and pages `confusion`, `by_type`, `counts`, `threshold` and `policy`. Raises BadPackage or BadDataset if
+    something cannot be read.
+    """
+    from pipelines.datasets.versions import read_manifest
+    from pipelines.evaluation.plots import draw_figures
+    from pipelines.tasks.anomaly.evaluation_log import log_evaluation
+
+    project = load_project(run["project"])
+    manifest = read_manifest(run["manifest_uri"])
+    with fetched_package(package["package_uri"]) as opened, working_folder() as folder:
+        tested = score_test_subsets(run, opened, manifest)
+        report = judge(tested, opened, ThresholdPolicy(**run["settings"]["threshold"]).defect_rate)
+        own_notes = report["notes"]
+        report["notes"] = [*package.get("notes", []), *own_notes]
+        draw_figures(folder / "figures", run, opened, tested, report)
+        report = {
+            "project": run["project"],
+            "version_id": run["version_id"],
+            "training_id": run["training_id"],
+            "mlflow_run_id": run["mlflow_run_id"],
+            **report,
+        }
+        uri = Storage(project.bucket).put(
+            f"{run['project']}/{run['version_id']}/evaluation/{run['training_id']}.json",
+            json.dumps(report, indent=2).encode(),
+            "application/json",
+        )
+        log_evaluation(run, opened, manifest, tested, report, folder)
+    return {
+        **{name: report[name] for name in ("metrics", "confusion", "by_type", "counts", "threshold", "policy")},
+        "notes": own_notes,
+        "report_uri": uri,
+    }
+
+
+def score_test_subsets(run: dict[str, Any], package: Package, manifest: pd.DataFrame) -> TestScores:
+    """Score the samples of `test` and `anomaly/test`, counting pixels where it is known which are anomalous.
+
+    Pixel figures want the good images too, and leave out anomalies without a mask: their pixels are unknown.
+    """
+    rows = manifest[manifest["subset"].isin(["test", "anomaly/test"])].sort_values(["label", "sha256"])
+    rows = rows.reset_index(drop=True)
+    if not len(rows):
+        raise BadDataset(f"dataset version {run['version_id']} of {run['project']} has no test images: add images")
+    has_mask = np.array([isinstance(key, str) and bool(key) for key in rows["mask_key"]]) & (rows["label"] == "anomaly")
+    counted = has_mask | (rows["label"] == "good") if has_mask.any() else has_mask
+    pixels, scores = PixelCounts(), np.empty(len(rows))
+    images = prepared_images(run, rows, package.graph)
+    for number, (_, scored) in enumerate(score_each(package, images)):
+        scores[number] = scored.score
+        if counted[number]:
+            row = rows.loc[number]
+            mask = read_mask(run["project"], row)
+            height, width = mask.shape
+            pixels.add(restore_map(scored.error_map, height, width, package.card.resize), mask)
+    return TestScores(rows.assign(score=scores), pixels, int(has_mask.sum()))
+
+
+def judge(tested: TestScores, package: Package, defect_rate: float) -> dict[str, Any]:
+    """Return all figures that the test scores allow, with intervals, and notes on those that they do not."""
+    threshold = package.card.threshold
+    good, anomalies = tested.good, tested.anomalies
+    verdicts = Confusion.at(threshold, good, anomalies)
+    figures: dict[str, Estimate | None] = {
+        "reconstruction_error_validation": metrics.mean(package.reference["score"]),
+    }
+    notes = []
+    if len(good):
+        figures["false_positive_rate"] = metrics.false_positive_rate(verdicts)
+    else:
+        notes.append("There are no good test images: no false-positive rate, AUROC or precision can be given.")
+    if len(anomalies):
+        figures["recall"] = metrics.recall(verdicts)
+        figures["reconstruction_error_anomaly"] = metrics.mean(anomalies)
+    else:
+        notes.append(
+            "There are no test anomalies: AUROC, average precision, F1, precision, recall and the anomalies'"
+            " reconstruction error cannot be given."
+        )
+    if len(good) and len(anomalies):
+        figures |= {
+            "auroc": metrics.auroc(good, anomalies),
+            "average_precision": metrics.average_precision(good, anomalies),
+            "f1": metrics.f1(verdicts),
+            "precision": metrics.precision(verdicts),
+            "precision_on_line": metrics.precision_on_line(verdicts, defect_rate),
+        }
+        if figures["precision"] is None:
+            notes.append("No test image lies above the threshold: precision cannot be given.")
+        if len(anomalies) < FEW_ANOMALIES:
+            notes.append(
+                f"With only {len(anomalies)} test anomalies every figure about anomalies is rough: see intervals."
+            )
+    figures |= _pixel_figures(tested, notes)
+    types = tested.rows.loc[tested.rows["label"] == "anomaly", "type"]
+    return {
+        "threshold": threshold,
+        "policy": package.card.threshold_policy,
+        "metrics": {name: figure.to_json() for name, figure in figures.items() if figure is not None},
+        "confusion": {
+            "true_positive": verdicts.true_positive,
+            "false_negative": verdicts.false_negative,
+            "false_positive": verdicts.false_positive,
+            "true_negative": verdicts.true_negative,
+        },
+        "by_type": metrics.recall_by_type(
+            threshold, anomalies, [kind if isinstance(kind, str) and kind else "untyped" for kind in types]
+        ),
+        "counts": {"good": len(good), "anomalies": len(anomalies), "masked_anomalies": tested.masked},
+        "notes": notes,
+    }
+
+
+def _pixel_figures(tested: TestScores, notes: list[str]) -> dict[str, Estimate | None]:
+    if not tested.pixels.usable:
+        if len(tested.anomalies):
+            notes.append("No test anomaly has a mask: pixel AUROC and AUPRO cannot be given.")
+        return {}
+    if tested.masked < len(tested.anomalies):
+        notes.append(
+            f"Pixel AUROC and AUPRO rest on the {tested.masked} of {len(tested.anomalies)} test anomalies with a mask."
+        )
+    figures = pixel_figures(tested.pixels)
+    return {"pixel_auroc": figures.pixel_auroc, "aupro": figures.aupro}

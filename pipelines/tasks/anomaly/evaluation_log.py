@@ -1,0 +1,107 @@
+"""Writes an evaluation into its MLflow run; again writes the same once more, not a second time.
+
+Metrics bear the run's own start as their time, so that a repeated one is the same row; files are overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.evaluation.plots import worst
+from pipelines.registry.package import Package
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.tasks.anomaly.test_scores import TestScores
+
+_DATASET_COLUMNS = ("sha256", "key", "label", "type", "subset", "width", "height", "group_key")
+
+
+def log_evaluation(
+    run: dict[str, Any],
+    package: Package,
+    manifest: pd.DataFrame,
+    tested: TestScores,
+    report: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Log metrics with their bounds, the dataset version, figures, tables and notes to the run `mlflow_run_id`.
+
+    `folder` holds `figures/`; tables and the report are written beside it. MLflow's errors rise, after its own retries.
+    """
+    import mlflow
+    from mlflow.entities import DatasetInput, InputTag, Metric, RunTag
+
+    client = mlflow.MlflowClient()
+    run_id = run["mlflow_run_id"]
+    when = client.get_run(run_id).info.start_time
+    values = {"threshold": report["threshold"]}
+    for name, figure in report["metrics"].items():
+        values |= {name: figure["value"], f"{name}_low": figure["low"], f"{name}_high": figure["high"]}
+    values |= {f"test_{name}": float(count) for name, count in report["counts"].items()}
+    metrics = [Metric(name, float(value), when, 0) for name, value in values.items()]
+
+    # MLflow warns of integers, which it takes for a model's input.
+    rows = manifest[list(_DATASET_COLUMNS)].astype({"width": float, "height": float})
+    dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]
+        rows, source=run["manifest_uri"], name=run["version_id"], digest=run["dataset_digest"][:36]
+    )
+    context = InputTag("mlflow.data.context", "training" if run["kind"] == "retrain" else "evaluation")
+    client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), [context])])
+
+    tables = _write_tables(folder, package, tested, report)
+    (folder / "evaluation.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+    for name in ("figures", "tables"):
+        client.log_artifacts(run_id, str(folder / name), name)
+    client.log_artifact(run_id, str(folder / "evaluation.json"))
+    shown = json.dumps([{"path": f"tables/{name}", "type": "table"} for name in tables])
+    tags = [
+        RunTag("threshold_policy", report["policy"]),
+        RunTag("notes", "\n".join(report["notes"]) or "none"),
+        # What MLflow's page of evaluations reads to show tables side by side.
+        RunTag("mlflow.loggedArtifacts", shown),
+    ]
+    client.log_batch(run_id, metrics=metrics, tags=tags)
+
+
+def _write_tables(folder: Path, package: Package, tested: TestScores, report: dict[str, Any]) -> list[str]:
+    """Write MLflow's table format (pandas `split`) into `folder/tables` and return the file names."""
+    import pandas as pd
+
+    target = folder / "tables"
+    target.mkdir(exist_ok=True)
+    misses, alarms = worst(tested.rows, report["threshold"])
+    shown = ["sha256", "key", "label", "type", "score"]
+    tables = {
+        "metrics.json": pd.DataFrame(
+            [{"figure": name, **figure} for name, figure in report["metrics"].items()],
+            columns=["figure", "value", "low", "high"],
+        ),
+        "thresholds.json": pd.DataFrame(_threshold_rows(package)),
+        "recall_by_type.json": pd.DataFrame(
+            [{"type": name, **row} for name, row in report["by_type"].items()],
+            columns=["type", "n", "found", "value", "low", "high"],
+        ),
+        "test_scores.json": tested.rows[shown].assign(is_anomaly=tested.rows["score"] > report["threshold"]),
+        "worst.json": pd.concat([misses, alarms])[shown],
+    }
+    for name, table in tables.items():
+        (target / name).write_text(table.to_json(orient="split", index=False), encoding="utf-8")
+    return list(tables)
+
+
+def _threshold_rows(package: Package) -> list[dict[str, Any]]:
+    """Return a row for each threshold considered, with its bounds on the samples that it was set on."""
+    rows = []
+    for name, described in package.card.threshold_detail.get("thresholds", {}).items():
+        row = {"threshold": name, "served": name == package.card.threshold_policy, "value": described["value"]}
+        for figure in ("false_positive_rate", "recall"):
+            bounds = described[figure] or {}
+            row |= {
+                f"{figure}{end}": bounds.get(key) for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+            }
+        rows.append(row | {"f1": described["f1"], "expected_cost": described["expected_cost"]})
+    return rows

@@ -1,0 +1,119 @@
+"""The only way from an image to an anomaly score.
+
+Calibration, evaluation and drift call `score()`; serving calls its two halves, `prepare_image` and `run`, so that
+requests which come together share a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import BadPackage
+from pipelines.images.preprocess import PreparedImage, prepare, tile_grid
+from pipelines.registry.package import Package
+from pipelines.tasks.anomaly.onnx_graph import EVIDENCE, OUTPUTS, SHARES, ScoringGraph
+
+# Where the evidence tells means over the whole tile: of the excess, and of the second opinion.
+MEANS = [2, 5]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the model says of one image.
+
+    `score` is at least 0, larger is more anomalous. `error_map` float32 [h, w] belongs to the prepared image;
+    `prepare.restore_map` lays it onto the image. `embedding` is float32 [d]. Of an image in tiles, the map is
+    stitched, the embedding is the tiles' mean, and the score is that of the most anomalous tile; a fused score is made
+    of the whole image's evidence instead.
+    """
+
+    score: float
+    error_map: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+Images = Sequence[NDArray[np.uint8]] | Sequence[PreparedImage] | NDArray[np.uint8]
+
+
+def score(package: Package | ScoringGraph, images: Images, batch_size: int = 16) -> list[Scored]:
+    """Score images, each uint8 [H, W, 3] RGB of any size or prepared already, `batch_size` (16) tiles at a time; one
+    `Scored` each, in order.
+
+    A score does not depend on the images beside it. May be called from several threads. Raises ValueError for
+    an array that is not an image, BadPackage if the graph cannot be loaded or gives no finite score.
+    """
+    results: list[Scored] = []
+    for start in range(0, len(images), batch_size):
+        chunk = [
+            image if isinstance(image, PreparedImage) else prepare_image(package, image)
+            for image in images[start : start + batch_size]
+        ]
+        results += run(package, chunk, batch_size)
+    return results
+
+
+def prepare_image(package: Package | ScoringGraph, pixels: NDArray[np.uint8]) -> PreparedImage:
+    """Do what `score` does before it runs the graph, for one image uint8 [H, W, 3].
+
+    Serving does this part in the request's own thread, and lets several images share one `run`. Raises ValueError.
+    """
+    graph = _graph(package)
+    tiles = prepare(pixels, graph.input_size, graph.resize)
+    return PreparedImage(tiles, height=pixels.shape[0], width=pixels.shape[1])
+
+
+def run(package: Package | ScoringGraph, images: Sequence[PreparedImage], batch_size: int = 16) -> list[Scored]:
+    """Do the rest of `score` for prepared images: run the graph on `batch_size` (16) tiles at a time, and merge.
+
+    Raises BadPackage as `score` does.
+    """
+    if not images:
+        return []
+    graph = _graph(package)
+    session = graph.session()
+    tiles = np.concatenate([image.tiles for image in images])
+    names = [*OUTPUTS, *(one.name for one in session.get_outputs() if one.name in (EVIDENCE, SHARES))]
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    for start in range(0, len(tiles), batch_size):
+        outputs = session.run(names, {"image": tiles[start : start + batch_size]})
+        if outputs[0].shape != (len(tiles[start : start + batch_size]),) or not np.isfinite(outputs[0]).all():
+            # NaN compares as "not above the threshold": it would pass every defect as good.
+            raise BadPackage(f"{graph.path}: gave a score that is not a finite number; export the model again")
+        for name, output in zip(names, outputs, strict=True):
+            found[name].append(output)
+    said = {name: np.concatenate(parts).astype(np.float32, copy=False) for name, parts in found.items()}
+    results, first = [], 0
+    for image in images:
+        own = slice(first, first + len(image.tiles))
+        results.append(_merged(graph, image, {name: values[own] for name, values in said.items()}))
+        first = own.stop
+    return results
+
+
+def _merged(graph: ScoringGraph, image: PreparedImage, said: dict[str, NDArray[np.float32]]) -> Scored:
+    """Return what the tiles say of their image."""
+    tiles = tile_grid(image.height, image.width, graph.input_size, graph.resize)
+    error_map = said["error_map"][0].copy() if tiles is None else tiles.stitch(said["error_map"])
+    scores, evidence = said["score"], said.get(EVIDENCE)
+    score = scores.max() if len(scores) == 1 or evidence is None else fused_score(evidence, said.get(SHARES))
+    return Scored(float(score), error_map, said["embedding"].mean(axis=0))
+
+
+def fused_score(evidence: NDArray[np.float32], shares: NDArray[np.float32] | None = None) -> float:
+    """Return the fused score of an image whose tiles have this evidence [T, pieces]; of one tile, what the graph gives.
+
+    A mean is the mean over the tiles; of all else the largest of any tile counts. `shares` [T, pieces], together 1 for
+    each tile, weigh them; without, as in graphs of older code, all pieces weigh the same.
+    """
+    merged = evidence.max(axis=0)
+    merged[MEANS] = evidence.mean(axis=0)[MEANS]
+    told = 1 / (1 + np.exp(-np.clip(merged.astype(np.float64), -50, 50)))
+    return float(np.average(told, weights=None if shares is None else shares[0]))
+
+
+def _graph(package: Package | ScoringGraph) -> ScoringGraph:
+    return package.graph if isinstance(package, Package) else package

@@ -1,0 +1,46 @@
+"""The network as it is deployed: from a uint8 image to score, error map and embedding, all in one graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+from keras import ops
+
+from pipelines.errors import BadPackage, first_line
+from pipelines.tasks.anomaly.restoration.anomaly_score import (
+    embedding,
+    fused_score,
+    reconstruction_score,
+    shares,
+    weighted_error,
+)
+
+
+def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
+    """Return `network` with normalising before it and scoring behind it.
+
+    `image` uint8 [N, S, S, 3] -> {`score` [N], `error_map` [N, S/2, S/2], `embedding` [N, d]}, all float32. `score` is
+    `fused` or `reconstruction`; the map is the excess error, for the fused score weighted by the second opinion. The
+    fused score comes with its `evidence` [N, 7 or 9] and the `shares` [N, 7 or 9] that its pieces have in it, by which
+    `pipelines.tasks.anomaly.predict` merges tiles.
+    """
+    image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
+    scaled = ops.divide(ops.cast(image, "float32"), 255.0)
+    _, _, defect, _, features, error, found = network(scaled, training=False)
+    outputs = {"embedding": embedding(features)}
+    if score == "fused":
+        outputs |= {"score": fused_score(found), "error_map": weighted_error(error, defect), "evidence": found}
+        outputs["shares"] = ops.zeros_like(found) + shares(found.shape[1])
+    else:
+        outputs |= {"score": reconstruction_score(error), "error_map": error}
+    outputs["error_map"] = ops.squeeze(outputs["error_map"], -1)
+    return keras.Model(image, outputs, name="inspection")
+
+
+def load_network(path: Path) -> keras.Model:
+    """Load a saved network in safe mode: standard layers only, no code. Raises BadPackage."""
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # keras raises whatever its zip, JSON and HDF5 readers raise
+        raise BadPackage(f"{path.name}: not a network that keras can load: {first_line(error)}") from error

@@ -1,0 +1,219 @@
+"""The restoration autoencoder: a U-Net that draws the clean RGB image from the fine structure of the grey one, and
+beside it a smaller one that gives a second opinion.
+
+The restorer also says how far off it expects to be. Its input is reduced, inside the network, to the grey image minus
+a blurred copy, so that it has to supply colour and shading from what it learnt of normal images (Liu et al., "Simple
+and effective frequency-aware image restoration for industrial visual anomaly detection", 2024); trained to remove
+synthetic defects, it is bad at passing a real one through. The second network sees the image, its restoration and
+their difference, and marks what it takes for a defect (Zavrtanik et al., "DRAEM", ICCV 2021). Only standard Keras
+layers and operations, so that a saved network loads in safe mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+from numpy.typing import NDArray
+
+from pipelines.errors import TrainingFailed
+from pipelines.tasks.anomaly.restoration.anomaly_score import (
+    evidence,
+    excess,
+    gradient_error,
+    relative_error,
+    roughness,
+    shown_excess,
+)
+from pipelines.tasks.anomaly.restoration.normality import PATTERN, Usual
+from pipelines.tasks.anomaly.restoration.resample import halved
+
+CHANNELS = {
+    "small": (64, 96, 128),
+    "base": (96, 128, 160, 192),
+    "large": (128, 160, 192, 256),
+}
+SECOND_CHANNELS = {
+    "small": (32, 48, 64),
+    "base": (48, 64, 96, 96),
+    "large": (64, 96, 96, 128),
+}
+# Both networks work on fields of 4 x 4 pixels: a U-Net's levels of full size take most of its time, and little of its
+# weights.
+FIELD = 4
+BLUR = 9
+# The share of defective pixels, as the logit the second opinion begins with.
+RARE = -4.0
+# Layers that hold what is usual of good images, and nothing learnt.
+USUAL = "usual"
+
+
+def build_network(preset: str, input_size: int, dtype: str = "float32", usual: Usual | None = None) -> keras.Model:
+    """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> `restored` [N, S, S, 3] in 0 to 1, `expected`
+    [N, S/2, S/2, 1] (the error it expects of its restoration, at least 0), `defect` [N, S/2, S/2, 1] and `anomalous`
+    [N, 1] (logits that a pixel belongs to a defect, that there is any), `features` [N, h, w, d] (the bottleneck),
+    `error` [N, S/2, S/2, 1] (`scoring.shown_excess`, at least 0) and `evidence` [N, 7] or, on surfaces, [N, 9]
+    (`scoring.evidence`). The error is told in units of its usual width, and evidence in those by which it counts
+    (`usual`); without it, as they are.
+    `dtype` is a Keras dtype policy; weights and outputs are float32.
+    """
+    image = keras.Input((input_size, input_size, 3), name="image")
+    structure = high_pass(image)
+    widths = CHANNELS[preset]
+    folded = _block(structure, widths[0], dtype, "fold", size=10, strides=FIELD)
+    drawn, features = _u_net(folded, widths, dtype, "")
+    # Drawn in float32: bfloat16 would leave steps of half a percent in what is compared.
+    restored = _unfolded(drawn, 3, FIELD, "sigmoid", "draw")
+    expected = _unfolded(drawn, 1, FIELD // 2, "softplus", "expect")
+
+    # What the second opinion learns must not change the restoration it judges.
+    fixed, foretold = ops.stop_gradient(restored), ops.stop_gradient(expected)
+    errors = gradient_error(image, fixed)
+    widths = SECOND_CHANNELS[preset]
+    whole = ops.concatenate([image - 0.5, (image - fixed) * 4.0, structure, errors[0]], axis=-1)
+    seen = [
+        layers.Conv2D(widths[0], 8, strides=FIELD, padding="same", use_bias=False, dtype=dtype, name="second_fold")(
+            whole
+        ),
+        ops.concatenate([halved(errors[1]), errors[2], halved(foretold)], axis=-1),
+        ops.stop_gradient(drawn),
+    ]
+    x = _block(layers.Concatenate(dtype=dtype, name="seen")(seen), widths[0], dtype, "second_encode0")
+    marked, opinion = _u_net(x, widths, dtype, "second_")
+    defect = _unfolded(marked, 1, FIELD // 2, "linear", "mark", bias=RARE)
+    pooled = [ops.max(opinion, axis=(1, 2)), ops.mean(opinion, axis=(1, 2))]
+    anomalous = layers.Dense(1, dtype="float32", name="judge")(ops.cast(ops.concatenate(pooled, axis=-1), "float32"))
+
+    features = layers.Activation("linear", dtype="float32", name="features")(features)
+    error = relative_error(image, restored, expected)
+    if usual is None:
+        beyond = excess(error)
+        found = evidence(beyond, defect, anomalous)
+    else:
+        part = _shown_part(image, usual)
+        beyond = excess(error, *_usual_maps(part, image.shape[1] // 2, usual))
+        found = evidence(beyond, defect, anomalous, paths=usual.surface)
+        found = layers.Rescaling(
+            [1 / scale for scale in usual.scales],
+            [-location / scale for location, scale in zip(usual.locations, usual.scales, strict=True)],
+            dtype="float32",
+            name="evidence",
+        )(ops.subtract(found, _usual_level(roughness(image), part, usual)))
+    outputs = [restored, expected, defect, anomalous, features, shown_excess(beyond), found]
+    return keras.Model(image, outputs, name=f"restoration_{preset}")
+
+
+# What is usual lies in the weights of standard layers, so that it is saved with the network.
+
+
+def _shown_part(image: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
+    """Return which part of its image each shows, as [N, 1]: that of the nearest of the usual patterns."""
+    fields = image.shape[1] // PATTERN
+    grey = ops.mean(ops.reshape(image, (-1, PATTERN, fields, PATTERN, fields * 3)), axis=(2, 4))
+    # A pattern's own mean is 0, so that the image's has no part in the distance.
+    nearness = _linear(-0.5 * np.square(usual.patterns).sum(axis=1), usual.patterns.T, "patterns")
+    # Not `argmax`: Keras makes an operation of it that ONNX Runtime does not know.
+    return ops.top_k(nearness(ops.reshape(grey, (-1, PATTERN * PATTERN))), 1)[1]
+
+
+def _usual_maps(part: keras.KerasTensor, side: int, usual: Usual) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return usual middle and width [N, side, side, 1] of the part that each shows."""
+    both = np.stack([usual.middles, usual.widths], axis=1)
+    found = ops.reshape(_looked_up(both.reshape(len(both), -1), "maps")(part), (-1, 2, side, side, 1))
+    return found[:, 0], found[:, 1]
+
+
+def _usual_level(rough: keras.KerasTensor, part: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
+    """Return how much of each piece of evidence is usual of images as rough as `rough` [N, 1], as [N, pieces]: evenly
+    changing between the knots, as a sum of functions that bend at one of them.
+    """
+    typical = ops.reshape(_looked_up(usual.roughness[:, None], "roughness")(part), (-1, 1))
+    bent = ops.relu(_linear(-usual.knots, np.ones((1, len(usual.knots))), "knots")(ops.subtract(rough, typical)))
+    slopes = np.diff(usual.levels, axis=0) / np.diff(usual.knots)[:, None]
+    flat = np.zeros((1, usual.levels.shape[1]))
+    return _linear(usual.levels[0], np.diff(slopes, axis=0, prepend=flat, append=flat), "levels")(bent)
+
+
+def _linear(bias: NDArray[Any], kernel: NDArray[Any], name: str) -> layers.Layer:
+    layer = layers.Dense(kernel.shape[1], dtype="float32", name=f"{USUAL}_{name}")
+    layer.build((None, kernel.shape[0]))
+    layer.set_weights([kernel, bias])
+    return layer
+
+
+def _looked_up(values: NDArray[Any], name: str) -> layers.Layer:
+    layer = layers.Embedding(*values.shape, dtype="float32", name=f"{USUAL}_{name}")
+    layer.build()
+    layer.set_weights([values])
+    return layer
+
+
+def named_weights(network: keras.Model) -> dict[str, list[NDArray[Any]]]:
+    """Return all that a network learnt, float32, by the names of its layers: without what is usual of its images."""
+    learnt = (one for one in network.layers if one.weights and not one.name.startswith(USUAL))
+    return {one.name: [np.asarray(weight, np.float32) for weight in one.get_weights()] for one in learnt}
+
+
+def set_weights(network: keras.Model, weights: dict[str, list[NDArray[Any]]]) -> None:
+    """Give the network what another learnt. Raises TrainingFailed if that is of another architecture."""
+    own = named_weights(network)
+    shapes, others = ({name: [one.shape for one in arrays] for name, arrays in told.items()} for told in (own, weights))
+    if shapes != others:
+        raise TrainingFailed("the weights to start from belong to another network; train from scratch instead")
+    for name, arrays in weights.items():
+        network.get_layer(name).set_weights(arrays)
+
+
+def high_pass(image: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the grey image minus its local mean, and how far that reaches, as one channel about -1 to 1."""
+    grey = ops.mean(image, axis=-1, keepdims=True)
+    blurred = ops.average_pool(ops.average_pool(grey, BLUR, 1, "same"), BLUR, 1, "same")
+    return ops.multiply(ops.subtract(grey, blurred), 4.0)
+
+
+def _unfolded(
+    x: keras.KerasTensor, channels: int, factor: int, activation: str, name: str, bias: float = 0.0
+) -> keras.KerasTensor:
+    """Return [N, H, W, C] drawn larger by `factor`, in float32."""
+    return layers.Conv2DTranspose(
+        channels,
+        2 * factor,
+        strides=factor,
+        padding="same",
+        dtype="float32",
+        activation=activation,
+        bias_initializer=keras.initializers.Constant(bias),
+        name=name,
+    )(x)
+
+
+def _u_net(
+    x: keras.KerasTensor, channels: Sequence[int], dtype: str, name: str
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return what a U-Net makes of `x`, at its size, and its bottleneck.
+
+    Skips are added and not concatenated, which at the same width takes less than half the arithmetic.
+    """
+    skips = [x]
+    for level, width in enumerate(channels[1:], start=1):
+        x = _block(x, width, dtype, f"{name}down{level}", strides=2)
+        x = _block(x, width, dtype, f"{name}encode{level}")
+        skips.append(x)
+    bottleneck = x
+    for level in reversed(range(len(channels) - 1)):
+        x = _block(x, channels[level], dtype, f"{name}narrow{level}", size=1)
+        x = layers.UpSampling2D(2, interpolation="nearest", dtype=dtype, name=f"{name}up{level}")(x)
+        x = layers.Add(dtype=dtype, name=f"{name}join{level}")([x, skips[level]])
+        x = _block(x, channels[level], dtype, f"{name}decode{level}")
+    return x, bottleneck
+
+
+def _block(
+    x: keras.KerasTensor, width: int, dtype: str, name: str, size: int = 3, strides: int = 1
+) -> keras.KerasTensor:
+    x = layers.Conv2D(width, size, strides=strides, padding="same", use_bias=False, dtype=dtype, name=name)(x)
+    x = layers.BatchNormalization(momentum=0.95, dtype=dtype, name=f"{name}_norm")(x)
+    return layers.Activation("relu", dtype=dtype, name=f"{name}_act")(x)

@@ -1,0 +1,107 @@
+"""`POST /annotations`: somebody says what an image that was judged really shows."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from pipelines.config.project import Project
+from pipelines.errors import BadImage
+from serving import catalogue
+from serving.api.routes import rules_of, service, state_of
+from serving.api.uploads import Sent, read_body
+from serving.auth.authorisation import account
+from serving.refusals import Refusal, unavailable
+
+annotating = Blueprint("annotating", __name__)
+
+LABELS = ("good", "anomaly")
+_ARRIVES_SECONDS = 5.0  # a prediction is in the database after one or two
+_WORDS = ("request_id", "sha256", "label", "type", "group")
+
+
+@annotating.post("/annotations")
+@annotating.post("/projects/<project>/annotations")
+def annotation(project: str | None = None) -> ResponseReturnValue:
+    """Correct a past prediction: its image is good, or an anomaly of some type, with a mask if there is one."""
+    rules = rules_of(state_of(project))
+    sent = read_body(request, images=0, words=_WORDS, files=("mask",))
+    label = _label(sent)
+    name, value = _named(sent)
+    said = catalogue.Posted(b"", label, sent.words.get("type"), group=sent.words.get("group"), author=account().name)
+    with service().storing.place() as free:
+        if not free:
+            raise unavailable("many images are being stored at the moment; try again")
+        try:
+            told = _entered(rules, name, value, said, sent.files.get("mask"))
+        except catalogue.NoSuchPrediction as error:
+            if service().journal.holds(rules.name, name, value):
+                raise unavailable("the prediction is on its way to the database; try again") from error
+            raise Refusal(404, str(error)) from error
+        except catalogue.ImageGone as error:
+            raise Refusal(410, str(error)) from error
+        except BadImage as error:
+            raise Refusal(422, str(error)) from error
+        except catalogue.BadName as error:
+            raise Refusal(400, str(error)) from error
+    body = {
+        "annotation": told["annotation"],
+        "sha256": told["sha256"],
+        "label": told["label"],
+        "type": sent.words.get("type"),
+        "mask": "mask" in sent.files,
+        "author": account().name,
+        "created_at": told["created_at"].isoformat(timespec="seconds"),
+        "known": not told["added"],
+        "subset": told["subset"],
+        "sample": {key: told[key] for key in ("sha256", "subset", "label", "state", "notes")},
+    }
+    return body, 201 if told["added"] else 200
+
+
+def _entered(rules: Project, name: str, value: str, said: catalogue.Posted, mask: bytes | None) -> dict[str, Any]:
+    """Enter the annotation; of an image that was judged just now, once its prediction is in the database.
+
+    Raises:
+        NoSuchPrediction: it is not there in good time, or never was.
+    """
+
+    def enter() -> dict[str, Any]:
+        return catalogue.annotate(
+            rules, value if name == "sha256" else catalogue.sha256_of(rules.name, value), said, mask
+        )
+
+    try:
+        return enter()
+    except catalogue.NoSuchPrediction:
+        end = time.monotonic() + _ARRIVES_SECONDS
+        service().recorder.nudge()
+        while service().journal.holds(rules.name, name, value) and time.monotonic() < end:
+            time.sleep(0.1)
+        return enter()
+
+
+def _label(sent: Sent) -> str:
+    label = sent.words.get("label", "")
+    if label not in LABELS:
+        raise Refusal(400, f"label is {label[:64]!r}: write good or anomaly")
+    if label == "good" and (useless := "type" if "type" in sent.words else "mask" if "mask" in sent.files else ""):
+        raise Refusal(400, f"a good image has no {useless}: leave it out, or label the image anomaly")
+    return label
+
+
+def _named(sent: Sent) -> tuple[str, str]:
+    """Return which of the two names the image goes by, and that name."""
+    given = [name for name in ("request_id", "sha256") if name in sent.words]
+    if len(given) != 1:
+        raise Refusal(400, "name the image by request_id or by sha256, one of them: an answer of POST /predict has it")
+    value = sent.words[given[0]]
+    if given[0] == "sha256":
+        value = value.lower()
+        if not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise Refusal(400, f"sha256 is {value[:80]!r}: give all 64 hexadecimal digits")
+    return given[0], value

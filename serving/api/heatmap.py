@@ -1,0 +1,56 @@
+"""Draws an error map over its image, in colours that mean the same for every image that a version judges.
+
+Uncoloured is what the model expects. `limit` is the error at which an image as a whole comes to its threshold: it is
+where the scale has its middle, and the scale's bar at the side marks it.
+"""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pipelines.images.preprocess import Resize, restore_map
+
+LONGEST_SIDE = 1024  # pixels, of what is drawn
+_BAR = 14  # pixels
+_STRONGEST = 0.75  # of the colour, over the image
+# From clear over yellow, the limit, to a dark red: told apart also by those who do not see red and green alike.
+_STOPS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+_COLOURS = np.array([[255, 255, 204], [254, 217, 118], [253, 141, 60], [227, 26, 28], [128, 0, 38]], np.float32)
+_STRENGTH = np.array([0.0, 0.15, 0.75, 1.0, 1.0])
+
+
+def backdrop(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return the image, uint8 [H, W, 3], at the size at which it is drawn."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), reducing_gap=2.0)
+    return picture
+
+
+def draw(picture: Image.Image, error_map: NDArray[np.float32], resize: Resize, limit: float) -> bytes:
+    """Return a PNG: `picture` in grey under the error map [h, w] in colour, and the scale at its right side."""
+    width, height = picture.size
+    restored = restore_map(error_map, height, width, resize)
+    place = np.clip(restored / (2 * limit), 0, 1)  # the limit is in the middle
+    grey = np.asarray(picture.convert("L"), np.float32)[..., np.newaxis]
+    strength = (_STRONGEST * np.interp(place, _STOPS, _STRENGTH))[..., np.newaxis]
+    colours = _coloured(place)
+    drawn = np.concatenate([grey * (1 - strength) + colours * strength, _scale(height)], axis=1)
+    result = Image.fromarray(np.clip(drawn + 0.5, 0, 255).astype(np.uint8))
+    marks = ImageDraw.Draw(result)
+    marks.line([(width, height // 2), (width + _BAR, height // 2)], fill="black", width=2)
+    stream = io.BytesIO()
+    result.save(stream, "PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def _coloured(place: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.stack([np.interp(place, _STOPS, _COLOURS[:, channel]) for channel in range(3)], axis=-1)
+
+
+def _scale(height: int) -> NDArray[np.floating]:
+    """Return the bar, [height, _BAR, 3]: the largest error on top, a white line before it."""
+    bar = np.repeat(_coloured(np.linspace(1, 0, height))[:, np.newaxis], _BAR, axis=1)
+    bar[:, :2] = 255
+    return bar

@@ -1,0 +1,30 @@
+"""Jobs: what becomes of a retraining or an evaluation that somebody asked for."""
+
+from typing import Any
+
+from flask import Blueprint, url_for
+from flask.typing import ResponseReturnValue
+
+from serving import catalogue
+from serving.api.routes import state_of
+from serving.refusals import Refusal
+
+jobs = Blueprint("jobs", __name__)
+
+
+@jobs.get("/jobs/<job>")
+@jobs.get("/projects/<project>/jobs/<job>")
+def show(job: str, project: str | None = None) -> ResponseReturnValue:
+    """Tell the state, the progress and the result of a retraining or an evaluation."""
+    name = state_of(project).name
+    number = int(job) if job.isascii() and job.isdigit() and len(job) < 20 else 0
+    found = catalogue.find_job(name, number)
+    if found is None:
+        raise Refusal(404, f"project {name} has no job {job[:64]!r}; POST /retrain and POST /anomaly answer with one")
+    return found
+
+
+def address(job: int, project: str | None) -> str:
+    """Return the path of a job, in the form (short or with the project) in which the request in hand was made."""
+    named: dict[str, Any] = {"project": project} if project is not None else {}
+    return url_for("jobs.show", job=job, **named)

@@ -1,0 +1,218 @@
+"""Reads what a request holds, whichever way it was sent: the images, and the words beside them.
+
+Taken are JSON (`image_url`, or `image_urls` where several may come), multipart (files as `file` or `image`, the words
+as fields) and an image as the bare body. Names are taken in any case; unknown ones are refused by name.
+"""
+
+import unicodedata
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Request
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+
+from serving.limits.fetch import Fetcher, too_large
+from serving.logs import shown
+from serving.refusals import Refusal
+
+FILE_FIELDS = ("file", "image")
+URL_FIELD, URLS_FIELD = "image_url", "image_urls"
+MAX_JSON = 64 << 10  # and as much again for every eight addresses
+LONGEST_WORD = 512  # characters
+_HOW = 'send JSON {"image_url": "https://…"}, or a file as multipart field "file"'
+
+
+@dataclass(frozen=True)
+class SentImage:
+    """One image as it was sent: uploaded, or named by its address. `name` is what the sender calls an upload."""
+
+    url: str = ""
+    data: bytes = field(default=b"", repr=False)
+    name: str = ""
+
+    def load(self, fetcher: Fetcher, bucket: str) -> tuple[bytes, str]:
+        """Return the bytes and where they came from: the address as it may be logged, or `upload`.
+
+        Raises:
+            Refusal: 400 or 413 for the upload; for what an address gives, as `Fetcher.fetch` says.
+        """
+        if self.url:
+            return fetcher.fetch(self.url, bucket), shown(self.url)
+        if len(self.data) > fetcher.max_bytes:
+            raise too_large("the file", fetcher.max_bytes)
+        if not self.data:
+            raise Refusal(400, f"the request holds no image: {_HOW}")
+        return self.data, "upload"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a request holds: its images in order, its words by name, and other files by name.
+
+    `several` tells that they were sent as a list, even if it holds one: the answer is a list, too.
+    """
+
+    images: tuple[SentImage, ...] = ()
+    words: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    several: bool = False
+
+
+def read_body(request: Request, *, images: int = 1, words: Collection[str] = (), files: Collection[str] = ()) -> Sent:
+    """Return what the request's body holds: 1 to `images` images (with 0, none), and of `words` and `files` any.
+
+    Raises:
+        Refusal: 400, 413 or 415 for what is not so; it says what the call takes.
+    """
+    kind = request.mimetype
+    if kind == "multipart/form-data":
+        return _from_form(request, images, words, files)
+    if images and (kind.startswith("image/") or kind == "application/octet-stream"):
+        return Sent((SentImage(data=request.get_data(cache=False)),))
+    if kind == "application/json" or kind.endswith("+json"):
+        return _from_json(_json(request, images), images, words, files)
+    raise Refusal(415, f"the request's content type is {kind or 'not given'}: {_how(images, words, files)}")
+
+
+def read_fields(request: Request, allowed: Collection[str]) -> dict[str, Any]:
+    """Return the values of a JSON body as they are, by name in lower case; each is one of `allowed`.
+
+    Raises:
+        Refusal: 400, 413 or 415 for what is not so.
+    """
+    if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
+        raise Refusal(415, f"the request's content type is {request.mimetype or 'not given'}: {_how(0, allowed, ())}")
+    return _named(_json(request, 0).items(), allowed)
+
+
+def read_query(request: Request, allowed: Collection[str]) -> dict[str, str]:
+    """Return the parameters behind the address's question mark, each at most once and one of `allowed`.
+
+    Raises:
+        Refusal: 400 for any other; it says what is allowed.
+    """
+    found: dict[str, str] = {}
+    for name, value in request.args.items(multi=True):
+        if name.lower() not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise Refusal(400, f"there is no parameter {name[:64]!r}: this call takes {known}")
+        if name.lower() in found:
+            raise Refusal(400, f"the parameter {name.lower()} is given twice: give it once")
+        found[name.lower()] = word(name.lower(), value)
+    return found
+
+
+def word(name: str, value: Any, longest: int = LONGEST_WORD) -> str:
+    """Return a text that a client sent as `name`, without blanks around it.
+
+    Raises:
+        Refusal: 400 for what is no text, empty, too long, or holds control characters or half a character.
+    """
+    if not isinstance(value, str):
+        raise Refusal(400, f"{name} is a JSON {_json_kind(value)}, not text: write it in quotes")
+    text = value.strip()
+    if not text:
+        raise Refusal(400, f"{name} is empty: give it a value, or leave it out")
+    if len(text) > longest:
+        raise Refusal(400, f"{name} has {len(text):,} characters, {longest:,} are allowed: shorten it")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise Refusal(400, f"{name} holds control characters or broken Unicode: leave them out")
+    return text
+
+
+def _from_form(request: Request, images: int, words: Collection[str], files: Collection[str]) -> Sent:
+    uploads = [
+        SentImage(data=file.read(), name=file.filename or "")
+        for name, file in request.files.items(multi=True)
+        if images and name.lower() in FILE_FIELDS
+    ]
+    others = [(name, file.read()) for name, file in request.files.items(multi=True) if name.lower() in files]
+    known = {*files, *(FILE_FIELDS if images else ())}
+    if strange := [name for name in request.files if name.lower() not in known]:
+        raise Refusal(400, f"there is no file field {strange[0][:64]!r}: {_how(images, words, files)}")
+    if texts := [name for name in request.form if name.lower() in known]:
+        raise Refusal(400, f"{texts[0][:64]} was sent as text: send a file, with curl -F {texts[0][:64]}=@image.png")
+    named = _named(request.form.items(multi=True), (URL_FIELD, *words) if images else words)
+    urls = [_address(named.pop(URL_FIELD))] if URL_FIELD in named else []
+    if images and not uploads and not urls:
+        raise Refusal(400, f'the form has no file in "file" or "image": {_HOW}')
+    sent = (*uploads, *urls)
+    _count(len(sent), images)
+    told = {name: word(name, value) for name, value in named.items()}
+    return Sent(sent, told, _named(others, files), several=len(sent) > 1)
+
+
+def _from_json(body: dict[str, Any], images: int, words: Collection[str], files: Collection[str]) -> Sent:
+    addresses = () if not images else (URL_FIELD,) if images == 1 else (URL_FIELD, URLS_FIELD)
+    named = _named(body.items(), (*addresses, *words))
+    told = {name: word(name, value) for name, value in named.items() if name not in addresses}
+    given = [name for name in addresses if name in named]
+    if images and len(given) != 1:
+        said = "names no image_url" if not given else "holds image_url and image_urls"
+        raise Refusal(400, f"the body {said}: {_how(images, words, files)}")
+    if not given:
+        return Sent(words=told)
+    listed = named[given[0]] if given == [URLS_FIELD] else [named[URL_FIELD]]
+    if not isinstance(listed, list) or not listed:
+        raise Refusal(400, f'image_urls is no list of addresses: write ["https://…"], up to {images}')
+    _count(len(listed), images)
+    return Sent(tuple(_address(url) for url in listed), told, several=given == [URLS_FIELD])
+
+
+def _named(pairs: Iterable[tuple[str, Any]], known: Collection[str]) -> dict[str, Any]:
+    """Return the fields by their name in lower case; none twice, and none that is not known."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        plain = name.lower()
+        if plain not in known:
+            allowed = ", ".join(known) or "none"
+            raise Refusal(400, f"there is no field {name[:64]!r}: this call takes {allowed}")
+        if plain in found:
+            raise Refusal(400, f"the request names {plain} more than once: name it once")
+        found[plain] = value
+    return found
+
+
+def _json(request: Request, images: int) -> dict[str, Any]:
+    most = MAX_JSON * (1 + images // 8)
+    too_long = Refusal(413, f"the JSON body has more than {most >> 10} kB: send the image as a file")
+    if (request.content_length or 0) > most:
+        raise too_long
+    request.max_content_length = most
+    try:
+        body: Any = request.get_json(force=True)
+    except RequestEntityTooLarge:  # its length was not told
+        raise too_long from None
+    except (BadRequest, RecursionError):
+        raise Refusal(400, f"the body is not valid JSON: {_HOW}") from None
+    if not isinstance(body, dict):
+        raise Refusal(400, f"the body is a JSON {_json_kind(body)}, not an object: {_HOW}")
+    return body
+
+
+def _address(value: Any) -> SentImage:
+    if not isinstance(value, str) or not value.strip():
+        raise Refusal(400, f"image_url is a JSON {_json_kind(value)}, not an address: {_HOW}")
+    if any(unicodedata.category(letter) == "Cs" for letter in value):
+        raise Refusal(400, "image_url holds broken Unicode: write it percent-encoded")
+    return SentImage(url=value.strip())
+
+
+def _count(sent: int, allowed: int) -> None:
+    if sent > allowed:
+        most = "one a request" if allowed == 1 else f"up to {allowed} a request"
+        raise Refusal(400, f"the request holds {sent} images: send {most}")
+
+
+def _how(images: int, words: Collection[str], files: Collection[str]) -> str:
+    fields = ", ".join((*((URL_FIELD,) if images else ()), *words))
+    uploads = ", ".join((*(FILE_FIELDS if images else ()), *files))
+    told = f"send JSON with {fields}"
+    return f"{told}, or multipart with {uploads} as files" if uploads else told
+
+
+def _json_kind(value: Any) -> str:
+    return {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}.get(
+        type(value), "number"
+    )

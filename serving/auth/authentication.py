@@ -1,0 +1,226 @@
+"""Whose request it is: HTTP Basic or a bearer token, checked against the catalogue's accounts.
+
+What was verified is remembered for a minute under a keyed hash, so that argon2 is not paid for each request; and for
+longer while the database is away, so that predictions go on. One argon2 runs at a time: each takes 64 MiB.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+import math
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from pipelines.catalogue import passwords
+from pipelines.errors import CatalogueError
+from serving import catalogue
+from serving.auth.authorisation import Account
+from serving.auth.login_rate_limit import LoginLimits
+from serving.auth.tokens import Claim, Tokens
+from serving.refusals import Refusal, unavailable
+
+if TYPE_CHECKING:
+    from pipelines.catalogue.users import User
+
+_log = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
+FRESH_SECONDS = 60.0
+STALE_SECONDS = 86_400.0  # while the database is away
+_KEPT = 1_000
+_LONGEST_HEADER = 4_096
+_DATABASE_SECONDS = 5.0
+_AWAY_SECONDS = 2.0  # before a database that was away is asked again
+_TURN_SECONDS = 10.0
+_WRONG = "name or password is wrong, or the account is disabled"
+_AWAY = "accounts cannot be checked now: the catalogue's database does not answer; try again"
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="inspectline", charset="UTF-8", Bearer realm="inspectline"'}
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    user: User
+    at: float
+    claim: Claim | None = None
+
+
+class Accounts:
+    """Identifies whoever makes a request; nothing is asked of the database before the first one."""
+
+    def __init__(self, tokens: Tokens, limits: LoginLimits | None = None):
+        self.tokens = tokens
+        self._limits = limits or LoginLimits()
+        self._key = secrets.token_bytes(32)
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._readers = ThreadPoolExecutor(4, "accounts")
+        self._away_until = 0.0
+
+    def identify(self, header: str | None, remote: str) -> Account:
+        """Return the account that an Authorization header proves.
+
+        Raises:
+            Refusal: 401 without a valid one, 429 after too many wrong ones.
+        CatalogueError: the database is away, and nothing is remembered.
+        """
+        if not header or len(header) > _LONGEST_HEADER:
+            raise denied("log in: send HTTP Basic, or a bearer token from POST /login")
+        key = hmac.digest(self._key, header.encode("utf-8", "surrogateescape"), "sha256")
+        if fresh := self._fresh(key):
+            return Account(fresh.user.name, fresh.user.role)
+        scheme, _, credentials = header.partition(" ")
+        try:
+            if scheme.lower() == "bearer":
+                user = self._by_token(credentials.strip(), key)
+            elif scheme.lower() == "basic":
+                user = self.verify(*_decoded(credentials.strip()), remote, key)
+            else:
+                raise denied("the Authorization header is neither Basic nor Bearer")
+        except CatalogueError:
+            stale = self._recall(key)
+            if stale is None:
+                raise
+            user = stale.user
+        except Refusal as refusal:
+            if refusal.status == 401:
+                self._drop(key)
+            raise
+        return Account(user.name, user.role)
+
+    def verify(self, name: str, password: str, remote: str, key: bytes | None = None) -> User:
+        """Return the enabled account of that name and password, and remember it under `key` if there is one.
+
+        Raises:
+            Refusal: 401 for a wrong one, 429 after too many, 503 when too many wait for their turn.
+            CatalogueError: the database is away.
+        """
+        compared = catalogue.users.name_key(name)
+        wait = self._limits.wait_seconds(compared, remote)
+        if wait > 0:
+            raise Refusal(429, "too many wrong passwords: wait, and try again", max(1, math.ceil(wait)))
+        user = self._read(lambda connection: catalogue.users.find(connection, name))
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            raise unavailable("too many log in at once; try again")
+        try:
+            if key and (seen := self._fresh(key)):  # verified while this request waited for its turn
+                return seen.user
+            right = passwords.verify(user.password_hash if user else None, password)
+            if user is None or not right or user.disabled:
+                self._limits.failed(compared, remote)
+                _log.warning("login refused", extra={"account": ascii(name[:64]), "remote": remote})
+                raise denied(_WRONG)
+            if key:
+                self._remember(key, _Remembered(user, time.monotonic()))
+        finally:
+            self._turn.release()
+        self._limits.succeeded(compared, remote)
+        if passwords.outdated(user.password_hash):
+            self._rehash(user, password)
+        return user
+
+    def hash(self, password: str) -> str:
+        """Return the hash of a new password, in turn. Raises BadAccount for one that is none."""
+        passwords.check_password(password)
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            raise unavailable("too many log in at once; try again")
+        try:
+            return passwords.hash_password(password)
+        finally:
+            self._turn.release()
+
+    def forget(self, user_id: int) -> None:
+        """Remember nothing more of an account that was changed."""
+        with self._lock:
+            for key in [key for key, one in self._remembered.items() if one.user.id == user_id]:
+                del self._remembered[key]
+
+    def _by_token(self, token: str, key: bytes) -> User:
+        claim = self.tokens.read(token)
+        if claim is not None:
+            user = self._read(lambda connection: catalogue.users.by_id(connection, claim.user_id))
+            if user and not user.disabled and hmac.compare_digest(user.stamp, claim.stamp):
+                self._remember(key, _Remembered(user, time.monotonic(), claim))
+                return user
+        raise denied("the token is not valid, or no longer: POST /login gives a new one")
+
+    def _read(self, query: Callable[[catalogue.Connection], _Value]) -> _Value:
+        """Ask the database, not longer than a few seconds, and not again just after it was away.
+
+        Raises:
+            CatalogueError: it gives no answer.
+        """
+
+        def ask() -> _Value:
+            with catalogue.connect() as connection:
+                return query(connection)
+
+        if time.monotonic() < self._away_until:
+            raise CatalogueError(_AWAY)
+        asked = self._readers.submit(ask)
+        try:
+            return asked.result(_DATABASE_SECONDS)
+        except (CatalogueError, catalogue.SQLAlchemyError, FutureTimeout) as error:
+            asked.cancel()
+            self._away_until = time.monotonic() + _AWAY_SECONDS
+            _log.warning("accounts cannot be read", extra={"why": str(error) or type(error).__name__})
+            raise CatalogueError(_AWAY) from error
+
+    def _rehash(self, user: User, password: str) -> None:
+        try:
+            made = self.hash(password)
+            with catalogue.transaction() as connection:
+                catalogue.users.rehash(connection, user, made)
+        except Exception as error:  # the old hash is as good as it was
+            _log.warning("a password keeps its old hash", extra={"account": user.name, "why": str(error)})
+
+    def _recall(self, key: bytes) -> _Remembered | None:
+        with self._lock:
+            found = self._remembered.get(key)
+            if found is None:
+                return None
+            if time.monotonic() - found.at > STALE_SECONDS or (found.claim and found.claim.expired):
+                del self._remembered[key]
+                return None
+            self._remembered.move_to_end(key)
+            return found
+
+    def _fresh(self, key: bytes) -> _Remembered | None:
+        found = self._recall(key)
+        return found if found and time.monotonic() - found.at < FRESH_SECONDS else None
+
+    def _remember(self, key: bytes, entry: _Remembered) -> None:
+        with self._lock:
+            self._remembered[key] = entry
+            self._remembered.move_to_end(key)
+            while len(self._remembered) > _KEPT:
+                self._remembered.popitem(last=False)
+
+    def _drop(self, key: bytes) -> None:
+        with self._lock:
+            self._remembered.pop(key, None)
+
+
+def denied(message: str) -> Refusal:
+    """Return a 401 that says which ways to log in there are."""
+    return Refusal(401, message, headers=_CHALLENGE)
+
+
+def _decoded(credentials: str) -> tuple[str, str]:
+    """Return name and password of HTTP Basic (RFC 7617, in UTF-8)."""
+    try:
+        name, colon, password = base64.b64decode(credentials, validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, ValueError):
+        raise denied("the Authorization header is no HTTP Basic in UTF-8") from None
+    if not colon:
+        raise denied("the Authorization header is no HTTP Basic in UTF-8")
+    return name, password

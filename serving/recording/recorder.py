@@ -1,0 +1,138 @@
+"""Moves predictions from the journal to where they belong: the image to S3, then the row to the catalogue.
+
+Each step may be done twice without harm (the key is the image's hash, the row's `request_id` is unique), so a kill at
+any moment loses and doubles nothing. While S3 or the database is away, the journal grows and is caught up later.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pipelines.errors import CatalogueError, StorageError
+from pipelines.storage.s3 import Storage
+from serving import catalogue
+from serving.models.leader_lock import Charge
+from serving.recording.journal import Entry, Journal
+
+_log = logging.getLogger(__name__)
+_BATCH = 50
+_IDLE_SECONDS = 1.0
+_GATHER_SECONDS = 0.5  # one transaction for all predictions of a while costs a tenth of one for each
+_LONGEST_PAUSE = 30.0
+_REMEMBERED = 4096  # images known to be in S3
+
+
+class Recorder:
+    """The thread that empties `journal`; of several processes on one journal, one does it at a time."""
+
+    def __init__(self, journal: Journal):
+        self._journal = journal
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._charge = Charge(journal.path.with_name("recorder.lock"))
+        self._pauses: dict[str, tuple[int, float]] = {}  # by project: failures in a row, when to try again
+        self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Begin to move what the journal holds, what an earlier process left included."""
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """End, after a last round; what is left waits for the next start."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        self._charge.release()
+
+    def nudge(self) -> None:
+        """Say that the journal holds something new."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        last_round = False
+        while True:
+            moved = 0
+            try:
+                if self._charge.mine():
+                    moved = self.round()
+            except Exception as error:  # nothing may end the moving
+                _log.exception("moving predictions failed")
+                self.problem = _reason(error)
+            if last_round:
+                return
+            last_round = self._stop.is_set()
+            if not moved and not last_round:
+                self._wake.wait(_IDLE_SECONDS)
+                self._wake.clear()
+            if not last_round:
+                self._stop.wait(_GATHER_SECONDS if moved < _BATCH else 0)
+
+    def round(self) -> int:
+        """Move one batch and return how many entries were moved."""
+        paused = {project for project, (_, until) in self._pauses.items() if time.monotonic() < until}
+        by_project: dict[str, list[Entry]] = {}
+        for entry in self._journal.read(_BATCH, paused):
+            by_project.setdefault(entry.project, []).append(entry)
+        return sum(self._move(project, entries) for project, entries in by_project.items())
+
+    def _move(self, project: str, entries: list[Entry]) -> int:
+        moved: list[Entry] = []
+        try:
+            for entry in entries:
+                self._store(entry)
+            moved = self._enter(entries)
+            self._pauses.pop(project, None)
+            self.problem = None
+        except Exception as error:  # S3 or the database is away, or not set up yet: this project waits, others go on
+            failures = self._pauses.get(project, (0, 0.0))[0] + 1
+            self._pauses[project] = (failures, time.monotonic() + min(_LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10)))
+            if failures == 1:
+                _log.warning("predictions wait in the journal", extra={"project": project, "why": str(error)})
+            self.problem = _reason(error)
+        self._journal.remove(moved)
+        return len(moved)
+
+    def _store(self, entry: Entry) -> None:
+        known = (entry.bucket, entry.prediction["image_key"])
+        if known not in self._stored:
+            Storage(entry.bucket).put_small(entry.prediction["image_key"], entry.image, entry.content_type)
+            self._stored[known] = None
+            while len(self._stored) > _REMEMBERED:
+                self._stored.popitem(last=False)
+
+    def _enter(self, entries: list[Entry]) -> list[Entry]:
+        """Enter the rows, and return the entries that are done with."""
+        try:
+            catalogue.enter([row(entry) for entry in entries])
+            return entries
+        except (catalogue.DataError, catalogue.IntegrityError) as error:
+            # The database objects to a row: it must hold up no other.
+            if len(entries) == 1:
+                _log.exception("the catalogue refuses a prediction", extra={"project": entries[0].project})
+                self._journal.set_aside(entries[0], f"{type(error).__name__}: {error}"[:1000])
+                return []
+            return [done for entry in entries for done in self._enter([entry])]
+
+
+def _reason(error: Exception) -> str:
+    """Return what everybody may be told, who may not learn the names of hosts and users."""
+    if isinstance(error, StorageError):
+        return "S3 takes no images; the log tells more"
+    if isinstance(error, CatalogueError):
+        return "the catalogue takes no predictions; the log tells more"
+    return f"{type(error).__name__}; the log tells more"
+
+
+def row(entry: Entry) -> dict[str, Any]:
+    """Return the entry as a row of the catalogue's predictions."""
+    instants: dict[str, Callable[[str], datetime]] = dict.fromkeys(("created_at", "expires_at"), datetime.fromisoformat)
+    told = {key: instants.get(key, lambda value: value)(value) for key, value in entry.prediction.items()}
+    return told | {"project": entry.project, "embedding": entry.embedding}

@@ -1,0 +1,109 @@
+"""What somebody says of a served image: it becomes a sample, the latest word holds, nothing is overwritten."""
+
+import hashlib
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pipelines.catalogue import connect
+from pipelines.catalogue.annotations import latest
+from pipelines.catalogue.predictions import enter, purge_expired
+from pipelines.catalogue.schema import now
+from pipelines.config.project import load_project
+from pipelines.datasets.corrections import ImageGone, NoSuchPrediction, annotate, sha256_of
+from pipelines.errors import BadImage
+from pipelines.ingest.submission import Posted
+from pipelines.storage.s3 import Storage
+from tests.pipelines.ingest.conftest import Line, image_file
+from tests.pipelines.ingest.test_ingest import mask_file
+
+
+def serve(line: Line, seed: int = 1, *, days: float = 30, source: str = "upload") -> str:
+    """Keep an image as serving does, and return its SHA-256."""
+    data = image_file(seed)
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"line/served/2026-11-21/{sha256}.png"
+    Storage(line.bucket).put(key, data)
+    row = {"score": 0.1, "threshold": 0.2, "is_anomaly": False, "latency_ms": 1.0, "width": 40, "height": 40}
+    row |= {
+        "request_id": f"request {seed}",
+        "model_version": "1",
+        "descriptors": {},
+        "embedding": b"",
+        "source": source,
+    }
+    row |= {"created_at": now(), "expires_at": now() + timedelta(days=days)}
+    enter([row | {"project": "line", "sha256": sha256, "image_key": key}])
+    return sha256
+
+
+def say(sha256: str, label: str, mask: bytes | None = None, **more: Any) -> dict[str, Any]:
+    return annotate(load_project("line"), sha256, Posted(b"", label, author="anna", **more), mask)
+
+
+def test_annotate_when_a_served_image_is_corrected_then_a_sample_of_the_next_version(line: Line):
+    sha256 = serve(line)
+    assert sha256_of("line", "request 1") == sha256
+    told = say(sha256, "anomaly", type="scratch")
+    assert (told["added"], told["label"], told["state"]) == (True, "anomaly", "temp")
+    (sample,) = line.labelled
+    assert (sample["label"], sample["type"], sample["subset"]) == ("anomaly", "scratch", told["subset"])
+    assert sample["source_key"].startswith("line/served/")
+    assert line.storage.get(sample["key"]) == image_file(1)
+    (row,) = line.annotations
+    assert (row["id"], row["origin"], row["author"]) == (told["annotation"], "serving", "anna")
+
+
+def test_annotate_when_somebody_says_otherwise_later_then_the_later_word_holds_and_the_first_stays(line: Line):
+    sha256 = serve(line)
+    say(sha256, "anomaly", type="scratch")
+    assert say(sha256, "anomaly", type="scratch")["added"] is False
+    for label in ("good", "anomaly", "good"):
+        assert say(sha256, label)["added"] is True
+    assert [row["label"] for row in line.annotations] == ["anomaly", "good", "anomaly", "good"]
+    assert [row["label"] for row in line.labelled] == ["good"]
+    with connect() as connection:
+        assert latest(connection, "line", [sha256, "0" * 64])[sha256]["label"] == "good"
+
+
+def test_annotate_when_the_inbox_says_otherwise_then_decided(line: Line):
+    line.send("good/x.png", image_file(1))
+    line.ingest()
+    told = say(hashlib.sha256(image_file(1)).hexdigest(), "anomaly")
+    assert (told["label"], told["subset"].partition("/")[0]) == ("anomaly", "anomaly")
+    assert (len(line.samples), line.labelled[0]["label"]) == (1, "anomaly")
+
+
+def test_annotate_when_a_mask_comes_along_then_kept_and_checked(line: Line):
+    sha256 = serve(line)
+    with pytest.raises(BadImage, match="draw it at the image's size"):
+        say(sha256, "anomaly", mask=mask_file(size=(20, 40)))
+    assert line.samples == []
+    say(sha256, "anomaly", mask=mask_file())
+    assert line.storage.get(line.labelled[0]["mask_key"]) == mask_file()
+
+
+def test_annotate_when_a_group_is_told_or_its_address_shows_it_then_with_the_group(line: Line, make_line: Any):
+    make_line("line", group={"regex": r"(part-\d+)"})
+    say(serve(line, 1, source="https://camera.example/part-0007/part-0042.png"), "good")
+    say(serve(line, 2), "good", group="part-9")
+    say(serve(line, 3), "good")
+    first, second, third = (row["group_key"] for row in line.samples)
+    assert (first, second, third) == ("part-0042", "part-9", line.samples[2]["sha256"])
+
+
+def test_annotate_when_the_image_is_gone_or_was_never_served_then_says_which(line: Line):
+    with pytest.raises(NoSuchPrediction, match="neither judged nor kept"):
+        say("0" * 64, "good")
+    with pytest.raises(NoSuchPrediction, match="no prediction 'x'"):
+        sha256_of("line", "x")
+    sha256 = serve(line, days=-1)
+    purge_expired("line")
+    with pytest.raises(ImageGone, match="its time is over"):
+        say(sha256, "good")
+    lost = serve(line, 2)
+    Storage(line.bucket).delete(f"line/served/2026-11-21/{lost}.png")
+    with pytest.raises(ImageGone, match="not there any more"):
+        say(lost, "good")
+    assert line.samples == []

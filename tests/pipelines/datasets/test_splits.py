@@ -1,0 +1,132 @@
+"""Sides are given once, balanced towards the targets, and enough images go to validation."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.config.project import SubsetTargets
+from pipelines.datasets.splits import SIDES, Expected, NewGroup, anomaly_shares, assign, good_shares
+
+TARGETS = SubsetTargets()
+
+
+def spread(groups, good=None, anomalies=None, expected=None, targets=TARGETS):
+    return assign("line", groups, targets=targets, good=good or {}, anomalies=anomalies or {}, expected=expected)
+
+
+def in_batches(keys: list[str], batch: int, **options) -> Counter:
+    """Assign single images in batches of `batch`, as ingest does."""
+    counts: Counter = Counter()
+    for start in range(0, len(keys), batch):
+        new = [NewGroup(key) for key in keys[start : start + batch]]
+        counts.update(side for side, _ in spread(new, good=dict(counts), **options).values())
+    return counts
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_assign_when_sixty_good_images_come_then_each_side_is_usable(batch: int):
+    counts = in_batches([f"image-{number}" for number in range(60)], batch)
+    assert counts["training"] >= 33
+    assert counts["validation"] >= 10
+    assert counts["test"] >= 10
+
+
+@settings(max_examples=60)
+@given(
+    total=st.integers(16, 700),
+    batch=st.integers(1, 150),
+    salt=st.text(max_size=5),
+    shares=st.tuples(st.integers(2, 8), st.integers(1, 4), st.integers(1, 4)),
+)
+def test_assign_when_any_number_of_images_comes_then_meets_the_targets(total, batch, salt, shares):
+    targets = SubsetTargets(**{side: share / sum(shares) for side, share in zip(SIDES, shares, strict=True)})
+    keys = [f"{salt}{number}" for number in range(total)]
+    counts = in_batches(keys, batch, expected=Expected(unsplit=total), targets=targets)
+    for side, share in good_shares(targets, total).items():
+        assert abs(counts[side] - share * total) < 4
+    if total >= 312:
+        assert counts["validation"] >= 99
+
+
+@settings(max_examples=60)
+@given(total=st.integers(2, 900), batch=st.integers(1, 100))
+def test_assign_when_train_is_imported_then_validation_gets_its_share_and_never_more_than_half(total, batch):
+    counts: Counter = Counter()
+    for start in range(0, total, batch):
+        new = [NewGroup(f"{number}", split="train") for number in range(start, min(total, start + batch))]
+        given_sides = spread(new, good=dict(counts), expected=Expected(train=total))
+        assert {origin for _, origin in given_sides.values()} == {"imported"}
+        counts.update(side for side, _ in given_sides.values())
+    assert counts["test"] == 0
+    assert counts["validation"] <= total / 2 + 2
+    assert counts["validation"] >= total / 4 - 3
+    if total >= 208:
+        assert counts["validation"] >= 99
+
+
+def test_good_shares_when_too_few_for_a_promise_then_training_keeps_its_share():
+    assert good_shares(TARGETS, 31, train_only=True)["validation"] == pytest.approx(0.25)
+    assert good_shares(TARGETS, 60)["validation"] == pytest.approx(0.2)
+    assert good_shares(TARGETS, 400)["validation"] * 400 >= 99
+
+
+def test_assign_when_split_or_side_is_given_then_keeps_it():
+    groups = [NewGroup("a", split="test"), NewGroup("b", split="validation"), NewGroup("c", asked="training")]
+    groups += [NewGroup("d", asked="training", split="test"), NewGroup("e", split="test", anomalous=True)]
+    assert spread(groups) == {
+        "a": ("test", "imported"),
+        "b": ("validation", "imported"),
+        "c": ("training", "asked"),
+        "d": ("test", "imported"),
+        "e": ("test", "imported"),
+    }
+
+
+def test_assign_when_anomalies_are_few_then_none_trains_and_from_thirty_on_some_do():
+    first = spread([NewGroup(f"a{number}", anomalous=True) for number in range(30)])
+    counts = Counter(side for side, _ in first.values())
+    assert counts["training"] == 0
+    assert counts["validation"] >= 10
+    assert counts["test"] >= 19
+    later = spread([NewGroup(f"b{number}", anomalous=True) for number in range(100)], anomalies=dict(counts))
+    assert Counter(side for side, _ in later.values())["training"] >= 30
+    assert sum(anomaly_shares(29).values()) == pytest.approx(1)
+    assert sum(anomaly_shares(30).values()) == pytest.approx(1)
+
+
+def test_assign_when_anomalies_come_then_good_images_stay_balanced():
+    groups = [NewGroup(f"g{number}") for number in range(50)]
+    groups += [NewGroup(f"a{number}", anomalous=True) for number in range(50)]
+    sides = spread(groups)
+    good = Counter(side for key, (side, _) in sides.items() if key.startswith("g"))
+    assert good["training"] == pytest.approx(30, abs=2)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.randoms())
+def test_assign_when_groups_differ_in_size_then_order_does_not_matter_and_sizes_balance(sizes, random):
+    groups = [NewGroup(f"lot-{number}", size) for number, size in enumerate(sizes)]
+    sides = spread(groups)
+    shuffled = groups[:]
+    random.shuffle(shuffled)
+    assert spread(shuffled) == sides
+    counts: Counter = Counter()
+    for group in groups:
+        counts[sides[group.key][0]] += group.size
+    for side, share in good_shares(TARGETS, sum(sizes)).items():
+        assert abs(counts[side] - share * sum(sizes)) <= max(sizes) + 4
+
+
+def test_assign_when_images_come_one_by_one_then_sides_follow_no_period():
+    counts: Counter = Counter()
+    sides = []
+    for number in range(500):
+        ((side, _),) = spread([NewGroup(f"part-{number}")], good=dict(counts)).values()
+        counts[side] += 1
+        sides.append(side)
+    for period in range(2, 11):
+        for phase in range(period):
+            share = sides[phase::period].count("training") / len(sides[phase::period])
+            assert 0.35 < share < 0.85

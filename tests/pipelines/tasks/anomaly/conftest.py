@@ -1,0 +1,54 @@
+"""A dataset version of tiny parts in S3, its pack, and the run that trains on it."""
+
+import hashlib
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipelines.storage.s3 import Storage
+from tests.pipelines.tasks.anomaly.pictures_of_parts import good_parts
+
+SUBSETS = {"training": 18, "validation": 8, "test": 2}
+
+
+@pytest.fixture
+def run(mlflow_server: str, projects, cache, project_name: str) -> dict[str, Any]:
+    """Store samples and a manifest, and return the run as `trainings.begin` would."""
+    import pandas as pd
+    from mlflow import MlflowClient
+
+    projects.write(project_name, model={"input_size": 32, "batch_size": 8, "epochs": 3, "time_budget_minutes": 5})
+    storage = Storage(projects.bucket)
+    rows = []
+    subsets = [subset for subset, count in SUBSETS.items() for _ in range(count)]
+    for subset, pixels in zip(subsets, good_parts(len(subsets)), strict=True):
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        sha256 = hashlib.sha256(stream.getvalue()).hexdigest()
+        key = f"{project_name}/samples/{sha256[:2]}/{sha256}.png"
+        storage.put(key, stream.getvalue())
+        row = {"sha256": sha256, "key": key, "label": "good", "type": None, "subset": subset, "mask_key": None}
+        rows.append(row | {"width": 32, "height": 32, "group_key": sha256, "acquired_at": None})
+    manifest = io.BytesIO()
+    pd.DataFrame(rows).sort_values("sha256").to_parquet(manifest, index=False)
+    manifest_uri = storage.put(f"{project_name}/v1/dataset/manifest.parquet", manifest.getvalue())
+    client = MlflowClient()
+    return {
+        "project": project_name,
+        "version_id": "v1",
+        "training_id": "t1",
+        "manifest_uri": manifest_uri,
+        "mlflow_run_id": client.create_run(client.create_experiment(project_name)).info.run_id,
+        "champion_package_uri": None,
+        "params": {"epochs": None, "time_budget_minutes": None, "start_from": "scratch"},
+    }
+
+
+@pytest.fixture
+def pack(run: dict[str, Any]) -> dict[str, Any]:
+    """Build the run's pack."""
+    from pipelines.datasets.pack import build
+
+    return build(run)
