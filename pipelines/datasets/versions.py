@@ -19,8 +19,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from pipelines.catalogue import connect, schema, transaction
 from pipelines.catalogue.samples import effective_labels, labelled_samples
+from pipelines.catalogue.splits import SUBSETS
 from pipelines.config.project import Project, load_project
-from pipelines.datasets.splits import SUBSETS
 from pipelines.errors import BadDataset, InspectlineError, NotEnoughImages, NotFound
 from pipelines.storage.s3 import Storage, read_uri
 

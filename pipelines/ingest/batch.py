@@ -18,8 +18,8 @@ from sqlalchemy import select
 
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import samples
+from pipelines.catalogue.splits import Expected
 from pipelines.config.project import Project, load_project
-from pipelines.datasets.splits import Expected
 from pipelines.errors import NotFound, StorageError
 from pipelines.ingest.commit import enter, find_earlier
 from pipelines.ingest.inbox_keys import ingest_prefix

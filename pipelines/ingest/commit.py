@@ -14,8 +14,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pipelines.catalogue.database import lock_project, transaction
 from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import annotations, groups, now, rejections, samples
+from pipelines.catalogue.splits import Expected, NewGroup, assign
 from pipelines.config.project import Project
-from pipelines.datasets.splits import Expected, NewGroup, assign
 from pipelines.ingest.validate import Mask, Rejection, Sample
 
 _CHUNK = 500

@@ -13,8 +13,8 @@ from sqlalchemy import select
 
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import annotations, now, samples
+from pipelines.catalogue.splits import Expected
 from pipelines.config.project import Project, load_project
-from pipelines.datasets.splits import Expected
 from pipelines.errors import NotFound
 from pipelines.ingest.commit import side_counts
 from pipelines.ingest.inbox_keys import INDEX, InboxPath, inbox_prefix, ingest_prefix, mask_stem, read_path

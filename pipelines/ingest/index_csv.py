@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from pipelines.catalogue.splits import SIDES, SPLITS
 from pipelines.config.project import Project
-from pipelines.datasets.splits import SIDES, SPLITS
 from pipelines.errors import InspectlineError
 
 _FILE_COLUMNS = ("file", "path", "filename", "image")

@@ -16,7 +16,7 @@ from pipelines.errors import NotFound
 from pipelines.storage.s3 import Storage
 
 if TYPE_CHECKING:
-    from pipelines.tasks.anomaly.fitting.state import TrainingState
+    from pipelines.training.state import TrainingState
 
 
 # Values of epochs that the curves do not show yet, by the epoch's number.
@@ -58,7 +58,7 @@ class Checkpoint:
         """Return the state to go on from, and the epochs that no curve shows yet; None if there is no state, or
         none that can be read. Raises StorageError.
         """
-        from pipelines.tasks.anomaly.fitting.state import TrainingState
+        from pipelines.training.state import TrainingState
 
         try:
             data = self.storage.get(self.key)

@@ -12,7 +12,7 @@ from pipelines.catalogue.schema import now, trainings
 from pipelines.errors import CatalogueError
 
 if TYPE_CHECKING:
-    from pipelines.tasks.anomaly.fitting.state import Progress
+    from pipelines.training.state import Progress
 
 EVERY_SECONDS = 3.0
 REST_SECONDS = 60.0  # a catalogue that is away holds training up no more often than this

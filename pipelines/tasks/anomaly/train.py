@@ -28,8 +28,9 @@ from pipelines.training.step_process import main
 
 if TYPE_CHECKING:
     from pipelines.tasks.anomaly.fitting.batches import Selection
-    from pipelines.tasks.anomaly.fitting.state import FitSettings, Fitted, Progress, TrainingState
+    from pipelines.tasks.anomaly.fitting.state import FitSettings, Fitted
     from pipelines.training.mlflow_log import TrainingLog
+    from pipelines.training.state import Progress, TrainingState
 
 # Steps as large as those of a training from scratch would undo what the champion knows, and as many are not needed.
 FINE_TUNING, FINE_TUNING_TIME = 0.3, 0.3

@@ -8,9 +8,9 @@ import pytest
 
 from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.schema import annotations, dataset_versions, groups, samples
+from pipelines.catalogue.splits import SUBSETS
 from pipelines.datasets.__main__ import main
 from pipelines.datasets.decisions import NoSuchSample, decide, find_sample, withdraw
-from pipelines.datasets.splits import SUBSETS
 from pipelines.datasets.versions import COLUMNS, freeze, read_manifest
 from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.storage.s3 import Storage

@@ -71,7 +71,7 @@ def test_job_when_its_run_failed_then_says_why(job: int):
 
 
 def test_job_when_training_then_progress(job: int):
-    from pipelines.tasks.anomaly.fitting.state import Progress
+    from pipelines.training.state import Progress
 
     claim()
     watch.begin("line", "retrain", "run 1")
@@ -87,7 +87,7 @@ def test_job_when_training_then_progress(job: int):
 
 
 def test_progress_when_the_catalogue_is_away_holds_nothing_up(monkeypatch: pytest.MonkeyPatch):
-    from pipelines.tasks.anomaly.fitting.state import Progress
+    from pipelines.training.state import Progress
 
     monkeypatch.setenv("INSPECTLINE_DATABASE_URL", "postgresql+psycopg://x@127.0.0.1:9/x")
     ProgressRow("t1").note(Progress(1, 10, True, 0.1, None, 1e-3, 50.0, 12.0, 240.0))

@@ -23,16 +23,7 @@ from numpy.typing import NDArray
 from pipelines.errors import TrainingFailed
 from pipelines.tasks.anomaly.fitting.batches import Batch, BatchStream, Drawn, Images, of_one_part, validation_batches
 from pipelines.tasks.anomaly.fitting.precision import faster_precision
-from pipelines.tasks.anomaly.fitting.state import (
-    FitSettings,
-    Fitted,
-    Pace,
-    Progress,
-    RunningMean,
-    Stopped,
-    TrainingState,
-    as_array,
-)
+from pipelines.tasks.anomaly.fitting.state import FitSettings, Fitted, Pace, RunningMean, Stopped, as_array
 from pipelines.tasks.anomaly.restoration.anomaly_score import pieces, roughness
 from pipelines.tasks.anomaly.restoration.loss import training_loss
 from pipelines.tasks.anomaly.restoration.network import build_network, named_weights, set_weights
@@ -48,6 +39,7 @@ from pipelines.tasks.anomaly.synthetic.defects import is_aligned
 from pipelines.tasks.anomaly.synthetic.device import draws_on_device, painted
 from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 from pipelines.tasks.anomaly.synthetic.sampling import spread, whole_batches
+from pipelines.training.state import Progress, TrainingState
 
 # A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
 LEAST_STEPS = 20

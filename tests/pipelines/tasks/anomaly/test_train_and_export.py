@@ -283,7 +283,7 @@ def test_export_when_the_weights_are_no_network_refuses(run, pack, bucket):
 
 
 def test_checkpoint_comes_back_as_it_was_and_a_damaged_one_counts_as_none(bucket):
-    from pipelines.tasks.anomaly.fitting.state import TrainingState
+    from pipelines.training.state import TrainingState
 
     checkpoint = Checkpoint.of(bucket, {"project": "p", "version_id": "v", "training_id": "t"})
     assert checkpoint.load() is None

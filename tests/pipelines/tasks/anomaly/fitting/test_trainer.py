@@ -10,11 +10,12 @@ from keras import ops
 
 from pipelines.errors import TrainingFailed
 from pipelines.tasks.anomaly.fitting.batches import BatchStream, Selection, validation_batches
-from pipelines.tasks.anomaly.fitting.state import ENOUGH_STEPS, FitSettings, Fitted, Progress, TrainingState, clock
+from pipelines.tasks.anomaly.fitting.state import ENOUGH_STEPS, FitSettings, Fitted
 from pipelines.tasks.anomaly.fitting.trainer import fit, learning_rate
 from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
 from pipelines.tasks.anomaly.restoration.network import named_weights
 from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
+from pipelines.training.state import Progress, TrainingState, clock
 from tests.pipelines.tasks.anomaly.pictures_of_parts import defective_parts, good_parts
 
 QUICK = FitSettings(input_size=32, batch_size=8, epochs=2, seconds=300, precision="float32")

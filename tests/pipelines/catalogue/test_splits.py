@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.catalogue.splits import SIDES, Expected, NewGroup, anomaly_shares, assign, good_shares
 from pipelines.config.project import SubsetTargets
-from pipelines.datasets.splits import SIDES, Expected, NewGroup, anomaly_shares, assign, good_shares
 
 TARGETS = SubsetTargets()
 
