@@ -125,11 +125,12 @@ def build(stage: Stage) -> None:
     from pipelines.catalogue import migrate
     from pipelines.images.decode import open_image
     from pipelines.images.descriptors import DESCRIPTORS
-    from pipelines.registry.package import GRAPH, WEIGHTS, Package, write_card, write_reference
+    from pipelines.registry.package import GRAPH, WEIGHTS
     from pipelines.registry.register import save_flavour
     from pipelines.tasks.anomaly.export import write_graph
     from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-    from pipelines.tasks.anomaly.predict import prepare_image, score
+    from pipelines.tasks.anomaly.package import AnomalyPackage, write_card, write_reference
+    from pipelines.tasks.anomaly.predict import predict, prepare_image
     from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
     from pipelines.tasks.anomaly.restoration.network import build_network
 
@@ -139,7 +140,7 @@ def build(stage: Stage) -> None:
     graph = ScoringGraph(write_graph(inspection_model(network), stage.package / GRAPH), SIDE, "fit")
     files = [path.read_bytes() for path in sorted(stage.images.iterdir())[:8]]
     pixels = [open_image(data, max_pixels=50_000_000, min_side=32).pixels for data in files]
-    scored = score(graph, pixels)
+    scored = predict(graph, pixels)
     scores = np.array([one.score for one in scored])
     write_reference(
         stage.package,
@@ -165,7 +166,7 @@ def build(stage: Stage) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
-    package, client = Package.open(stage.package), mlflow.MlflowClient()
+    package, client = AnomalyPackage.open(stage.package), mlflow.MlflowClient()
     save_flavour(package, stage.folder / "flavour")
     client.create_registered_model(PROJECT)
     run = client.create_run(client.create_experiment(PROJECT))

@@ -168,12 +168,12 @@ def training_tiles(files: list[Path], model: ModelSettings) -> Selection:
 
 def detector(graph: ScoringGraph) -> Detector:
     """Return what an exported graph says of images."""
-    from pipelines.tasks.anomaly.predict import score
+    from pipelines.tasks.anomaly.predict import predict
 
     def detect(wanted: list[Path]) -> Iterator[Told]:
         for start in range(0, len(wanted), CHUNK):
             chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
-            for image, one in zip(chunk, score(graph, chunk), strict=True):
+            for image, one in zip(chunk, predict(graph, chunk), strict=True):
                 error_map = restore_map(one.error_map, image.shape[0], image.shape[1], graph.resize)
                 yield Told(one.score, error_map, one.embedding, describe(image))
 
@@ -184,7 +184,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     from benchmarks.pictures import page
     from pipelines.tasks.anomaly.export import write_graph
     from pipelines.tasks.anomaly.fitting.trainer import fit
-    from pipelines.tasks.anomaly.predict import score
+    from pipelines.tasks.anomaly.predict import predict
     from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
 
     model = ModelSettings(preset=job["preset"])
@@ -201,7 +201,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
         times = []
         for _ in range(60):
             start = time.perf_counter()
-            score(graph, [first])
+            predict(graph, [first])
             times.append(time.perf_counter() - start)
         return 1000 * float(np.median(times[10:]))
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from benchmarks.folders import ImageSet, TestImage, read_mask, read_pixels
 from pipelines.images.preprocess import prepare, restore_map, tile_grid
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.restoration.plots import heat_colours
 from pipelines.tasks.anomaly.synthetic.sampling import spread
 
@@ -26,7 +26,7 @@ def page(images: ImageSet, network: Any, graph: ScoringGraph) -> Image.Image:
     exported graph.
     """
     chosen = [one for kind in sorted({one.type for one in images.test}) for one in _some(images.test, kind)]
-    found = score(graph, [read_pixels(one.file) for one in chosen])
+    found = predict(graph, [read_pixels(one.file) for one in chosen])
     most = max(float(one.error_map.max()) for one in found)
     rows = []
     for one, scored in zip(chosen, found, strict=True):

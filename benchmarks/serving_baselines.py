@@ -24,9 +24,10 @@ def loop(package: Path, folder: Path, seconds: float) -> dict[str, Any]:
     Returns `rate` (images a second), `p50`, `p95`, `p99` (milliseconds) and `cpu` (milliseconds an image).
     """
     from pipelines.images.decode import open_image
-    from pipelines.registry.package import GRAPH, read_card
+    from pipelines.registry.package import GRAPH
     from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-    from pipelines.tasks.anomaly.predict import score
+    from pipelines.tasks.anomaly.package import read_card
+    from pipelines.tasks.anomaly.predict import predict
 
     card = read_card(package)
     graph = ScoringGraph(package / GRAPH, card.input_size, card.resize, threads=1)
@@ -35,7 +36,7 @@ def loop(package: Path, folder: Path, seconds: float) -> dict[str, Any]:
     def once(number: int) -> float:
         data = distinct(files[number % len(files)])
         start = time.perf_counter()
-        score(graph, [open_image(data, max_pixels=_MAX_PIXELS, min_side=32).pixels])
+        predict(graph, [open_image(data, max_pixels=_MAX_PIXELS, min_side=32).pixels])
         return time.perf_counter() - start
 
     for number in range(10):

@@ -174,22 +174,24 @@ class ExportedGraph:
 
     def round(self) -> Figures:
         """Return seconds an image, one and sixteen at a time: best of the round, a run being short."""
-        from pipelines.tasks.anomaly.predict import score
+        from pipelines.tasks.anomaly.predict import predict
 
         figures: Figures = {}
         for _ in range(self._times):
             for count in (1, MANY):
                 raw = [self._raw[place % len(self._raw)] for place in range(count)]
                 prepared = {"image": self._prepared[:count]}
-                found = {f"{name}score_{count}": self._score(score, graph, raw) for name, graph in self._graphs.items()}
+                found = {
+                    f"{name}score_{count}": self._score(predict, graph, raw) for name, graph in self._graphs.items()
+                }
                 found[f"bare_{count}"] = _seconds(lambda fed: self._bare.run(None, fed), [prepared])
                 for name, value in found.items():
                     figures[name] = min(figures.get(name, float("inf")), value / count)
         return figures
 
     @staticmethod
-    def _score(score: Callable[..., Any], graph: Any, images: list[NDArray[np.uint8]]) -> float:
-        return _seconds(lambda given: score(graph, given), [images])
+    def _score(predict: Callable[..., Any], graph: Any, images: list[NDArray[np.uint8]]) -> float:
+        return _seconds(lambda given: predict(graph, given), [images])
 
 
 class Turn:

@@ -16,6 +16,7 @@ from inspectline_dags.projects import sound_projects
 for project in sound_projects():
     with DAG(schedule=None, params=evaluate_form(), **declaration(project, "evaluate", __doc__)):
         begun = linked(model_steps.begin_evaluation(project.name), earlier="The same evaluation", mlflow="MLflow run")
+        packed = model_steps.pack()
         calibrated = model_steps.calibrate()
         evaluated = model_steps.evaluate()
         registered = model_steps.register.override(outlets=[model_asset(project)])()
@@ -24,4 +25,4 @@ for project in sound_projects():
         mailed = report_steps.report()
         closed = closing_steps.close(project.name)
 
-        begun >> calibrated >> evaluated >> registered >> judged >> completed >> mailed >> closed
+        begun >> packed >> calibrated >> evaluated >> registered >> judged >> completed >> mailed >> closed

@@ -19,7 +19,7 @@ for project in sound_projects():
     with DAG(schedule=nightly(project), params=retrain_form(project), **declaration(project, "retrain", __doc__)):
         taken_in = ingest(project.name)
         frozen = model_steps.freeze.override(outlets=[dataset_asset(project)])(project.name)
-        begun = linked(model_steps.begin(project.name), earlier="The same training", mlflow="MLflow run")
+        begun = linked(model_steps.begin(), earlier="The same training", mlflow="MLflow run")
         profiled = linked(model_steps.profile(), profile="Profile")
         packed = model_steps.pack()
         trained = model_steps.train.override(execution_timeout=training_timeout(project))()

@@ -21,9 +21,9 @@ from pipelines.catalogue.schema import predictions, samples
 from pipelines.config.project import Project
 from pipelines.errors import BadImage, NotFound
 from pipelines.images.decode import open_image
-from pipelines.registry.package import Package
 from pipelines.storage.s3 import Storage
-from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.predict import predict
 
 NEWEST = 2000  # images at most: enough for any threshold, and a bound on what has to be scored again
 _CHUNK = 32  # images in memory at a time
@@ -69,7 +69,7 @@ class _Seen:
     descriptors: dict[str, float]
 
 
-def collect(project: Project, version: str, package: Package, now: datetime) -> Current:
+def collect(project: Project, version: str, package: AnomalyPackage, now: datetime) -> Current:
     """Return the distinct images served in the project's drift window before `now`, as `version` scores them.
 
     Raises:
@@ -136,14 +136,14 @@ def collect(project: Project, version: str, package: Package, now: datetime) -> 
     )
 
 
-def reference(package: Package) -> Observed:
+def reference(package: AnomalyPackage) -> Observed:
     """Return the champion's validation set, as it was seen when its threshold was set."""
     arrays = package.reference
     names = tuple(str(name) for name in arrays["descriptor_names"])
     return Observed(arrays["score"], arrays["embedding"], arrays["descriptors"], names)
 
 
-def _good(project: str, raised: set[str], package: Package) -> int:
+def _good(project: str, raised: set[str], package: AnomalyPackage) -> int:
     """Return how many of the images that were raised are good by what people said of them."""
     hashes = sorted(raised - {str(digest) for digest in package.reference["sha256"]})
     labels, count = effective_labels(project), 0
@@ -164,7 +164,7 @@ def _good(project: str, raised: set[str], package: Package) -> int:
     return count
 
 
-def _score_again(project: Project, package: Package, rows: Sequence[RowMapping]) -> Iterator[_Seen]:
+def _score_again(project: Project, package: AnomalyPackage, rows: Sequence[RowMapping]) -> Iterator[_Seen]:
     """Score the kept images of `rows`; one that is gone or cannot be read is left out."""
     storage = Storage(project.bucket)
 
@@ -183,11 +183,11 @@ def _score_again(project: Project, package: Package, rows: Sequence[RowMapping])
             opened = [
                 (row, image) for row, image in zip(chunk, readers.map(pixels, chunk), strict=True) if image is not None
             ]
-            for (row, _), one in zip(opened, score(package, [image for _, image in opened]), strict=True):
+            for (row, _), one in zip(opened, predict(package, [image for _, image in opened]), strict=True):
                 yield _Seen(row["id"], row["sha256"], one.score, one.embedding, row["descriptors"])
 
 
-def _observed(seen: Sequence[_Seen], package: Package) -> Observed:
+def _observed(seen: Sequence[_Seen], package: AnomalyPackage) -> Observed:
     known = [str(name) for name in package.reference["descriptor_names"]]
     names = tuple(name for name in known if any(name in one.descriptors for one in seen))
     values = [[_number(one.descriptors.get(name)) for name in names] for one in seen]

@@ -19,8 +19,8 @@ from pipelines.config.project import Project, load_project
 from pipelines.config.settings import settings
 from pipelines.registry import client
 from pipelines.registry.client import RegisteredVersion
-from pipelines.registry.package import Package
 from pipelines.storage.s3 import Storage
+from pipelines.tasks.anomaly.package import AnomalyPackage
 
 _LINK_DAYS = 7
 
@@ -55,7 +55,7 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
         results = {"reasons": ["the project has no champion yet: nothing to compare with"]}
         with transaction() as connection:
             return reports.enter(connection, project.name, dag_run_id, "no_champion", created_at=now, results=results)
-    package = Package.open(client.fetch(version))
+    package = AnomalyPackage.open(client.fetch(version))
     reference = current_window.reference(package)
     seen = current_window.collect(project, version.version, package, now)
     found: dict[str, Any] = {
@@ -109,7 +109,7 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
         )
 
 
-def _false_alarms(package: Package, seen: current_window.Current) -> report.FalseAlarms | None:
+def _false_alarms(package: AnomalyPackage, seen: current_window.Current) -> report.FalseAlarms | None:
     """Return how the promise of the package's threshold is kept; None if it made none."""
     detail = package.card.threshold_detail
     if not {"promise_kept_at", "n_validation", "conformal_rank"} <= detail.keys():

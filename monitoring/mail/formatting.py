@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pipelines.steps import Estimate
+
 # What usually moves a descriptor, where to look first.
 CAUSES = {
     "width": "camera resolution or cropping",
@@ -72,15 +74,13 @@ def percent(value: Any) -> str:
 
 
 def interval(value: Any) -> str:
-    """Return a figure's interval, (0.94 to 0.98), or nothing."""
-    if not isinstance(value, dict) or value.get("low") is None or value.get("high") is None:
-        return ""
-    return f"({number(value['low'])} to {number(value['high'])})"
+    """Return the confidence interval of an estimate, (0.94 to 0.98), or nothing."""
+    return f"({number(value.low)} to {number(value.high)})" if isinstance(value, Estimate) else ""
 
 
 def figure(value: Any) -> str:
-    """Return a figure, {"value", "low", "high"} or a plain number, without its interval."""
-    return number(value.get("value")) if isinstance(value, dict) else number(value)
+    """Return an estimate or a plain number without its confidence interval."""
+    return number(value.value) if isinstance(value, Estimate) else number(value)
 
 
 def figure_name(name: str) -> str:

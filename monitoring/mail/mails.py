@@ -17,6 +17,7 @@ import include
 from monitoring.mail import formatting
 from pipelines.config.project import Project, load_project
 from pipelines.config.settings import settings
+from pipelines.steps import Decision, Estimate, Outcome, Run, VersionMetrics
 from pipelines.tasks.anomaly.threshold import percent as rate
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
@@ -82,40 +83,32 @@ def digest_mail(project: Project, week: Mapping[str, Any]) -> Mail:
     return _mail("digest", project, subject, week=week)
 
 
-def training_mail(
-    run: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
-    decision: Mapping[str, Any],
-    drift: Mapping[str, Any] | None = None,
-) -> Mail:
-    """Tell what was trained, its figures beside the champion's, what was promoted and why.
+def training_mail(run: Run, outcome: Outcome, decision: Decision, drift: Mapping[str, Any] | None = None) -> Mail:
+    """Report what was trained, its metrics beside the champion's, what was promoted and why.
 
-    `run` is `pipelines.training.runs.begin`'s, `evaluation` holds metrics, notes and, if known, threshold, policy and
-    version; `decision` is `pipelines.promotion.gate.decide`'s, `drift` is `monitoring.drift.detect.detect`'s.
+    `drift` is what `monitoring.drift.detect.detect` returned; None without a drift report.
     """
-    project = load_project(run["project"])
-    champion = decision.get("champion") or None
-    challenger = decision.get("challenger") or {}
-    version = evaluation.get("version") or challenger.get("version") or "?"
-    evaluated = run.get("kind") == "evaluate"
+    project = load_project(run.project)
+    version = outcome.version or decision.challenger.version
+    evaluated = run.kind == "evaluate"
     deed = "evaluated" if evaluated else "trained"
-    outcome = "promoted" if decision["promoted"] else "not promoted"
+    verdict = "promoted" if decision.promoted else "not promoted"
     dag = f"{project.name}_{'evaluate' if evaluated else 'retrain'}"
     return _mail(
         "training",
         project,
-        f"{project.title or project.name}: version {version} {deed}, {outcome}",
+        f"{project.title or project.name}: version {version} {deed}, {verdict}",
         run=run,
-        evaluation=evaluation,
+        evaluation=outcome,
         decision=decision,
         drift=drift,
         version=version,
         deed=deed,
-        champion=champion,
-        figures=_figures(evaluation.get("metrics", {}), challenger, champion),
-        params={key: value for key, value in (run.get("params") or {}).items() if value is not None},
-        notes=list(dict.fromkeys([*(evaluation.get("notes") or []), *(decision.get("notes") or [])])),
-        airflow=_run_url(dag, str(run.get("dag_run_id") or "")),
+        champion=decision.champion,
+        figures=_figures(outcome.metrics, decision.challenger, decision.champion),
+        params={key: value for key, value in asdict(run.parameters).items() if value is not None},
+        notes=list(dict.fromkeys([*outcome.notes, *decision.notes])),
+        airflow=_run_url(dag, run.dag_run_id),
         mlflow=f"{settings().mlflow_url}/#/models/{quote(project.name)}/versions/{quote(str(version))}",
     )
 
@@ -176,18 +169,16 @@ def _alarms(results: Mapping[str, Any], which: str) -> bool:
     return bool(alarms.get(which, alarms.get("broken")))  # once they were the same
 
 
-def _figures(
-    metrics: Mapping[str, Any], challenger: Mapping[str, Any], champion: Mapping[str, Any] | None
-) -> list[Any]:
-    """Return rows [name, the new version's figure, the champion's or None]; both from the gate where it has them."""
-    judged, former = _judged(challenger), _judged(champion or {})
+def _figures(metrics: Mapping[str, Estimate], challenger: VersionMetrics, champion: VersionMetrics | None) -> list[Any]:
+    """Return rows [title, the new version's estimate, the champion's or None]; both from the gate where it has them."""
+    judged, former = _judged(challenger), _judged(champion) if champion else {}
     names = sorted({*metrics, *judged}, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
     return [(formatting.figure_name(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
 
 
-def _judged(contender: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures, {"value", "low", "high"}, that the gate found of one version, by name."""
-    return {name: value for name, value in contender.items() if isinstance(value, Mapping) and "value" in value}
+def _judged(version: VersionMetrics) -> dict[str, Estimate]:
+    """Return the estimates of one version on the gate's samples, by name."""
+    return {name: value for name, value in vars(version).items() if isinstance(value, Estimate)}
 
 
 def _run_url(dag_id: str, run_id: str) -> str:

@@ -164,6 +164,7 @@ class Project(_Section):
     """One inspection line, as its file declares it."""
 
     name: str
+    task: Literal["anomaly"] = "anomaly"
     title: str = ""
     bucket: str = "inspectline"
     timezone: str = "UTC"
@@ -285,12 +286,3 @@ def load_project(name: str) -> Project:
         known = ", ".join(sorted(files)) or "none"
         raise SettingsError(f"no project {name!r}: the project files declare {known}")
     return read_project(files[name])
-
-
-def model_settings(run: dict[str, Any]) -> ModelSettings:
-    """Return the model settings that a run was begun with, or those of its project's file if it names none.
-
-    Raises SettingsError as `load_project` does.
-    """
-    told = (run.get("settings") or {}).get("model")
-    return ModelSettings(**told) if told else load_project(run["project"]).model

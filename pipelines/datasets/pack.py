@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config.project import Resize, load_project, model_settings
+from pipelines.config.project import ModelSettings, Resize, load_project
 from pipelines.config.settings import settings
 from pipelines.datasets.versions import read_manifest
 from pipelines.errors import BadDataset, BadImage, NotFound
 from pipelines.images.decode import open_image
 from pipelines.images.preprocess import prepare, tile_grid
+from pipelines.steps import DatasetVersion, PackRef
 from pipelines.storage.s3 import Storage, split_uri
 
 if TYPE_CHECKING:
@@ -50,39 +51,36 @@ class Pack:
     index: pd.DataFrame
 
 
-def build(run: dict[str, Any]) -> dict[str, Any]:
-    """Make the pack of the run's dataset version, unless it is in S3 already.
-
-    Returns {"uri": its folder in S3, "digest": of its content, "n": images}.
+def build(dataset: DatasetVersion, model: ModelSettings) -> PackRef:
+    """Make the pack of a dataset version for the input that `model` has, unless it is in S3 already.
 
     Raises:
         BadDataset: a sample of the manifest is gone from S3 or can no longer be read; names it.
         StorageError: S3 did not do what was asked; trying again is safe.
     """
-    project = load_project(run["project"])
-    model = model_settings(run)
+    project = load_project(dataset.project)
     size, resize = model.input_size, model.resize
     storage = Storage(project.bucket)
-    folder = f"{project.name}/{run['version_id']}/pack/{size}-{resize}-{PREPARATION}"
+    folder = f"{project.name}/{dataset.version_id}/pack/{size}-{resize}-{PREPARATION}"
     try:
         card = json.loads(storage.get(f"{folder}/{CARD}"))
         log.info("the pack of %s images is there already", card["n"])
     except NotFound:
-        card = _build(read_manifest(run["manifest_uri"]), size, resize, storage, folder)
-    return {"uri": storage.uri(folder), "digest": card["digest"], "n": card["n"]}
+        card = _build(read_manifest(dataset.manifest_uri), size, resize, storage, folder)
+    return PackRef(uri=storage.uri(folder), digest=card["digest"], n=card["n"])
 
 
-def open_pack(uri: str, digest: str) -> Pack:
-    """Return the pack with this digest, fetched from `uri` into the local cache unless it lies there.
+def open_pack(pack: PackRef) -> Pack:
+    """Return a pack, fetched from S3 into the local cache unless it lies there.
 
     Raises:
         BadDataset: the pack in S3 is not there, or not what the digest says.
     """
     import pandas as pd
 
-    folder = _shelf() / digest
+    folder = _shelf() / pack.digest
     if not (folder / IMAGES).is_file():
-        _fetch(uri, digest)
+        _fetch(pack.uri, pack.digest)
     os.utime(folder)  # used last
     images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
     return Pack(images, pd.read_parquet(folder / INDEX))

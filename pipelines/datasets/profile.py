@@ -10,8 +10,9 @@ import contextlib
 import io
 import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
@@ -21,6 +22,7 @@ from pipelines.config.project import load_project
 from pipelines.config.settings import settings
 from pipelines.datasets.versions import read_manifest
 from pipelines.images.descriptors import DESCRIPTORS
+from pipelines.steps import DatasetVersion, Record
 from pipelines.storage.s3 import Storage
 
 if TYPE_CHECKING:
@@ -32,29 +34,40 @@ MOST_ROWS = 20_000
 _CHUNK = 500
 
 
-def profile(run: dict[str, Any]) -> dict[str, Any]:
-    """Write the profile of the run's dataset version to S3, unless it is there, and log it to the run in MLflow.
+@dataclass(frozen=True)
+class Profile(Record):
+    """A profile in S3.
 
-    Returns {"uri", "url": an address that opens it}.
+    Attributes:
+        uri: address of the HTML page in S3.
+        url: a signed link that opens it for some days.
+    """
+
+    uri: str
+    url: str
+
+
+def profile(dataset: DatasetVersion, mlflow_run_id: str | None = None) -> Profile:
+    """Write the profile of a dataset version to S3, unless it is there, and log it to the run in MLflow.
 
     Raises:
         BadDataset, StorageError: the manifest cannot be read, or S3 does not do what is asked.
     """
-    project = load_project(run["project"])
+    project = load_project(dataset.project)
     storage = Storage(project.bucket)
-    key = f"{project.name}/{run['version_id']}/profile/profile.html"
+    key = f"{project.name}/{dataset.version_id}/profile/profile.html"
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         page = Path(folder) / "profile.html"
         if storage.exists(key):
             storage.download(key, page)
         else:
-            title = f"{project.title or project.name}, dataset version {run['version_id']}"
-            _write(descriptor_table(project.name, read_manifest(run["manifest_uri"])), title, page)
+            title = f"{project.title or project.name}, dataset version {dataset.version_id}"
+            _write(descriptor_table(project.name, read_manifest(dataset.manifest_uri)), title, page)
             storage.upload(page, key, "text/html; charset=utf-8")
         url = storage.url(key)
-        if run.get("mlflow_run_id"):
-            _log_to_run(run["mlflow_run_id"], page, storage.uri(key))
-    return {"uri": storage.uri(key), "url": url}
+        if mlflow_run_id:
+            _log_to_run(mlflow_run_id, page, storage.uri(key))
+    return Profile(storage.uri(key), url)
 
 
 def descriptor_table(project: str, manifest: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from pipelines.catalogue.samples import effective_labels, labelled_samples
 from pipelines.catalogue.splits import SUBSETS
 from pipelines.config.project import Project, load_project
 from pipelines.errors import BadDataset, InspectlineError, NotEnoughImages, NotFound
+from pipelines.steps import DatasetVersion
 from pipelines.storage.s3 import Storage, read_uri
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ LEAST_VALIDATION = 4
 LEAST_GOOD = 30  # as many as give these with the usual shares
 
 
-def freeze(project: str) -> dict[str, Any]:
+def freeze(project: str) -> DatasetVersion:
     """Write what the catalogue holds now as a dataset version; disputed, unlabelled and withdrawn samples stay out.
-
-    Returns {"version_id", "digest", "manifest_uri", "counts": images by subset, "notes": plain words}.
 
     Raises:
         NotEnoughImages: fewer than 16 good training or 4 good validation images; says how many there are.
@@ -71,13 +70,14 @@ def freeze(project: str) -> dict[str, Any]:
         connection.execute(
             dialect.insert(schema.dataset_versions).values(**version, counts=counts).on_conflict_do_nothing()
         )
-    return {
-        "version_id": version_id,
-        "digest": digest,
-        "manifest_uri": storage.uri(key),
-        "counts": counts,
-        "notes": notes,
-    }
+    return DatasetVersion(
+        project=project,
+        version_id=version_id,
+        digest=digest,
+        manifest_uri=storage.uri(key),
+        counts=counts,
+        notes=notes,
+    )
 
 
 def read_manifest(uri: str) -> pd.DataFrame:

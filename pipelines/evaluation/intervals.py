@@ -1,4 +1,4 @@
-"""Confidence intervals of proportions, and the shape every figure of a report has: a value between two bounds.
+"""Confidence intervals of proportions.
 
 All intervals are two-sided at 95 % unless told otherwise.
 """
@@ -6,25 +6,10 @@ All intervals are two-sided at 95 % unless told otherwise.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from pipelines.steps import Estimate
 
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with the bounds of its confidence interval, `low <= value <= high`."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_json(self) -> dict[str, float]:
-        """Return plain floats, whatever numpy made of them."""
-        return {"value": float(self.value), "low": float(self.low), "high": float(self.high)}
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:

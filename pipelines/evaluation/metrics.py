@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipelines.evaluation.intervals import CONFIDENCE, Estimate, clopper_pearson, normal_quantile, wilson
+from pipelines.evaluation.intervals import CONFIDENCE, clopper_pearson, normal_quantile, wilson
+from pipelines.steps import Estimate
 
 DRAWS = 20_000
 # Below it, a count is too far from normal for an interval on the logit scale.

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipelines.evaluation.intervals import CONFIDENCE, Estimate
+from pipelines.evaluation.intervals import CONFIDENCE
+from pipelines.steps import Estimate
 
 FEWEST_GROUPS = 10
 _DRAWS, _ROWS = 200, 1024

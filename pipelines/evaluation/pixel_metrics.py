@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluation.intervals import CONFIDENCE, Estimate
+from pipelines.evaluation.intervals import CONFIDENCE
+from pipelines.steps import Estimate
 
 PRO_LIMIT = 0.3
 _SHIFT = 15

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pipelines.config.settings import settings
 from pipelines.errors import BadPackage, RegistryError
-from pipelines.registry.package import CARD, REQUIRED, WEIGHTS, Package, package_digest, read_card
+from pipelines.registry.package import CARD, REQUIRED, WEIGHTS, Package, PackageCard, package_digest, read_card
 from pipelines.registry.rest import ask, call, save, shown
 from pipelines.storage.s3 import Storage
 
@@ -123,7 +123,7 @@ def fetch(version: RegisteredVersion, *, weights: bool = False) -> Path:
     arriving = Path(tempfile.mkdtemp(prefix=".arriving-", dir=shelf))
     try:
         _download(source, CARD, arriving)
-        listed = read_card(arriving).files
+        listed = list(read_card(arriving, PackageCard).files)
         for name in listed:
             if name in REQUIRED or (weights and name == WEIGHTS):
                 _download(source, name, arriving)

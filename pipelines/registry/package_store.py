@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pipelines.config.settings import settings
 from pipelines.errors import BadPackage
 from pipelines.registry.package import CARD, GRAPH, REFERENCE, WEIGHTS, Package
 from pipelines.storage.s3 import Storage, split_uri
 
+PackageType = TypeVar("PackageType", bound=Package)
 # The card comes last: a package without one is not whole, and nobody takes it for one.
 FILES = (GRAPH, WEIGHTS, REFERENCE, CARD)
 
@@ -44,11 +46,11 @@ def fetch_files(uri: str, folder: Path) -> list[str]:
 
 
 @contextmanager
-def fetched_package(uri: str) -> Iterator[Package]:
-    """Give the complete package at `uri`, checked, for as long as it is used. Raises BadPackage."""
+def fetched_package(uri: str, open_package: Callable[[Path], PackageType]) -> Iterator[PackageType]:
+    """Give the complete package at `uri`, opened by `open_package`, for as long as it is used. Raises BadPackage."""
     with working_folder() as folder:
         fetch_files(uri, folder)
-        yield Package.open(folder, threads=2)
+        yield open_package(folder)
 
 
 def publish_files(folder: Path, uri: str) -> None:

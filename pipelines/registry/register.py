@@ -10,6 +10,7 @@ names a version that somebody chose by hand: no run replaces a champion while it
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from pipelines.registry.client import CHAMPION, champion
 from pipelines.registry.package import GRAPH, Package
 from pipelines.registry.package_store import fetched_package, working_folder
 from pipelines.registry.pinning import HELD, held
+from pipelines.steps import EvaluationReport, ModelPackage, Registration, Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,35 +43,35 @@ _FIGURES = {
 }
 
 
-def register(run: dict[str, Any], package: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, str]:
+def register(run: Run, package: ModelPackage, evaluation: EvaluationReport) -> Registration:
     """Register the run's package as a version of the project's model and set the alias `challenger` on it.
 
     A training is registered once, however often and by how many at a time this is called: the version with its
-    `training_id` is returned. Returns `version` and `package_sha256`. Raises BadPackage if the package is not whole.
+    `training_id` is returned. Raises BadPackage if the package is not whole.
     """
     import mlflow
 
     client = mlflow.MlflowClient()
-    project = run["project"]
-    with fetched_package(package["package_uri"]) as opened:
+    project = run.project
+    with fetched_package(package.package_uri, Package.open) as opened:
         digest = opened.digest
         # Files and version in one turn: a task that was thought dead may still be at it.
         with registry_turn(project):
-            version = registered(client, project, run["training_id"])
+            version = registered(client, project, run.training_id)
             if version is None:
                 model_id = _logged_model(client, run, opened)
                 _ensure_model(client, project)
-                made = client.create_model_version(
+                created = client.create_model_version(
                     project,
                     source=f"models:/{model_id}",
-                    run_id=run["mlflow_run_id"],
+                    run_id=run.mlflow_run_id,
                     model_id=model_id,
                     tags=_tags(run, package, opened),
-                    description=describe(run, opened, evaluation, package.get("notes", [])),
+                    description=describe(run, opened, evaluation, package.notes),
                 )
-                version = str(made.version)
+                version = str(created.version)
             client.set_registered_model_alias(project, CHALLENGER, version)
-    return {"version": version, "package_sha256": digest}
+    return Registration(version, digest)
 
 
 def registered(client: MlflowClient, project: str, training_id: str) -> str | None:
@@ -100,22 +102,22 @@ def promote(project: str, version: str, *, seen: str | None) -> str | None:
     return None
 
 
-def describe(run: dict[str, Any], package: Package, evaluation: dict[str, Any], notes: list[str]) -> str:
-    """Return the version's page in Markdown: figures, threshold, notes and where it came from."""
+def describe(run: Run, package: Package, evaluation: EvaluationReport, notes: list[str]) -> str:
+    """Return the version's page in Markdown: metrics, threshold, notes and where it came from."""
     card = package.card
     lines = [
-        f"Dataset version `{run['version_id']}`, training `{run['training_id']}`, code `{card.git_revision}`.",
+        f"Dataset version `{run.version_id}`, training `{run.training_id}`, code `{card.git_revision}`.",
         "",
-        f"Threshold **{card.threshold:.6g}** ({card.threshold_policy.replace('_', ' ')}), score above it: anomalous.",
+        f"Threshold **{evaluation.threshold:.6g}** ({evaluation.policy.replace('_', ' ')}), score above it: anomalous.",
         "",
         "| figure (test images) | value | 95 % interval |",
         "| --- | --- | --- |",
     ]
     for name, title in _FIGURES.items():
-        if figure := evaluation["metrics"].get(name):
-            lines.append(f"| {title} | {figure['value']:.4g} | {figure['low']:.4g} to {figure['high']:.4g} |")
-    if said := [*notes, *evaluation["notes"]]:
-        lines += ["", *(f"- {note}" for note in said)]
+        if estimate := evaluation.metrics.get(name):
+            lines.append(f"| {title} | {estimate.value:.4g} | {estimate.low:.4g} to {estimate.high:.4g} |")
+    if all_notes := [*notes, *evaluation.notes]:
+        lines += ["", *(f"- {note}" for note in all_notes)]
     return "\n".join(lines)
 
 
@@ -124,22 +126,13 @@ def save_flavour(package: Package, folder: Path) -> None:
     import mlflow.onnx
     import onnx
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import Schema
 
-    size, floats = package.card.input_size, np.dtype(np.float32)
-    signature = ModelSignature(
-        Schema([TensorSpec(np.dtype(np.uint8), (-1, size, size, 3), "image")]),
-        Schema(
-            [
-                TensorSpec(floats, (-1,), "score"),
-                TensorSpec(floats, (-1, -1, -1), "error_map"),
-                TensorSpec(floats, (-1, -1), "embedding"),
-            ]
-        ),
-    )
+    graph = onnx.load(package.folder / GRAPH)
+    signature = ModelSignature(Schema(_tensor_specs(graph.graph.input)), Schema(_tensor_specs(graph.graph.output)))
     versions = package.card.package_versions
     mlflow.onnx.save_model(
-        onnx.load(package.folder / GRAPH),
+        graph,
         str(folder),
         # Given, because MLflow otherwise runs the model to find them out (PLATFORM: 24 s).
         pip_requirements=[
@@ -156,14 +149,27 @@ def save_flavour(package: Package, folder: Path) -> None:
             (folder / path.name).write_bytes(path.read_bytes())
 
 
-def _logged_model(client: MlflowClient, run: dict[str, Any], package: Package) -> str:
+def _tensor_specs(values: Iterable[Any]) -> list[Any]:
+    """Return MLflow's description of a graph's inputs or outputs; a free dimension is -1."""
+    import onnx
+    from mlflow.types import TensorSpec
+
+    specs = []
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim)
+        specs.append(TensorSpec(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape, value.name))
+    return specs
+
+
+def _logged_model(client: MlflowClient, run: Run, package: Package) -> str:
     """Return the id of the run's logged model, whole; one that an earlier try began is completed, not doubled."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    mlflow_run = client.get_run(run["mlflow_run_id"])
+    mlflow_run = client.get_run(str(run.mlflow_run_id))
     experiment = mlflow_run.info.experiment_id
     begun = client.search_logged_models(
-        [experiment], filter_string=f"name = '{_MODEL}' AND tags.training_id = '{run['training_id']}'"
+        [experiment], filter_string=f"name = '{_MODEL}' AND tags.training_id = '{run.training_id}'"
     )
     if begun:
         model = begun[0]
@@ -171,8 +177,8 @@ def _logged_model(client: MlflowClient, run: dict[str, Any], package: Package) -
         model = client.create_logged_model(
             experiment_id=experiment,
             name=_MODEL,
-            source_run_id=run["mlflow_run_id"],
-            tags={"training_id": run["training_id"], "version_id": run["version_id"]},
+            source_run_id=run.mlflow_run_id,
+            tags={"training_id": run.training_id, "version_id": run.version_id},
             model_type="onnx",
         )
     if model.status != LoggedModelStatus.READY:
@@ -181,7 +187,7 @@ def _logged_model(client: MlflowClient, run: dict[str, Any], package: Package) -
             client.log_model_artifacts(model.model_id, str(folder / _MODEL))
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     if not mlflow_run.outputs or not mlflow_run.outputs.model_outputs:
-        client.log_outputs(run["mlflow_run_id"], [LoggedModelOutput(model.model_id, step=0)])
+        client.log_outputs(str(run.mlflow_run_id), [LoggedModelOutput(model.model_id, step=0)])
     return str(model.model_id)
 
 
@@ -200,17 +206,18 @@ def _ensure_model(client: MlflowClient, project: str) -> None:
             raise
 
 
-def _tags(run: dict[str, Any], package: dict[str, Any], opened: Package) -> dict[str, str]:
+def _tags(run: Run, package: ModelPackage, opened: Package) -> dict[str, str]:
     return {
-        "training_id": run["training_id"],
-        "version_id": run["version_id"],
-        "kind": run["kind"],
+        "training_id": run.training_id,
+        "version_id": run.version_id,
+        "task": run.task,
+        "kind": run.kind,
         "package_sha256": opened.digest,
-        "package_uri": package["package_uri"],
-        "threshold": repr(opened.card.threshold),
-        "threshold_policy": opened.card.threshold_policy,
-        "dag_run_id": str(run["dag_run_id"]),
-        "notes": json.dumps(package.get("notes", []))[:4000],
+        "package_uri": package.package_uri,
+        "threshold": repr(package.threshold),
+        "threshold_policy": str(package.policy),
+        "dag_run_id": run.dag_run_id,
+        "notes": json.dumps(package.notes)[:4000],
     }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.errors import NotFound
+from pipelines.steps import Run
 from pipelines.storage.s3 import Storage
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class Checkpoint:
     key: str
 
     @classmethod
-    def of(cls, bucket: str, run: dict[str, Any]) -> Checkpoint:
+    def of(cls, bucket: str, run: Run) -> Checkpoint:
         """Return the checkpoint of a run."""
-        folder = f"{run['project']}/{run['version_id']}/checkpoint/{run['training_id']}"
+        folder = f"{run.project}/{run.version_id}/checkpoint/{run.training_id}"
         return cls(Storage(bucket), f"{folder}/state.npz")
 
     def save(self, state: TrainingState, waiting: Waiting | None = None) -> None:

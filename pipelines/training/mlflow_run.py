@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pipelines.config.settings import settings
+from pipelines.steps import Run
 
 
 def experiment_id(project: str) -> str:
@@ -26,27 +28,30 @@ def experiment_id(project: str) -> str:
     return str(found.experiment_id)
 
 
-def open_run(experiment: str, run: dict[str, Any]) -> str:
-    """Return the id of the training's run, running: the one that an earlier try opened, or a new one."""
+def open_run(experiment: str, run: Run, chosen: dict[str, dict[str, Any]]) -> str:
+    """Return the id of the training's run, running: the one that an earlier try opened, or a new one.
+
+    `chosen` are the sections of the project file that become parameters, `section.key`.
+    """
     import mlflow
     from mlflow.entities import Param, RunTag
 
     client = mlflow.MlflowClient()
-    found = client.search_runs([experiment], f"tags.training_id = '{run['training_id']}'", max_results=1)
+    found = client.search_runs([experiment], f"tags.training_id = '{run.training_id}'", max_results=1)
     if found:
         run_id = str(found[0].info.run_id)
         client.update_run(run_id, status="RUNNING")
     else:
-        tags = {"training_id": run["training_id"], "version_id": run["version_id"], "kind": run["kind"]}
-        run_id = str(client.create_run(experiment, run_name=run["training_id"], tags=tags).info.run_id)
-    params = {**_flat(run["settings"]), **run["params"], "version_id": run["version_id"]}
+        tags = {"training_id": run.training_id, "version_id": run.version_id, "kind": run.kind, "task": run.task}
+        run_id = str(client.create_run(experiment, run_name=run.training_id, tags=tags).info.run_id)
+    params = {**_flat(chosen), **asdict(run.parameters), "version_id": run.version_id}
     tags = {
-        "dag_run_id": run["dag_run_id"],
-        "airflow": run["airflow_url"],
-        "manifest": run["manifest_uri"],
-        "champion_at_start": run["champion_version"] or "none",
-        "mlflow.source.git.commit": run["git_revision"],
-        "dataset_notes": "\n".join(run["notes"]) or "none",
+        "dag_run_id": run.dag_run_id,
+        "airflow": run.airflow_url,
+        "manifest": run.dataset.manifest_uri,
+        "champion_at_start": run.champion.version if run.champion else "none",
+        "mlflow.source.git.commit": run.git_revision,
+        "dataset_notes": "\n".join(run.dataset.notes) or "none",
     }
     client.log_batch(
         run_id,

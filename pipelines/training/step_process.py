@@ -52,9 +52,8 @@ class StepCrashed(InspectlineError):
     passing = True
 
 
-def run_module(module: str, payload: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]:
-    """Run `python -m module <payload's values as JSON files> <result file>` and return the result that it
-    wrote.
+def run_module(module: str, payload: dict[str, Any], log: Callable[[str], None], *words: str) -> dict[str, Any]:
+    """Run `python -m module <words> <payload's values as JSON files> <result file>` and return the result it wrote.
 
     Every line that the process prints goes to `log` at once. The process is killed, with its children, if this
     call ends by an exception, and by the kernel if this process dies.
@@ -69,13 +68,15 @@ def run_module(module: str, payload: dict[str, Any], log: Callable[[str], None])
             path.write_text(json.dumps(value), encoding="utf-8")
             arguments.append(str(path))
         result = Path(folder) / "result.json"
-        status, last_line = _follow([module, *arguments, str(result)], log)
+        status, last_line = _follow([module, *words, *arguments, str(result)], log)
         told = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
     if status == 0 and isinstance(told, dict):
         return told
     if status == REFUSED and isinstance(told, dict):
         raise _error_class(told["error"])(told["message"])
-    raise StepCrashed(f"{module} {_ending(status)}{f'; its last line: {last_line}' if last_line else ''}")
+    raise StepCrashed(
+        f"{' '.join([module, *words])} {_ending(status)}{f'; its last line: {last_line}' if last_line else ''}"
+    )
 
 
 def main(step: Callable[..., dict[str, Any]]) -> None:

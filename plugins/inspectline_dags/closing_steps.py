@@ -11,8 +11,6 @@ from notifier import InspectlineNotifier
 
 log = logging.getLogger(__name__)
 
-# Shown failed and mailed like any other, but the model stands without them: they do not fail the run.
-SIDE_TASKS = ("profile", "drift")
 _SKIPPING = ("freeze", "begin")
 _ENDED = {
     "success": "ended, but left no result",
@@ -43,33 +41,25 @@ def settle(project: str) -> Any:
 @task(task_id="close", trigger_rule=TriggerRule.ALL_DONE)
 def _close(project: str, **context: Any) -> dict[str, Any]:
     """End the run in the catalogue, and the requests that it served: done with its result, or failed with why."""
-    from pipelines.requests import watch
-    from pipelines.training import runs
+    from pipelines.requests.close import close
+    from pipelines.steps import Outcome, Skip
 
     ti, run_id = context["ti"], context["run_id"]
-    served = (project, ti.dag_id.removeprefix(f"{project}_"), run_id, asked_by(context))
-    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
-    failed = sorted(name for name, state in states.items() if state == "failed" and name not in SIDE_TASKS)
-    stopped = sorted(name for name, state in states.items() if state == "upstream_failed" and name not in SIDE_TASKS)
-    outcome = ti.xcom_pull(task_ids="complete")
-    skipped = next((found for found in ti.xcom_pull(task_ids=_SKIPPING, key="skipped") if found), None)
-    why = f"failed: {', '.join(failed)}" if failed else f"not run: {', '.join(stopped)}"
-    if told := [said for said in ti.xcom_pull(task_ids=_SKIPPING, key="why") if said and failed]:
-        why = f"{why}: {told[0]}"
-    if outcome:
-        result = outcome | {"dag_run_id": run_id}
-        watch.end_run(*served, done=True, result=result)
-    elif skipped and not failed:
-        # Who asked gets the figures of the run that did the same before.
-        earlier = runs.outcome(skipped["training_id"]) if skipped["training_id"] else {}
-        result = earlier | {"skipped": skipped["reason"], "link": skipped["link"], "dag_run_id": run_id}
-        watch.end_run(*served, done=True, result=result)
-    else:
-        runs.fail(project, run_id, why)
-        watch.end_run(*served, done=False, result={"why": why, "dag_run_id": run_id})
-    if failed or stopped:
-        raise AirflowFailException(why)
-    return result
+    outcome, skips = ti.xcom_pull(task_ids="complete"), ti.xcom_pull(task_ids=_SKIPPING, key="skipped")
+    skip = next((skip for skip in skips if skip), None)
+    closing = close(
+        project,
+        ti.dag_id.removeprefix(f"{project}_"),
+        run_id,
+        asked_by(context),
+        states=ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id],
+        outcome=Outcome.from_json(outcome) if outcome else None,
+        skip=Skip.from_json(skip) if skip else None,
+        why=next((why for why in ti.xcom_pull(task_ids=_SKIPPING, key="why") if why), None),
+    )
+    if closing.failure:
+        raise AirflowFailException(closing.failure)
+    return closing.result
 
 
 @task(task_id="settle", trigger_rule=TriggerRule.ALL_DONE)

@@ -1,11 +1,12 @@
 """The tasks from a dataset version to a judged model: the function behind each box of `retrain` and `evaluate`.
 
-Each fetches what earlier steps made (`made`), so that the arrows of a DAG show its order and nothing else, and imports
-what it runs only when it runs, so that parsing a DAG file stays light.
+Each fetches the results of earlier steps (`result`), so that the arrows of a DAG show its order and nothing else, and
+imports what it runs only when it runs, so that parsing a DAG file stays light. A result is a record of
+`pipelines.steps`, kept in XCom as JSON.
 """
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowSkipException
@@ -13,24 +14,52 @@ from airflow.sdk.exceptions import AirflowSkipException
 from pipelines.config.settings import settings
 from pipelines.errors import NotEnoughImages
 
+if TYPE_CHECKING:
+    from pipelines.steps import ModelPackage, PackRef, Run, Skip
+    from pipelines.tasks.interface import Task
+
 log = logging.getLogger(__name__)
 GPU_POOL = "gpu"
 
 
-def made(context: Any, *task_ids: str) -> list[Any]:
-    """Return the results of earlier steps of this run, small dictionaries."""
-    return [context["ti"].xcom_pull(task_ids=task_id) for task_id in task_ids]
+def result(context: Any, task_id: str) -> Any:
+    """Return the result of an earlier step of this run as JSON holds it, or None."""
+    return context["ti"].xcom_pull(task_ids=task_id)
 
 
-def _skip(context: Any, reason: str, link: str | None = None, training_id: str | None = None) -> AirflowSkipException:
+def _run(context: Any) -> "Run":
+    from pipelines.steps import Run
+
+    return Run.from_json(result(context, "begin"))
+
+
+def _pack(context: Any) -> "PackRef":
+    from pipelines.steps import PackRef
+
+    return PackRef.from_json(result(context, "pack"))
+
+
+def _package(context: Any, task_id: str) -> "ModelPackage":
+    from pipelines.steps import ModelPackage
+
+    return ModelPackage.from_json(result(context, task_id))
+
+
+def _task(run: "Run") -> "Task":
+    from pipelines.tasks import find_task
+
+    return find_task(run.task)
+
+
+def _skip(context: Any, skip: "Skip") -> AirflowSkipException:
     """Return what to raise to skip the rest of the run; the reason and its link stay readable in the UI."""
-    context["ti"].xcom_push(key="skipped", value={"reason": reason, "link": link, "training_id": training_id})
-    said = f"{reason}: {link}" if link else reason
-    log.warning("Skipped: %s", said)  # Airflow's own line about it is folded away
-    return AirflowSkipException(said)
+    context["ti"].xcom_push(key="skipped", value=skip.to_json())
+    message = f"{skip.reason}: {skip.link}" if skip.link else skip.reason
+    log.warning("Skipped: %s", message)  # Airflow's own line about it is folded away
+    return AirflowSkipException(message)
 
 
-def _say_why(context: Any, error: Exception) -> None:
+def _push_why(context: Any, error: Exception) -> None:
     """Leave what went wrong for whoever asked for the run, in words, where its task's name says too little."""
     context["ti"].xcom_push(key="why", value=str(error))
 
@@ -45,26 +74,28 @@ def freeze(project: str, **context: Any) -> Any:
     """Write the dataset version: every labelled, undisputed sample, its subset and its annotations."""
     from pipelines.datasets.versions import freeze
     from pipelines.requests import watch
+    from pipelines.steps import Skip
 
     watch.begin(project, "retrain", context["run_id"], asked_by(context))
     try:
-        return freeze(project)
+        return freeze(project).to_json()
     except NotEnoughImages as error:
         if context["dag_run"].run_type == "scheduled":
-            raise _skip(context, f"no training tonight: {error}") from None
-        _say_why(context, error)
+            raise _skip(context, Skip(f"no training tonight: {error}")) from None
+        _push_why(context, error)
         raise
 
 
 @task
-def begin(project: str, **context: Any) -> Any:
+def begin(**context: Any) -> Any:
     """Enter the training in the catalogue and in MLflow; skip the run if the same was trained before."""
     from pipelines.requests.watch import PARAMETERS
+    from pipelines.steps import DatasetVersion
     from pipelines.training.runs import begin
 
-    (dataset,) = made(context, "freeze")
+    dataset = DatasetVersion.from_json(result(context, "freeze"))
     asked = {name: context["params"].get(name) for name in PARAMETERS["retrain"]}
-    return _begun(begin(project, dataset, asked, bool(asked["force"]), context["run_id"]), context)
+    return _begun(begin(dataset, asked, force=bool(asked["force"]), dag_run_id=context["run_id"]), context)
 
 
 @task(task_id="begin")
@@ -76,20 +107,24 @@ def begin_evaluation(project: str, **context: Any) -> Any:
     watch.begin(project, "evaluate", context["run_id"], asked_by(context))
     asked = {name: context["params"].get(name) for name in watch.PARAMETERS["evaluate"]}
     try:
-        return _begun(begin_evaluation(project, context["run_id"], asked), context)
+        return _begun(begin_evaluation(project, asked, dag_run_id=context["run_id"]), context)
     except NotEnoughImages as error:
-        _say_why(context, error)
+        _push_why(context, error)
         raise
 
 
-def _begun(run: dict[str, Any], context: Any) -> dict[str, Any]:
+def _begun(run: "Run | Skip", context: Any) -> Any:
     """Return the run that has begun, or skip what follows; its buttons lead to MLflow, or to what was done before."""
-    skip = run["skip"] or {}
-    for key, address in (("earlier", skip.get("link")), ("mlflow", run.get("mlflow_url"))):
-        context["ti"].xcom_push(key=key, value=address or "")
-    if skip:
-        raise _skip(context, skip["reason"], skip["link"], skip["training_id"])
-    return run
+    from pipelines.steps import Skip
+
+    push = context["ti"].xcom_push
+    if isinstance(run, Skip):
+        push(key="earlier", value=run.link or "")
+        push(key="mlflow", value="")
+        raise _skip(context, run)
+    push(key="earlier", value="")
+    push(key="mlflow", value=run.mlflow_url or "")
+    return run.to_json()
 
 
 @task
@@ -97,11 +132,11 @@ def profile(**context: Any) -> Any:
     """Profile the dataset version's descriptors (fg-data-profiling); holds up nothing, stops nothing."""
     from pipelines.datasets.profile import profile
 
-    (run,) = made(context, "begin")
-    profiled = profile(run)
+    run = _run(context)
+    profiled = profile(run.dataset, run.mlflow_run_id)
     # MLflow's page, where the report is too: people reach it for as long as the run is kept, unlike a signed S3 link.
-    context["ti"].xcom_push(key="profile", value=f"{run['mlflow_url']}/artifacts/profile/profile.html")
-    return profiled
+    context["ti"].xcom_push(key="profile", value=f"{run.mlflow_url}/artifacts/profile/profile.html")
+    return profiled.to_json()
 
 
 @task
@@ -109,77 +144,76 @@ def pack(**context: Any) -> Any:
     """Decode and resize the dataset version once, into memory-mapped arrays kept in S3."""
     from pipelines.datasets.pack import build
 
-    return build(*made(context, "begin"))
+    run = _run(context)
+    return build(run.dataset, run.settings.model).to_json()
 
 
 @task(pool=GPU_POOL, queue=settings().training_queue)
 def train(**context: Any) -> Any:
     """Train the network in a subprocess; a killed one goes on from its last checkpoint."""
-    from pipelines.training.step_process import run_module
+    from pipelines.tasks.subprocesses import train
 
-    run, pack = made(context, "begin", "pack")
-    return run_module("pipelines.tasks.anomaly.train", {"run": run, "pack": pack}, log.info)
+    return train(_run(context), _pack(context), log.info).to_json()
 
 
 @task
 def export(**context: Any) -> Any:
     """Export the network to ONNX and compare both on the validation set; a difference stops the run."""
-    from pipelines.training.step_process import run_module
+    from pipelines.steps import TrainedModel
+    from pipelines.tasks.subprocesses import export
 
-    run, pack, trained = made(context, "begin", "pack", "train")
-    return run_module("pipelines.tasks.anomaly.export", {"run": run, "pack": pack, "trained": trained}, log.info)
+    model = TrainedModel.from_json(result(context, "train"))
+    return export(_run(context), _pack(context), model, log.info).to_json()
 
 
 @task
 def calibrate(**context: Any) -> Any:
     """Set the threshold from the validation set, as the project's policy says."""
-    from pipelines.tasks.anomaly.calibrate import calibrate
-
-    (run,) = made(context, "begin")
+    run = _run(context)
     # An evaluation judges the champion that it began with; a training what it exported.
-    return calibrate(run, run["model"] if "model" in run else made(context, "export")[0])
+    exported = _package(context, "export") if run.kind == "retrain" else None
+    return _task(run).calibrate(run, _pack(context), exported).to_json()
 
 
 @task
 def evaluate(**context: Any) -> Any:
     """Score the test subsets; log figures with confidence intervals, and pictures, to MLflow."""
-    from pipelines.tasks.anomaly.evaluate import evaluate
-
-    return evaluate(*made(context, "begin", "calibrate"))
+    run = _run(context)
+    return _task(run).evaluate(run, _pack(context), _package(context, "calibrate")).to_json()
 
 
 @task
 def register(**context: Any) -> Any:
     """Register the package in MLflow, once for a training, as the challenger."""
     from pipelines.registry.register import register
+    from pipelines.steps import EvaluationReport
 
-    return register(*made(context, "begin", "calibrate", "evaluate"))
+    report = EvaluationReport.from_json(result(context, "evaluate"))
+    return register(_run(context), _package(context, "calibrate"), report).to_json()
 
 
 @task
 def gate(**context: Any) -> Any:
     """Compare the challenger with the champion on the same test samples; promote it if it holds up."""
     from pipelines.promotion.gate import decide
+    from pipelines.steps import Registration
 
-    decision = decide(*made(context, "begin", "register"))
-    log.info("%s: %s", "promoted" if decision["promoted"] else "not promoted", decision["why"])
-    return decision
+    decision = decide(_run(context), Registration.from_json(result(context, "register")))
+    log.info("%s: %s", "promoted" if decision.promoted else "not promoted", decision.why)
+    return decision.to_json()
 
 
 @task
 def complete(**context: Any) -> Any:
     """Enter in the catalogue what came of the run; from now on its images are not new any more."""
+    from pipelines.steps import Decision, EvaluationReport, Outcome, Registration
     from pipelines.training.runs import complete
 
-    run, package, evaluation, registered, decision = made(context, "begin", "calibrate", "evaluate", "register", "gate")
-    outcome = {
-        "metrics": evaluation["metrics"],
-        "threshold": package["threshold"],
-        "policy": package["policy"],
-        "notes": [*package["notes"], *evaluation["notes"]],
-        "promoted": decision["promoted"],
-        "why": decision["why"],
-        "version": registered["version"],
-    }
-    complete(run, outcome)
-    return outcome
+    outcome = Outcome.of(
+        _package(context, "calibrate"),
+        EvaluationReport.from_json(result(context, "evaluate")),
+        Registration.from_json(result(context, "register")),
+        Decision.from_json(result(context, "gate")),
+    )
+    complete(_run(context), outcome)
+    return outcome.to_json()

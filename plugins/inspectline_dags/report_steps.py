@@ -5,7 +5,7 @@ from typing import Any
 from airflow.sdk import TriggerRule, task
 
 from inspectline_dags.defaults import run_name
-from inspectline_dags.model_steps import made
+from inspectline_dags.model_steps import result
 
 
 @task
@@ -24,8 +24,16 @@ def report(**context: Any) -> Any:
     """Mail what was trained, its figures beside the champion's, and what was promoted."""
     from monitoring.mail.mails import training_mail
     from notifier import send
+    from pipelines.steps import Decision, Outcome, Run
 
-    return send(training_mail(*made(context, "begin", "complete", "gate", "drift")))
+    return send(
+        training_mail(
+            Run.from_json(result(context, "begin")),
+            Outcome.from_json(result(context, "complete")),
+            Decision.from_json(result(context, "gate")),
+            result(context, "drift"),
+        )
+    )
 
 
 @task
@@ -33,8 +41,7 @@ def mail_drift(**context: Any) -> Any:
     """Mail a change of the drift state, and once a week what the week brought."""
     from notifier import send
 
-    (found,) = made(context, "drift")
-    return send(found["mail"])
+    return send(result(context, "drift")["mail"])
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE)

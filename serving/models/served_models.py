@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pipelines.config.project import Project
 from pipelines.errors import BadPackage
 from pipelines.registry.client import RegisteredVersion
-from pipelines.registry.package import Package
-from pipelines.tasks.anomaly.predict import PreparedImage, Scored, run, score
+from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.predict import Prediction, PreparedImage, predict, predict_prepared
 from pipelines.tasks.anomaly.threshold import conformal
 from serving.limits.prediction_cache import Recent
 from serving.metrics import batches_told
@@ -51,9 +51,9 @@ class Serving:
     """
 
     registered: RegisteredVersion
-    package: Package
+    package: AnomalyPackage
     validation: NDArray[np.float64]
-    batches: Batches[PreparedImage, Scored]
+    batches: Batches[PreparedImage, Prediction]
     map_limit: float
     review_threshold: float | None = None
     recent: Recent = field(default_factory=lambda: Recent(REMEMBERED))
@@ -69,7 +69,7 @@ class Serving:
         """An image is called anomalous when its score is above this."""
         return self.package.card.threshold
 
-    def score(self, image: PreparedImage) -> Scored:
+    def score(self, image: PreparedImage) -> Prediction:
         """Score one prepared image, together with others that wait for the same.
 
         Raises:
@@ -179,14 +179,14 @@ def load(registered: RegisteredVersion, folder: Path, threads: int, room: int = 
     Raises:
         BadPackage: incomplete, altered, another project's, or it does not compute what was stored.
     """
-    package = Package.open(folder, threads=threads)
+    package = AnomalyPackage.open(folder, threads=threads)
     if registered.digest and package.digest != registered.digest:
         raise BadPackage(f"{folder}: digest {package.digest[:12]}… is not that registered; fetch the package again")
     if package.card.project != registered.project:
         raise BadPackage(f"{folder}: made for project {package.card.project}; register it there")
     scored = _check_on_examples(package)
-    batches: Batches[PreparedImage, Scored] = Batches(
-        lambda images: run(package, images, MOST_AT_ONCE),
+    batches: Batches[PreparedImage, Prediction] = Batches(
+        lambda images: predict_prepared(package, images, MOST_AT_ONCE),
         most=MOST_AT_ONCE,
         room=room,
         told=batches_told(registered.project),
@@ -195,15 +195,15 @@ def load(registered: RegisteredVersion, folder: Path, threads: int, room: int = 
     return Serving(registered, package, validation, batches, _map_limit(package, scored))
 
 
-def _check_on_examples(package: Package) -> list[Scored]:
+def _check_on_examples(package: AnomalyPackage) -> list[Prediction]:
     """Score the package's stored examples, or else a probe of our own, so that no request is the first to try it."""
     examples = package.examples
     if not examples:
         side = package.card.input_size
         ramp = np.linspace(0, 255, side).astype(np.uint8)
-        return score(package, [np.dstack([np.broadcast_to(ramp, (side, side))] * 3)])
+        return predict(package, [np.dstack([np.broadcast_to(ramp, (side, side))] * 3)])
     tolerance = package.card.onnx_tolerance + _PROBE_TOLERANCE * package.card.threshold
-    found = score(package, examples)
+    found = predict(package, examples)
     for stored, scored in zip(package.reference["score"], found, strict=False):
         if abs(float(stored) - scored.score) > tolerance:
             raise BadPackage(
@@ -213,7 +213,7 @@ def _check_on_examples(package: Package) -> list[Scored]:
     return found
 
 
-def _map_limit(package: Package, scored: list[Scored]) -> float:
+def _map_limit(package: AnomalyPackage, scored: list[Prediction]) -> float:
     """Return the error at which a map peaks when the score comes to the threshold: at this version's proportions.
 
     Where the score is the map's largest value, that is the threshold itself.

@@ -18,10 +18,11 @@ from PIL import Image
 
 from pipelines.catalogue import predictions
 from pipelines.images.descriptors import DESCRIPTORS, describe
-from pipelines.registry.package import GRAPH, Package, package_digest, read_card, write_card, write_reference
+from pipelines.registry.package import GRAPH, package_digest
 from pipelines.storage.s3 import Storage, image_key
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, write_card, write_reference
+from pipelines.tasks.anomaly.predict import predict
 from tests.conftest import Projects
 from tests.pipelines.packages import make_package
 
@@ -43,7 +44,7 @@ def scratched(generator: np.random.Generator) -> np.ndarray:
     return image
 
 
-def make_champion(folder: Path, images: list[np.ndarray], *, gain: float = 1, **card: Any) -> Package:
+def make_champion(folder: Path, images: list[np.ndarray], *, gain: float = 1, **card: Any) -> AnomalyPackage:
     """Write a package whose reference is `images`, really scored and described.
 
     `gain` multiplies its scores and embeddings: another network on another scale.
@@ -54,7 +55,7 @@ def make_champion(folder: Path, images: list[np.ndarray], *, gain: float = 1, **
     white = next(constant for constant in model.graph.initializer if constant.name == "white")
     white.CopyFrom(numpy_helper.from_array(np.float32(255 / gain), "white"))
     onnx.save(model, folder / GRAPH)
-    scored = score(ScoringGraph(folder / GRAPH, SIDE, "fit", 1), images)
+    scored = predict(ScoringGraph(folder / GRAPH, SIDE, "fit", 1), images)
     described = [describe(image) for image in images]
     write_reference(
         folder,
@@ -65,7 +66,7 @@ def make_champion(folder: Path, images: list[np.ndarray], *, gain: float = 1, **
         descriptor_names=list(DESCRIPTORS),
     )
     write_card(folder, **fields)
-    return Package.open(folder)
+    return AnomalyPackage.open(folder)
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Line:
     bucket: str
     folder: Path
     client: Any
-    package: Package | None = None
+    package: AnomalyPackage | None = None
     version: str = ""
     made: int = field(default=0)
 
@@ -113,7 +114,7 @@ class Line:
         assert self.package is not None
         moment = when or datetime.now(UTC) - timedelta(hours=1)
         rows = []
-        for image, one in zip(images, score(self.package, images), strict=True):
+        for image, one in zip(images, predict(self.package, images), strict=True):
             stream = io.BytesIO()
             Image.fromarray(image).save(stream, "PNG")
             digest = hashlib.sha256(stream.getvalue()).hexdigest()

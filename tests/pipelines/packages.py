@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipelines.registry.package import GRAPH, WEIGHTS, write_card, write_reference
+from pipelines.registry.package import GRAPH, WEIGHTS
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import prepare_image, score
+from pipelines.tasks.anomaly.package import write_card, write_reference
+from pipelines.tasks.anomaly.predict import predict, prepare_image
 
 
 def make_package(
@@ -40,7 +41,7 @@ def make_package(
     generator = np.random.default_rng(seed)
     images = [good_image(generator, size) for _ in range(n_reference)]
     graph = ScoringGraph(folder / GRAPH, size, resize, threads=1)
-    scored = score(graph, images)
+    scored = predict(graph, images)
     scores = np.array([one.score for one in scored], np.float32)
     descriptors = np.array([[image.mean(), image.std()] for image in images])
     write_reference(

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import requests
 
-from pipelines.registry.package import Package, read_card, read_reference, write_card, write_reference
+from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, read_reference, write_card, write_reference
 from tests.conftest import Projects, wait_until
 from tests.serving.conftest import Registry, Relay, Server, until_rows
 
@@ -182,7 +182,7 @@ def test_swap_when_new_version_is_bad_then_old_one_stays_and_status_names_it(
 def test_swap_when_stored_example_scores_otherwise_then_refused(server: Server, registry: Registry, good_file: bytes):
     def shift(folder: Path) -> None:
         """Make the stored scores other than what the graph gives."""
-        examples, arrays = Package.open(folder).examples, read_reference(folder / "reference.npz")
+        examples, arrays = AnomalyPackage.open(folder).examples, read_reference(folder / "reference.npz")
         card = read_card(folder).model_dump(exclude={"files", "onnx_sha256"})
         arrays["score"] += 0.05
         named = {name: list(arrays.pop(name)) for name in ("sha256", "descriptor_names")}

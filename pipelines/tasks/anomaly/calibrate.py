@@ -6,6 +6,7 @@ What serving later calls anomalous, and what drift compares with, is decided her
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,16 @@ from sqlalchemy import select
 
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import samples
-from pipelines.config.project import ThresholdPolicy, load_project
+from pipelines.config.project import load_project
 from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.images.descriptors import DESCRIPTORS
 from pipelines.images.preprocess import PreparedImage
 from pipelines.registry.client import RegisteredVersion, fetch
-from pipelines.registry.package import GRAPH, WEIGHTS, read_card, write_card, write_reference
+from pipelines.registry.package import GRAPH, REFERENCE, WEIGHTS
 from pipelines.registry.package_store import fetch_files, package_uri, publish_files, working_folder
+from pipelines.steps import ModelPackage, PackRef, Run
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+from pipelines.tasks.anomaly.package import read_card, write_card, write_reference
 from pipelines.tasks.anomaly.subset_scoring import prepared_images, score_each
 from pipelines.tasks.anomaly.threshold import choose
 
@@ -34,40 +37,40 @@ EXAMPLES = 4  # images that serving scores again before it takes a version
 NOTED_PACKAGES = ("numpy", "onnxruntime", "pillow", "keras", "tensorflow", "torch", "jax", "scikit-learn", "mlflow")
 
 
-def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPackage:
     """Set the threshold of an exported model on the run's dataset version and publish its complete package.
 
-    `model` is what the export step returned (`package_uri`), or for an evaluation the champion (`champion`, with its
-    version and digest), whose weights are kept and whose threshold is set anew. Run again, it writes the same again.
+    `package` is what the export step returned; None for an evaluation, which keeps the champion's weights and sets its
+    threshold anew. Run again, it writes the same again.
 
-    Returns `package_uri`, `threshold`, `policy`, `notes` (sentences) and `scores_uri` (the reference's address).
-    Raises NotEnoughImages without good validation images, BadPackage or BadDataset if something cannot be read.
+    Returns the complete package. Raises NotEnoughImages without good validation images, BadPackage or
+    BadDataset if something cannot be read.
     """
     from pipelines.datasets.versions import read_manifest
 
-    project = load_project(run["project"])
-    manifest = read_manifest(run["manifest_uri"])
+    project = load_project(run.project)
+    manifest = read_manifest(run.dataset.manifest_uri)
     good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
     anomalies = manifest[manifest["subset"] == "anomaly/threshold"].sort_values("sha256")
-    target = package_uri(project.bucket, run["project"], run["version_id"], run["training_id"])
+    target = package_uri(project.bucket, run.project, run.version_id, run.training_id)
 
     with working_folder() as folder:
-        made = _collect(run, model, folder)
-        graph = ScoringGraph(folder / GRAPH, made["input_size"], made["resize"], threads=2)
+        origin = _collect(run, package, folder)
+        graph = ScoringGraph(folder / GRAPH, origin["input_size"], origin["resize"], threads=2)
         scored: list[tuple[float, NDArray[np.float32]]] = []
         examples: list[PreparedImage] = []
-        for image, one in score_each(graph, prepared_images(run, good, graph)):
+        for image, one in score_each(graph, prepared_images(run, pack, good, graph)):
             scored.append((one.score, one.embedding))  # without the error maps, which would fill the memory
             if len(examples) < EXAMPLES:
                 examples.append(image)
-        anomaly_scores = [one.score for _, one in score_each(graph, prepared_images(run, anomalies, graph))]
+        anomaly_scores = [one.score for _, one in score_each(graph, prepared_images(run, pack, anomalies, graph))]
         if not scored:
             raise NotEnoughImages(
-                f"dataset version {run['version_id']} of {run['project']} has no good validation images to set a"
+                f"dataset version {run.version_id} of {run.project} has no good validation images to set a"
                 " threshold on: add good images, then retrain"
             )
         scores = np.array([value for value, _ in scored], dtype=np.float64)
-        policy = ThresholdPolicy(**run["settings"]["threshold"]).model_dump(exclude={"review_false_positive_rate"})
+        policy = run.settings.threshold.model_dump(exclude={"review_false_positive_rate"})
         choice = choose(scores, anomaly_scores, **policy)
         notes = choice.notes + _grouping_note(good)
         write_reference(
@@ -75,14 +78,14 @@ def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
             score=scores.astype(np.float32),
             embedding=np.stack([embedding for _, embedding in scored]),
             sha256=list(good["sha256"]),
-            descriptors=_descriptors(run["project"], list(good["sha256"])),
+            descriptors=_descriptors(run.project, list(good["sha256"])),
             descriptor_names=list(DESCRIPTORS),
             examples=examples,
         )
         write_card(
             folder,
-            project=run["project"],
-            **made,
+            project=run.project,
+            **origin,
             threshold=choice.value,
             threshold_policy=choice.policy,
             threshold_detail={**choice.detail, "notes": notes},
@@ -91,26 +94,30 @@ def calibrate(run: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
                 "p99": float(np.quantile(scores, 0.99)),
                 "max": float(scores.max()),
             },
-            version_id=run["version_id"],
-            training_id=run["training_id"],
-            git_revision=run["git_revision"],
+            version_id=run.version_id,
+            training_id=run.training_id,
+            git_revision=run.git_revision,
             package_versions=_versions(),
         )
         publish_files(folder, target)
-    return {
-        "package_uri": target,
-        "threshold": choice.value,
-        "policy": choice.policy,
-        "notes": notes,
-        "scores_uri": f"{target}/reference.npz",
-    }
+    exported = package or ModelPackage(package_uri=target)
+    return replace(
+        exported,
+        package_uri=target,
+        threshold=choice.value,
+        policy=choice.policy,
+        notes=notes,
+        scores_uri=f"{target}/{REFERENCE}",
+    )
 
 
-def _collect(run: dict[str, Any], model: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _collect(run: Run, package: ModelPackage | None, folder: Path) -> dict[str, Any]:
     """Bring graph and weights into `folder` and return what the card says of how they were made."""
-    if champion := model.get("champion"):
+    if package is None:
+        if run.champion is None:
+            raise BadDataset(f"run {run.training_id} of {run.project} has neither an exported model nor a champion")
         held = RegisteredVersion(
-            run["project"], champion["version"], tags={"package_sha256": champion["package_sha256"]}
+            run.project, run.champion.version, tags={"package_sha256": run.champion.package_sha256}
         )
         kept = fetch(held, weights=True)
         for name in (GRAPH, WEIGHTS):
@@ -118,10 +125,14 @@ def _collect(run: dict[str, Any], model: dict[str, Any], folder: Path) -> dict[s
                 shutil.copyfile(kept / name, folder / name)
         card = read_card(kept)
         return {name: getattr(card, name) for name in ("preset", "input_size", "resize", "onnx_tolerance")}
-    fetch_files(model["package_uri"], folder)
-    settings = run["settings"]["model"]
-    tolerance = model["tolerance"]
-    return {name: settings[name] for name in ("preset", "input_size", "resize")} | {"onnx_tolerance": tolerance}
+    fetch_files(package.package_uri, folder)
+    settings = run.settings.model
+    return {
+        "preset": settings.preset,
+        "input_size": settings.input_size,
+        "resize": settings.resize,
+        "onnx_tolerance": package.tolerance,
+    }
 
 
 def _descriptors(project: str, hashes: list[str]) -> NDArray[np.float64]:

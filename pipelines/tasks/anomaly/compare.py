@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from pipelines.config.project import PromotionRules
 from pipelines.datasets.original_images import original_images
 from pipelines.errors import BadPackage
-from pipelines.evaluation.intervals import Estimate
 from pipelines.evaluation.metrics import Confusion, auroc, false_positive_rate, recall
 from pipelines.evaluation.paired_bootstrap import auroc_difference
-from pipelines.registry.package import Package
-from pipelines.tasks.anomaly.predict import score
+from pipelines.steps import Estimate, Run, VersionMetrics
+from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.subset_scoring import BATCH
 from pipelines.tasks.anomaly.synthetic.fixed_set import with_defect
 from pipelines.tasks.anomaly.threshold import percent
+from pipelines.tasks.interface import Comparison, Contender
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +32,19 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A version with its scores on the test rows (`score`, one column) and, where drawn, on their defective twins."""
+class ScoredContender:
+    """A version with its anomaly scores on the test samples.
+
+    Attributes:
+        version: its number in the registry.
+        package: its package.
+        good: scores of the good test images.
+        anomalies: scores of the test anomalies.
+        synthetic: scores of good test images with a synthetic defect, where these were drawn.
+    """
 
     version: str
-    package: Package
+    package: AnomalyPackage
     good: Scores
     anomalies: Scores
     synthetic: Scores
@@ -49,32 +58,55 @@ class Contender:
     def verdicts(self) -> Confusion:
         return Confusion.at(self.package.card.threshold, self.good, self.anomalies)
 
-    def figures(self) -> dict[str, Any]:
-        """Return what can be said of it on these samples; None where the samples do not allow it."""
+    def metrics(self) -> VersionMetrics:
+        """Return its metrics on these samples; None where the samples do not allow one."""
         good, anomalies = len(self.good), len(self.anomalies)
         synthetic = auroc(self.good, self.synthetic) if good and len(self.synthetic) else None
-        return {
-            "version": self.version,
-            "threshold": self.package.card.threshold,
-            "auroc": auroc(self.good, self.anomalies).to_json() if good and anomalies else None,
-            "false_positive_rate": false_positive_rate(self.verdicts).to_json() if good else None,
-            "recall": recall(self.verdicts).to_json() if anomalies else None,
-            "synthetic_auroc": synthetic.to_json() if synthetic else None,
-        }
+        return VersionMetrics(
+            version=self.version,
+            threshold=self.package.card.threshold,
+            auroc=auroc(self.good, self.anomalies) if good and anomalies else None,
+            false_positive_rate=false_positive_rate(self.verdicts) if good else None,
+            recall=recall(self.verdicts) if anomalies else None,
+            synthetic_auroc=synthetic,
+        )
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What the figures say: whether the challenger is fit, the reasons, what they rest on, the difference if any."""
+def compare(run: Run, challenger: Contender, champion: Contender | None, samples: pd.DataFrame) -> Comparison:
+    """Score both versions on the test rows of a manifest, as they were sent, and judge the challenger.
 
-    fit: bool
-    reasons: list[str]
-    basis: str
-    difference: Estimate | None
+    A champion that cannot score leaves the challenger to be judged alone, with the reason in `failure`. The
+    challenger's own BadPackage rises.
+    """
+    good, anomalies = samples[samples["label"] == "good"], samples[samples["label"] == "anomaly"]
+    packages = [_anomaly_package(contender) if contender else None for contender in (challenger, champion)]
+    assert packages[0] is not None
+    scores, champion_scores, failure = score_contenders(run.project, packages[0], packages[1], good, anomalies)
+    scored_champion = None
+    if champion and packages[1] and champion_scores:
+        scored_champion = ScoredContender(champion.version, packages[1], *champion_scores)
+    comparison = judge(
+        ScoredContender(challenger.version, packages[0], *scores),
+        scored_champion,
+        run.settings.promotion,
+        good_groups=list(good["group_key"]),
+        anomaly_groups=list(anomalies["group_key"]),
+    )
+    return replace(comparison, failure=failure)
+
+
+def _anomaly_package(contender: Contender) -> AnomalyPackage:
+    if not isinstance(contender.package, AnomalyPackage):
+        raise BadPackage(f"version {contender.version} is a package of another task: {contender.package.card.task}")
+    return contender.package
 
 
 def score_contenders(
-    project: str, challenger: Package, champion: Package | None, good: pd.DataFrame, anomalies: pd.DataFrame
+    project: str,
+    challenger: AnomalyPackage,
+    champion: AnomalyPackage | None,
+    good: pd.DataFrame,
+    anomalies: pd.DataFrame,
 ) -> tuple[list[Scores], list[Scores] | None, str | None]:
     """Score the samples as they were sent, each decoded once, by both packages: good, anomalies, synthetic defects.
 
@@ -95,7 +127,7 @@ def score_contenders(
                 if package is None:
                     continue
                 try:
-                    found[number] += [one.score for one in score(package, images)]
+                    found[number] += [one.score for one in predict(package, images)]
                 except BadPackage as error:
                     if package is challenger:
                         raise
@@ -105,22 +137,24 @@ def score_contenders(
     return results[0], results[1] if packages[1] is not None else None, failure
 
 
-def compare(
-    challenger: Contender,
-    champion: Contender | None,
+def judge(
+    challenger: ScoredContender,
+    champion: ScoredContender | None,
     rules: PromotionRules,
     *,
     good_groups: list[str],
     anomaly_groups: list[str],
-    notes: list[str],
 ) -> Comparison:
-    """Judge the challenger by its figures, and beside the champion's if there is one.
+    """Judge the challenger by its metrics, and beside the champion's if there is one."""
+    notes: list[str] = []
 
-    `notes` gains a sentence on anything that the reader should know and that does not decide.
-    """
+    def result(fit: bool, reasons: list[str], basis: str, difference: Estimate | None) -> Comparison:
+        champion_metrics = champion.metrics() if champion else None
+        return Comparison(fit, reasons, basis, difference, challenger.metrics(), champion_metrics, notes=notes)
+
     n_good, n_anomalies = len(challenger.good), len(challenger.anomalies)
     if not n_good:
-        return Comparison(False, ["there are no good test images to judge it on"], "nothing", None)
+        return result(False, ["there are no good test images to judge it on"], "nothing", None)
     rate = false_positive_rate(challenger.verdicts)
     # Only evidence counts against it: a rate above the promise by chance does not.
     breaks_promise = rate.low > challenger.promised_rate
@@ -161,19 +195,19 @@ def compare(
                 f" {rules.margin:g}: difference {difference}"
             )
     if reasons:
-        return Comparison(False, reasons, basis, difference)
+        return result(False, reasons, basis, difference)
     met = [f"its {kind}, {area}, meets the minimum of {rules.minimum_auroc:g}"]
     if champion is not None:
         met.append(
             f"it is not worse than champion version {champion.version} beyond the margin of {rules.margin:g}:"
             f" difference {difference}"
         )
-    return Comparison(True, met, basis, difference)
+    return result(True, met, basis, difference)
 
 
-def _real(contender: Contender) -> np.ndarray:
+def _real(contender: ScoredContender) -> np.ndarray:
     return contender.anomalies
 
 
-def _synthetic(contender: Contender) -> np.ndarray:
+def _synthetic(contender: ScoredContender) -> np.ndarray:
     return contender.synthetic

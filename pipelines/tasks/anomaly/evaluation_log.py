@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.evaluation.plots import worst
-from pipelines.registry.package import Package
+from pipelines.steps import EvaluationReport, Run
+from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.plots import worst
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,71 +22,73 @@ _DATASET_COLUMNS = ("sha256", "key", "label", "type", "subset", "width", "height
 
 
 def log_evaluation(
-    run: dict[str, Any],
-    package: Package,
+    run: Run,
+    package: AnomalyPackage,
     manifest: pd.DataFrame,
     tested: TestScores,
-    report: dict[str, Any],
+    report: EvaluationReport,
+    text: str,
     folder: Path,
 ) -> None:
-    """Log metrics with their bounds, the dataset version, figures, tables and notes to the run `mlflow_run_id`.
+    """Log metrics with their bounds, the dataset version, plots, tables and notes to the run's MLflow run.
 
-    `folder` holds `figures/`; tables and the report are written beside it. MLflow's errors rise, after its own retries.
+    `folder` holds `figures/`; tables and the report, `text`, are written beside it. MLflow's errors rise, after
+    its own retries.
     """
     import mlflow
     from mlflow.entities import DatasetInput, InputTag, Metric, RunTag
 
     client = mlflow.MlflowClient()
-    run_id = run["mlflow_run_id"]
+    run_id = str(run.mlflow_run_id)
     when = client.get_run(run_id).info.start_time
-    values = {"threshold": report["threshold"]}
-    for name, figure in report["metrics"].items():
-        values |= {name: figure["value"], f"{name}_low": figure["low"], f"{name}_high": figure["high"]}
-    values |= {f"test_{name}": float(count) for name, count in report["counts"].items()}
+    values = {"threshold": report.threshold}
+    for name, estimate in report.metrics.items():
+        values |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    values |= {f"test_{name}": float(count) for name, count in report.counts.items()}
     metrics = [Metric(name, float(value), when, 0) for name, value in values.items()]
 
     # MLflow warns of integers, which it takes for a model's input.
     rows = manifest[list(_DATASET_COLUMNS)].astype({"width": float, "height": float})
     dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]
-        rows, source=run["manifest_uri"], name=run["version_id"], digest=run["dataset_digest"][:36]
+        rows, source=run.dataset.manifest_uri, name=run.version_id, digest=run.dataset.digest[:36]
     )
-    context = InputTag("mlflow.data.context", "training" if run["kind"] == "retrain" else "evaluation")
+    context = InputTag("mlflow.data.context", "training" if run.kind == "retrain" else "evaluation")
     client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), [context])])
 
     tables = _write_tables(folder, package, tested, report)
-    (folder / "evaluation.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+    (folder / "evaluation.json").write_text(text, encoding="utf-8")
     for name in ("figures", "tables"):
         client.log_artifacts(run_id, str(folder / name), name)
     client.log_artifact(run_id, str(folder / "evaluation.json"))
     shown = json.dumps([{"path": f"tables/{name}", "type": "table"} for name in tables])
     tags = [
-        RunTag("threshold_policy", report["policy"]),
-        RunTag("notes", "\n".join(report["notes"]) or "none"),
+        RunTag("threshold_policy", report.policy),
+        RunTag("notes", "\n".join(report.notes) or "none"),
         # What MLflow's page of evaluations reads to show tables side by side.
         RunTag("mlflow.loggedArtifacts", shown),
     ]
     client.log_batch(run_id, metrics=metrics, tags=tags)
 
 
-def _write_tables(folder: Path, package: Package, tested: TestScores, report: dict[str, Any]) -> list[str]:
+def _write_tables(folder: Path, package: AnomalyPackage, tested: TestScores, report: EvaluationReport) -> list[str]:
     """Write MLflow's table format (pandas `split`) into `folder/tables` and return the file names."""
     import pandas as pd
 
     target = folder / "tables"
     target.mkdir(exist_ok=True)
-    misses, alarms = worst(tested.rows, report["threshold"])
+    misses, alarms = worst(tested.rows, report.threshold)
     shown = ["sha256", "key", "label", "type", "score"]
     tables = {
         "metrics.json": pd.DataFrame(
-            [{"figure": name, **figure} for name, figure in report["metrics"].items()],
+            [{"figure": name, **estimate.to_json()} for name, estimate in report.metrics.items()],
             columns=["figure", "value", "low", "high"],
         ),
         "thresholds.json": pd.DataFrame(_threshold_rows(package)),
         "recall_by_type.json": pd.DataFrame(
-            [{"type": name, **row} for name, row in report["by_type"].items()],
+            [{"type": name, **row} for name, row in report.by_type.items()],
             columns=["type", "n", "found", "value", "low", "high"],
         ),
-        "test_scores.json": tested.rows[shown].assign(is_anomaly=tested.rows["score"] > report["threshold"]),
+        "test_scores.json": tested.rows[shown].assign(is_anomaly=tested.rows["score"] > report.threshold),
         "worst.json": pd.concat([misses, alarms])[shown],
     }
     for name, table in tables.items():
@@ -93,7 +96,7 @@ def _write_tables(folder: Path, package: Package, tested: TestScores, report: di
     return list(tables)
 
 
-def _threshold_rows(package: Package) -> list[dict[str, Any]]:
+def _threshold_rows(package: AnomalyPackage) -> list[dict[str, Any]]:
     """Return a row for each threshold considered, with its bounds on the samples that it was set on."""
     rows = []
     for name, described in package.card.threshold_detail.get("thresholds", {}).items():

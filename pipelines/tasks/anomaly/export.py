@@ -1,7 +1,5 @@
 """Exports the trained network as an ONNX graph.
 
-    python -m pipelines.tasks.anomaly.export <run.json> <pack.json> <trained.json> <result.json>
-
 Normalising and scoring go into the graph, and the graph is compared with the network on the validation images
 before anybody may use it. Where the project asks for int8, that is tried then, and taken if it passes
 (`pipelines.tasks.anomaly.quantise`). Works on the TensorFlow backend, whichever backend trained the network.
@@ -13,20 +11,20 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config.project import load_project, model_settings
+from pipelines.config.project import load_project
 from pipelines.errors import ExportMismatch
 from pipelines.registry.package import GRAPH, WEIGHTS, file_digest
+from pipelines.steps import ModelPackage, PackRef, Run, TrainedModel
 from pipelines.storage.s3 import Storage, split_uri
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.training_set import select
 from pipelines.training.checkpoints import Checkpoint
-from pipelines.training.step_process import main
 
 if TYPE_CHECKING:
     import keras
@@ -38,26 +36,25 @@ TOLERANCE = 1e-3
 COMPARED = 512
 
 
-def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
-    """Export the network at `trained["weights_uri"]`, compare, and upload `model.onnx` beside `model.keras`.
+def export(run: Run, pack: PackRef, trained: TrainedModel) -> ModelPackage:
+    """Export the trained network, compare both, and upload `model.onnx` beside `model.keras`.
 
-    Returns `package_uri`, `onnx_sha256`, `arithmetic` (`float32` or `int8`), `notes` (sentences: why int8 was taken or
-    not, where it was asked for), `max_difference` (of scores) and `tolerance`. Raises ExportMismatch, BadPackage,
-    StorageError.
+    Where int8 was asked for, a note says why it was taken or not. Raises ExportMismatch, BadPackage, StorageError.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from pipelines.tasks.anomaly.restoration.inference_model import inspection_model, load_network
     from pipelines.tasks.anomaly.synthetic.sampling import spread
     from pipelines.tasks.anomaly.train import say
 
-    bucket, key = split_uri(trained["weights_uri"])
+    bucket, key = split_uri(trained.weights_uri)
     storage = Storage(bucket)
     prefix = key.removesuffix(f"/{WEIGHTS}")
     images = select(pack, "validation")
     if not len(images):
         images = select(pack, "training")
     rows = spread(len(images), COMPARED)
-    settings, arithmetic, notes = model_settings(run), "float32", []
+    settings, notes = run.settings.model, []
+    arithmetic: Literal["float32", "int8"] = "float32"
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         model = inspection_model(load_network(storage.download(key, Path(folder) / WEIGHTS)), settings.score)
         path = write_graph(model, Path(folder) / GRAPH)
@@ -75,15 +72,15 @@ def export(run: dict[str, Any], pack: dict[str, Any], trained: dict[str, Any]) -
         uri = storage.upload(path, f"{prefix}/{GRAPH}")
         digest = file_digest(path)
     # From here on nobody needs to take the training up again.
-    Checkpoint.of(load_project(run["project"]).bucket, run).delete()
-    return {
-        "package_uri": uri.removesuffix(f"/{GRAPH}"),
-        "onnx_sha256": digest,
-        "arithmetic": arithmetic,
-        "notes": notes,
-        "max_difference": difference,
-        "tolerance": tolerance,
-    }
+    Checkpoint.of(load_project(run.project).bucket, run).delete()
+    return ModelPackage(
+        package_uri=uri.removesuffix(f"/{GRAPH}"),
+        notes=notes,
+        onnx_sha256=digest,
+        arithmetic=arithmetic,
+        max_difference=difference,
+        tolerance=tolerance,
+    )
 
 
 def write_graph(model: keras.Model, path: Path) -> Path:
@@ -97,7 +94,7 @@ def write_graph(model: keras.Model, path: Path) -> Path:
     return path
 
 
-def try_int8(path: Path, pack: dict[str, Any], images: NDArray[np.uint8]) -> tuple[Path, Trial]:
+def try_int8(path: Path, pack: PackRef, images: NDArray[np.uint8]) -> tuple[Path, Trial]:
     """Write the int8 graph beside the one at `path`, calibrated on the pack's training images, and return it with how
     it did on `images`.
     """
@@ -114,7 +111,7 @@ def compare(model: keras.Model, path: Path, images: NDArray[np.uint8]) -> tuple[
     network's scores. Raises ExportMismatch if scores differ by more than that, or error maps by more than a
     thousandth of the largest error.
     """
-    found = score(ScoringGraph(path, images.shape[1], "fit"), images)
+    found = predict(ScoringGraph(path, images.shape[1], "fit"), images)
     parts = [model.predict_on_batch(images[start : start + 16]) for start in range(0, len(images), 16)]
     expected = np.concatenate([part["score"] for part in parts])
     maps = np.concatenate([part["error_map"] for part in parts])
@@ -128,7 +125,3 @@ def compare(model: keras.Model, path: Path, images: NDArray[np.uint8]) -> tuple[
             f" other error maps (by {map_difference:.2e}): check the versions of keras, tf2onnx and onnxruntime"
         )
     return difference, tolerance
-
-
-if __name__ == "__main__":
-    main(export)

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from pipelines.errors import BadPackage
 from pipelines.images.preprocess import PreparedImage, prepare, tile_grid
-from pipelines.registry.package import Package
 from pipelines.tasks.anomaly.onnx_graph import EVIDENCE, OUTPUTS, SHARES, ScoringGraph
+from pipelines.tasks.anomaly.package import AnomalyPackage
 
 # Where the evidence tells means over the whole tile: of the excess, and of the second opinion.
 MEANS = [2, 5]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Prediction:
     """What the model says of one image.
 
     `score` is at least 0, larger is more anomalous. `error_map` float32 [h, w] belongs to the prepared image;
@@ -39,25 +39,25 @@ class Scored:
 Images = Sequence[NDArray[np.uint8]] | Sequence[PreparedImage] | NDArray[np.uint8]
 
 
-def score(package: Package | ScoringGraph, images: Images, batch_size: int = 16) -> list[Scored]:
+def predict(package: AnomalyPackage | ScoringGraph, images: Images, batch_size: int = 16) -> list[Prediction]:
     """Score images, each uint8 [H, W, 3] RGB of any size or prepared already, `batch_size` (16) tiles at a time; one
     `Scored` each, in order.
 
     A score does not depend on the images beside it. May be called from several threads. Raises ValueError for
     an array that is not an image, BadPackage if the graph cannot be loaded or gives no finite score.
     """
-    results: list[Scored] = []
+    results: list[Prediction] = []
     for start in range(0, len(images), batch_size):
         chunk = [
             image if isinstance(image, PreparedImage) else prepare_image(package, image)
             for image in images[start : start + batch_size]
         ]
-        results += run(package, chunk, batch_size)
+        results += predict_prepared(package, chunk, batch_size)
     return results
 
 
-def prepare_image(package: Package | ScoringGraph, pixels: NDArray[np.uint8]) -> PreparedImage:
-    """Do what `score` does before it runs the graph, for one image uint8 [H, W, 3].
+def prepare_image(package: AnomalyPackage | ScoringGraph, pixels: NDArray[np.uint8]) -> PreparedImage:
+    """Do what `predict` does before it runs the graph, for one image uint8 [H, W, 3].
 
     Serving does this part in the request's own thread, and lets several images share one `run`. Raises ValueError.
     """
@@ -66,8 +66,10 @@ def prepare_image(package: Package | ScoringGraph, pixels: NDArray[np.uint8]) ->
     return PreparedImage(tiles, height=pixels.shape[0], width=pixels.shape[1])
 
 
-def run(package: Package | ScoringGraph, images: Sequence[PreparedImage], batch_size: int = 16) -> list[Scored]:
-    """Do the rest of `score` for prepared images: run the graph on `batch_size` (16) tiles at a time, and merge.
+def predict_prepared(
+    package: AnomalyPackage | ScoringGraph, images: Sequence[PreparedImage], batch_size: int = 16
+) -> list[Prediction]:
+    """Do the rest of `predict` for prepared images: run the graph on `batch_size` (16) tiles at a time, and merge.
 
     Raises BadPackage as `score` does.
     """
@@ -94,13 +96,13 @@ def run(package: Package | ScoringGraph, images: Sequence[PreparedImage], batch_
     return results
 
 
-def _merged(graph: ScoringGraph, image: PreparedImage, said: dict[str, NDArray[np.float32]]) -> Scored:
+def _merged(graph: ScoringGraph, image: PreparedImage, said: dict[str, NDArray[np.float32]]) -> Prediction:
     """Return what the tiles say of their image."""
     tiles = tile_grid(image.height, image.width, graph.input_size, graph.resize)
     error_map = said["error_map"][0].copy() if tiles is None else tiles.stitch(said["error_map"])
     scores, evidence = said["score"], said.get(EVIDENCE)
     score = scores.max() if len(scores) == 1 or evidence is None else fused_score(evidence, said.get(SHARES))
-    return Scored(float(score), error_map, said["embedding"].mean(axis=0))
+    return Prediction(float(score), error_map, said["embedding"].mean(axis=0))
 
 
 def fused_score(evidence: NDArray[np.float32], shares: NDArray[np.float32] | None = None) -> float:
@@ -115,5 +117,5 @@ def fused_score(evidence: NDArray[np.float32], shares: NDArray[np.float32] | Non
     return float(np.average(told, weights=None if shares is None else shares[0]))
 
 
-def _graph(package: Package | ScoringGraph) -> ScoringGraph:
-    return package.graph if isinstance(package, Package) else package
+def _graph(package: AnomalyPackage | ScoringGraph) -> ScoringGraph:
+    return package.graph if isinstance(package, AnomalyPackage) else package

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipelines.evaluation import metrics
 from pipelines.tasks.anomaly.fitting.batches import Images, validation_batches
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.synthetic.fixed_set import with_defect
 
 # What AUROC on good images and synthetic defects may lose, how closely the scores must follow those of before (AUROC
@@ -121,7 +121,7 @@ def attempt(path: Path, quantised: Path, images: NDArray[np.uint8]) -> Trial:
     defects = [with_defect(image, hashlib.sha256(image.tobytes()).hexdigest())[0] for image in images]
     found = []
     for graph in (before, after):
-        found.append([np.array([one.score for one in score(graph, part)]) for part in (list(images), defects)])
+        found.append([np.array([one.score for one in predict(graph, part)]) for part in (list(images), defects)])
     old, new = (np.concatenate(parts) for parts in found)
     with np.errstate(invalid="ignore"):
         agreement = float(np.corrcoef(old, new)[0, 1])
@@ -159,6 +159,6 @@ def _milliseconds(one: ScoringGraph, other: ScoringGraph, image: NDArray[np.uint
     for _ in range(ROUNDS):
         for place, graph in enumerate((one, other)):
             start = time.perf_counter()
-            score(graph, image)
+            predict(graph, image)
             best[place] = min(best[place], 1000 * (time.perf_counter() - start))
     return best[0], best[1]

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from pipelines.datasets.original_images import Pixels, original_images
+from pipelines.datasets.pack import open_pack
 from pipelines.errors import BadDataset
 from pipelines.images.preprocess import PreparedImage
-from pipelines.registry.package import Package
+from pipelines.steps import PackRef, Run
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import Scored, prepare_image, score
+from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.predict import Prediction, predict, prepare_image
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,27 +29,24 @@ BATCH = 16
 Image = TypeVar("Image", Pixels, PreparedImage)
 
 
-def prepared_images(run: dict[str, Any], rows: pd.DataFrame, graph: ScoringGraph) -> Iterator[PreparedImage]:
+def prepared_images(run: Run, pack: PackRef, rows: pd.DataFrame, graph: ScoringGraph) -> Iterator[PreparedImage]:
     """Yield for each manifest row the image as `graph` takes it, from what was sent where the pack has another size."""
-    from pipelines.datasets import pack
-
-    built = pack.build(run)
-    opened = pack.open_pack(built["uri"], built["digest"])
-    if opened.images.shape[1] != graph.input_size or run["settings"]["model"]["resize"] != graph.resize:
-        for pixels in original_images(run["project"], rows):
+    opened = open_pack(pack)
+    if opened.images.shape[1] != graph.input_size or run.settings.model.resize != graph.resize:
+        for pixels in original_images(run.project, rows):
             yield prepare_image(graph, pixels)
         return
     index = opened.index.set_index("sha256")[["first", "tiles", "height", "width"]]
     place = dict(zip(index.index, index.itertuples(index=False), strict=True))
     for sha256 in rows["sha256"]:
         if sha256 not in place:
-            raise BadDataset(f"sample {sha256} is in the manifest but not in the pack {built['uri']}: build it again")
+            raise BadDataset(f"sample {sha256} is in the manifest but not in the pack {pack.uri}: build it again")
         first, tiles, height, width = map(int, place[sha256])
         yield PreparedImage(np.asarray(opened.images[first : first + tiles]), height, width)
 
 
-def score_each(model: Package | ScoringGraph, images: Iterable[Image]) -> Iterator[tuple[Image, Scored]]:
+def score_each(model: AnomalyPackage | ScoringGraph, images: Iterable[Image]) -> Iterator[tuple[Image, Prediction]]:
     """Yield each image with what the model says of it, scoring a batch at a time."""
     images = iter(images)
     while batch := list(islice(images, BATCH)):
-        yield from zip(batch, score(model, batch), strict=True)
+        yield from zip(batch, predict(model, batch), strict=True)

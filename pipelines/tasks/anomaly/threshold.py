@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipelines.errors import NotEnoughImages
-from pipelines.evaluation.intervals import CONFIDENCE, Estimate, beta_quantile, clopper_pearson
+from pipelines.evaluation.intervals import CONFIDENCE, beta_quantile, clopper_pearson
+from pipelines.steps import Estimate
 
 MINIMUM_ANOMALIES = 10
 POLICY_NAMES = {"conformal": "conformal", "f1": "best F1", "least_cost": "least cost"}

@@ -1,7 +1,5 @@
 """Trains the network of a run on its pack.
 
-    python -m pipelines.tasks.anomaly.train <run.json> <pack.json> <result.json>
-
 Killed and started again, on this machine or another, it goes on from the checkpoint in S3. The result names the
 trained network, `model.keras`, in the run's package folder; `pipelines.tasks.anomaly.export` completes it.
 """
@@ -16,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.config.project import load_project, model_settings
+from pipelines.config.project import load_project
 from pipelines.errors import StorageError, TrainingFailed
 from pipelines.registry.package import WEIGHTS
 from pipelines.registry.package_store import package_uri
+from pipelines.steps import PackRef, Run, TrainedModel, TrainingParameters
 from pipelines.storage.s3 import Storage, split_uri
 from pipelines.tasks.anomaly.training_set import annotated_anomalies, known_samples, select
 from pipelines.training.checkpoints import Checkpoint
 from pipelines.training.progress import ProgressRow
-from pipelines.training.step_process import main
 
 if TYPE_CHECKING:
     from pipelines.tasks.anomaly.fitting.batches import Selection
@@ -35,23 +33,23 @@ if TYPE_CHECKING:
 # Steps as large as those of a training from scratch would undo what the champion knows, and as many are not needed.
 FINE_TUNING, FINE_TUNING_TIME = 0.3, 0.3
 CHECKPOINT_SECONDS = 20.0
+CHECKPOINT_VARIABLE = "INSPECTLINE_CHECKPOINT_SECONDS"
 SHOWN = 6
 
 
-def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
+def train(run: Run, pack: PackRef) -> TrainedModel:
     """Train on the pack's good training images and store the network.
 
-    Returns `weights_uri`, `epochs`, `steps`, `seconds`, `images_per_second`, `stopped` (`epochs`, `steps` or `time`)
-    and `precision`. Raises TrainingFailed, StorageError, RegistryError (MLflow stayed away).
+    Raises TrainingFailed, StorageError, RegistryError (MLflow stayed away).
     """
     from pipelines.tasks.anomaly.fitting.trainer import fit
 
-    bucket = load_project(run["project"]).bucket
+    bucket = load_project(run.project).bucket
     settings = fit_settings(run)
     training, validation = select(pack, "training", known_samples(run, say)), select(pack, "validation")
     annotated = annotated_anomalies(run, pack)
     if not len(training):
-        raise TrainingFailed(f"{run['project']}: dataset version {run['version_id']} has no good training images")
+        raise TrainingFailed(f"{run.project}: dataset version {run.version_id} has no good training images")
     checkpoint = Checkpoint.of(bucket, run)
     state, waiting = checkpoint.load() or (None, {})
     say(f"{len(training)} training and {len(validation)} validation images, {settings.input_size} pixels a side")
@@ -64,7 +62,7 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
     if state:
         say(f"going on from the checkpoint at step {state.step}, {state.elapsed:.0f} s used")
     log = open_log(run)
-    row = ProgressRow(run["training_id"])
+    row = ProgressRow(run.training_id)
     if log:
         log.take_up(waiting)
 
@@ -84,47 +82,44 @@ def train(run: dict[str, Any], pack: dict[str, Any]) -> dict[str, Any]:
         state=state,
         on_progress=on_progress,
         on_checkpoint=lambda standing: keep(checkpoint, standing, log),
-        checkpoint_seconds=float(run.get("checkpoint_seconds", CHECKPOINT_SECONDS)),
+        checkpoint_seconds=float(os.environ.get(CHECKPOINT_VARIABLE, CHECKPOINT_SECONDS)),
     )
     with tempfile.TemporaryDirectory(prefix="train-") as folder:
-        weights_uri = store(
-            fitted, package_uri(bucket, run["project"], run["version_id"], run["training_id"]), Path(folder)
-        )
+        weights_uri = store(fitted, package_uri(bucket, run.project, run.version_id, run.training_id), Path(folder))
         if log:
             say("logging parameters, curves and reconstructions")
-            log.parameters(parameters(run, settings, fitted, len(training)))
+            log.parameters(logged_parameters(run, settings, fitted, len(training)))
             log.artifact(
                 picture(fitted, validation if len(validation) else training, settings, Path(folder)), "training"
             )
             log.close()
-    return {
-        "weights_uri": weights_uri,
-        "epochs": fitted.epochs,
-        "steps": fitted.steps,
-        "seconds": round(fitted.seconds, 1),
-        "images_per_second": round(fitted.images_per_second, 1),
-        "stopped": fitted.stopped,
-        "precision": fitted.precision,
-    }
+    return TrainedModel(
+        weights_uri=weights_uri,
+        epochs=fitted.epochs,
+        steps=fitted.steps,
+        seconds=round(fitted.seconds, 1),
+        images_per_second=round(fitted.images_per_second, 1),
+        stopped=fitted.stopped,
+        precision=fitted.precision,
+    )
 
 
-def fit_settings(run: dict[str, Any]) -> FitSettings:
+def fit_settings(run: Run) -> FitSettings:
     """Return what the run's settings and the parameters of its trigger form ask of the training."""
     from pipelines.tasks.anomaly.fitting.state import FitSettings
 
-    model = model_settings(run)
-    params = run.get("params", {})
+    model, parameters = run.settings.model, training_parameters(run)
     settings = FitSettings(
         preset=model.preset,
         input_size=model.input_size,
         batch_size=model.batch_size,
         accumulation=model.gradient_accumulation_steps,
-        epochs=params.get("epochs") or model.epochs,
-        seconds=60 * float(params.get("time_budget_minutes") or model.time_budget_minutes),
+        epochs=parameters.epochs or model.epochs,
+        seconds=60 * float(parameters.time_budget_minutes or model.time_budget_minutes),
         seed=model.seed,
     )
-    if params.get("start_from") == "champion":
-        return fine_tuning(settings, 1.0 if params.get("time_budget_minutes") else FINE_TUNING_TIME)
+    if run.fine_tuning:
+        return fine_tuning(settings, 1.0 if parameters.time_budget_minutes else FINE_TUNING_TIME)
     return settings
 
 
@@ -138,22 +133,29 @@ def fine_tuning(settings: FitSettings, time: float = FINE_TUNING_TIME) -> FitSet
     )
 
 
-def starting_weights(run: dict[str, Any]) -> dict[str, list[np.ndarray]] | None:
+def training_parameters(run: Run) -> TrainingParameters:
+    """Return the parameters of a retraining; an evaluation trains nothing."""
+    if not isinstance(run.parameters, TrainingParameters):
+        raise TrainingFailed(f"{run.project}: run {run.training_id} evaluates the champion and trains nothing")
+    return run.parameters
+
+
+def starting_weights(run: Run) -> dict[str, list[np.ndarray]] | None:
     """Return the champion's weights where the run is to start from them.
 
     Raises TrainingFailed if there are none.
     """
-    if run.get("params", {}).get("start_from") != "champion":
+    if not run.fine_tuning:
         return None
-    if not run.get("champion_package_uri"):
-        raise TrainingFailed(f"{run['project']} has no champion whose weights are in S3; train from scratch")
+    if run.champion is None or not run.champion.package_uri:
+        raise TrainingFailed(f"{run.project} has no champion whose weights are in S3; train from scratch")
     from pipelines.tasks.anomaly.restoration.inference_model import load_network
     from pipelines.tasks.anomaly.restoration.network import named_weights
 
-    bucket, prefix = split_uri(f"{run['champion_package_uri'].rstrip('/')}/{WEIGHTS}")
+    bucket, prefix = split_uri(f"{run.champion.package_uri.rstrip('/')}/{WEIGHTS}")
     with tempfile.TemporaryDirectory(prefix="champion-") as folder:
         path = Storage(bucket).download(prefix, Path(folder) / WEIGHTS)
-        say(f"starting from the champion's weights, {run['champion_package_uri']}")
+        say(f"starting from the champion's weights, {run.champion.package_uri}")
         return named_weights(load_network(path))
 
 
@@ -173,14 +175,14 @@ def store(fitted: Fitted, uri: str, folder: Path) -> str:
     return Storage(bucket).upload(path, f"{prefix}/{WEIGHTS}")
 
 
-def open_log(run: dict[str, Any]) -> TrainingLog | None:
+def open_log(run: Run) -> TrainingLog | None:
     """Return the log of the run's MLflow run, if it has one."""
-    if not run.get("mlflow_run_id"):
+    if not run.mlflow_run_id:
         return None
     from pipelines.training.mlflow_log import NO_RETRIES, TrainingLog
 
     os.environ.update(NO_RETRIES)
-    return TrainingLog(run["mlflow_run_id"], say)
+    return TrainingLog(run.mlflow_run_id, say)
 
 
 def curve_values(progress: Progress) -> dict[str, float]:
@@ -196,7 +198,7 @@ def curve_values(progress: Progress) -> dict[str, float]:
     return values
 
 
-def parameters(run: dict[str, Any], settings: FitSettings, fitted: Fitted, images: int) -> dict[str, Any]:
+def logged_parameters(run: Run, settings: FitSettings, fitted: Fitted, images: int) -> dict[str, Any]:
     """Return the parameters that describe the training in MLflow."""
     import keras
 
@@ -212,7 +214,7 @@ def parameters(run: dict[str, Any], settings: FitSettings, fitted: Fitted, image
         "training.time_budget_seconds": settings.seconds,
         "training.seed": settings.seed,
         "training.learning_rate": settings.learning_rate,
-        "training.start_from": run.get("params", {}).get("start_from") or "scratch",
+        "training.start_from": training_parameters(run).start_from,
         "training.images": images,
         "training.weights": sum(one.size for arrays in named_weights(fitted.network).values() for one in arrays),
         "training.precision": fitted.precision,
@@ -239,7 +241,3 @@ def picture(fitted: Fitted, images: Selection, settings: FitSettings, folder: Pa
 def say(line: str) -> None:
     """Print a line for the task's log."""
     print(line, flush=True)
-
-
-if __name__ == "__main__":
-    main(train)

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config.project import ModelSettings, model_settings
+from pipelines.config.project import ModelSettings
 from pipelines.datasets.original_images import read_mask
 from pipelines.datasets.pack import open_pack
 from pipelines.datasets.versions import read_manifest
 from pipelines.errors import BadDataset
 from pipelines.images.preprocess import prepare
 from pipelines.images.tiling import parts
+from pipelines.steps import PackRef, Run
 
 if TYPE_CHECKING:
     from pipelines.tasks.anomaly.fitting.batches import Selection
     from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 
 
-def select(pack: dict[str, Any], subset: str, known: frozenset[str] = frozenset()) -> Selection:
+def select(pack: PackRef, subset: str, known: frozenset[str] = frozenset()) -> Selection:
     """Return the images of one subset of a pack, or their tiles, by reference; those not `known` are fresh."""
     from pipelines.tasks.anomaly.fitting.batches import Selection
 
-    opened = open_pack(pack["uri"], pack["digest"])
+    opened = open_pack(pack)
     tiles = opened.index["tiles"].to_numpy(np.int64)
     owner = np.repeat(np.arange(len(tiles)), tiles)
     rows = np.flatnonzero(opened.index["subset"].to_numpy()[owner] == subset)
@@ -34,11 +35,11 @@ def select(pack: dict[str, Any], subset: str, known: frozenset[str] = frozenset(
     return Selection(opened.images, rows, shown[rows], fresh)
 
 
-def known_samples(run: dict[str, Any], say: Callable[[str], None]) -> frozenset[str]:
+def known_samples(run: Run, say: Callable[[str], None]) -> frozenset[str]:
     """Return the samples that the champion was trained on, where the run starts from it; else none."""
-    if run.get("params", {}).get("start_from") != "champion" or not run.get("champion_package_uri"):
+    if not run.fine_tuning or run.champion is None or not run.champion.package_uri:
         return frozenset()
-    version, _, _ = run["champion_package_uri"].rpartition("/model/")
+    version, _, _ = run.champion.package_uri.rpartition("/model/")
     try:
         return frozenset(read_manifest(f"{version}/dataset/manifest.parquet")["sha256"])
     except BadDataset as error:
@@ -46,22 +47,22 @@ def known_samples(run: dict[str, Any], say: Callable[[str], None]) -> frozenset[
         return frozenset()
 
 
-def annotated_anomalies(run: dict[str, Any], pack: dict[str, Any]) -> Annotated:
+def annotated_anomalies(run: Run, pack: PackRef) -> Annotated:
     """Return the anomalies that are there to be learnt from, subset `anomaly/training`.
 
     One without a mask that was cut into tiles is left out: which tile is anomalous, nobody said.
     """
     from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 
-    settings = model_settings(run)
-    opened = open_pack(pack["uri"], pack["digest"])
+    settings = run.settings.model
+    opened = open_pack(pack)
     square = (settings.input_size, settings.input_size)
     located, masks = [np.empty((0, *square, 3), np.uint8)], [np.empty((0, *square), np.uint8)]
     unlocated, left_out = [np.empty((0, *square, 3), np.uint8)], 0
     for _, row in opened.index[opened.index["subset"] == "anomaly/training"].iterrows():
         tiles = np.asarray(opened.images[row["first"] : row["first"] + row["tiles"]])
         if isinstance(row["mask_key"], str) and row["mask_key"]:
-            shown, marks = marked_tiles(tiles, read_mask(run["project"], row), settings)
+            shown, marks = marked_tiles(tiles, read_mask(run.project, row), settings)
             located.append(shown)
             masks.append(marks)
         elif len(tiles) == 1:

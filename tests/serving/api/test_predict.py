@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from pipelines.registry.package import read_reference
+from pipelines.tasks.anomaly.package import read_reference
 from tests.conftest import Projects, wait_until
 from tests.pipelines.packages import good_image
 from tests.serving.conftest import Registry, Server, encoded, until_rows

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipelines.registry.client import RegisteredVersion
-from pipelines.registry.package import Package
-from pipelines.tasks.anomaly.predict import prepare_image, score
+from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.predict import predict, prepare_image
 from serving.limits.decode_limiter import DecodingRoom
 from serving.models.batching import Batches, Full, Late
 from serving.models.served_models import load
@@ -90,7 +90,7 @@ def test_score_when_batched_by_serving_then_that_of_calibration(tmp_path):
     serving = load(RegisteredVersion("ev_batteries", "1"), folder, threads=2)
     generator = np.random.default_rng(5)
     images = [(good_image if number % 3 else defective_image)(generator, 96 + 8 * (number % 9)) for number in range(60)]
-    alone = [score(Package.open(folder), [image])[0] for image in images]
+    alone = [predict(AnomalyPackage.open(folder), [image])[0] for image in images]
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda image: serving.score(prepare_image(serving.package, image)), images))
     for one, other in zip(alone, together, strict=True):

@@ -10,13 +10,13 @@ from PIL import Image
 from pipelines.datasets.original_images import original_images
 from pipelines.datasets.versions import freeze, read_manifest
 from pipelines.images.descriptors import DESCRIPTORS
-from pipelines.registry.package import Package
 from pipelines.registry.package_store import fetch_files, fetched_package
 from pipelines.storage.s3 import Storage, read_uri, split_uri
 from pipelines.tasks.anomaly.calibrate import EXAMPLES, calibrate
 from pipelines.tasks.anomaly.evaluate import evaluate
 from pipelines.tasks.anomaly.onnx_graph import EVIDENCE
-from pipelines.tasks.anomaly.predict import prepare_image, score
+from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.predict import predict, prepare_image
 from pipelines.tasks.anomaly.subset_scoring import prepared_images
 from pipelines.training import runs
 
@@ -58,13 +58,13 @@ def test_calibrate_makes_a_complete_package_with_threshold_reference_and_origin(
         manifest = read_manifest(run["manifest_uri"])
         good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
         originals = list(original_images(line.project, good))
-        expected = np.array([one.score for one in score(package, originals)], np.float32)
+        expected = np.array([one.score for one in predict(package, originals)], np.float32)
         np.testing.assert_allclose(package.reference["score"], expected, atol=1e-6)
         assert list(package.reference["sha256"]) == list(good["sha256"])
         assert tuple(package.reference["descriptor_names"]) == DESCRIPTORS
         assert package.reference["descriptors"].shape == (24, len(DESCRIPTORS))
         assert [one.tiles.shape for one in package.examples] == [(1, 64, 64, 3)] * EXAMPLES
-        again = [one.score for one in score(package, package.reference["examples"])]
+        again = [one.score for one in predict(package, package.reference["examples"])]
         np.testing.assert_allclose(again, expected[:EXAMPLES], atol=1e-6)
     assert (card.threshold, card.threshold_policy) == (made["threshold"], "least_cost")
     assert card.threshold >= card.threshold_detail["thresholds"]["conformal"]["value"]
@@ -105,14 +105,14 @@ def test_calibrate_of_long_images_takes_the_score_of_the_whole_image_and_not_of_
     originals = list(original_images(line.project, good))
     with fetched_package(made["package_uri"]) as package:
         assert EVIDENCE in {one.name for one in package.graph.session().get_outputs()}
-        whole = [one.score for one in score(package, originals)]
+        whole = [one.score for one in predict(package, originals)]
         np.testing.assert_allclose(package.reference["score"], whole, atol=1e-6)
         # Of six, the largest promises the least.
         assert made["threshold"] == pytest.approx(max(whole), abs=1e-6)
         for image, found in zip(originals, whole, strict=True):
             tiles = prepare_image(package, image).tiles
             assert tiles.shape == (5, 32, 32, 3)
-            alone = np.array([one.score for one in score(package, list(tiles))])
+            alone = np.array([one.score for one in predict(package, list(tiles))])
             assert np.abs(alone - found).min() > 1e-4
 
 
@@ -130,8 +130,8 @@ def test_prepared_images_from_pack_and_from_originals_score_the_same(run_of, lin
     made = calibrate(run, model)
     with fetched_package(made["package_uri"]) as package:
         rows = read_manifest(run["manifest_uri"]).sort_values("sha256", ascending=False)
-        packed = [one.score for one in score(package, list(prepared_images(run, rows, package.graph)))]
-        sent = [one.score for one in score(package, list(original_images(line.project, rows)))]
+        packed = [one.score for one in predict(package, list(prepared_images(run, rows, package.graph)))]
+        sent = [one.score for one in predict(package, list(original_images(line.project, rows)))]
     assert packed == sent
 
 
@@ -227,4 +227,4 @@ def test_fetch_files_of_a_package_without_a_graph_says_which_step_to_run(line, t
     with pytest.raises(BadPackage, match="run the export step again"):
         fetch_files(f"s3://{line.bucket}/nothing/here", tmp_path)
     with pytest.raises(BadPackage):
-        Package.open(tmp_path)
+        AnomalyPackage.open(tmp_path)

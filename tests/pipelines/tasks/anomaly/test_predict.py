@@ -9,15 +9,15 @@ from onnx import helper, load, numpy_helper, save
 
 from pipelines.errors import BadPackage
 from pipelines.images.preprocess import restore_map
-from pipelines.registry.package import Package
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import prepare_image, score
+from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.predict import predict, prepare_image
 from tests.pipelines.packages import defective_image, good_image, make_package
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    return Package.open(make_package(tmp_path_factory.mktemp("package"), size=64), threads=1)
+def package(tmp_path_factory: pytest.TempPathFactory) -> AnomalyPackage:
+    return AnomalyPackage.open(make_package(tmp_path_factory.mktemp("package"), size=64), threads=1)
 
 
 @pytest.fixture
@@ -29,16 +29,16 @@ def images() -> list[np.ndarray]:
 
 def test_score_when_a_part_is_missing_is_far_above_that_of_good_images(package):
     generator = np.random.default_rng(0)
-    good = score(package, [good_image(generator, 64) for _ in range(8)])
-    defective = score(package, [defective_image(generator, 64) for _ in range(8)])
+    good = predict(package, [good_image(generator, 64) for _ in range(8)])
+    defective = predict(package, [defective_image(generator, 64) for _ in range(8)])
     assert max(one.score for one in good) < package.card.threshold < min(one.score for one in defective)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
 def test_score_whatever_the_batch_size_and_company_is_the_same(package, images, batch_size):
-    alone = [score(package, [image])[0] for image in images]
+    alone = [predict(package, [image])[0] for image in images]
     for order in (range(len(images)), [3, 1, 2, 0, 6, 5, 4]):
-        together = score(package, [images[index] for index in order], batch_size=batch_size)
+        together = predict(package, [images[index] for index in order], batch_size=batch_size)
         for index, one in zip(order, together, strict=True):
             assert one.score == pytest.approx(alone[index].score, abs=1e-6)
             np.testing.assert_allclose(one.error_map, alone[index].error_map, atol=1e-6)
@@ -46,28 +46,28 @@ def test_score_whatever_the_batch_size_and_company_is_the_same(package, images, 
 
 
 def test_score_from_many_threads_on_a_fresh_graph_gives_the_same(package, images):
-    expected = [one.score for one in score(package, images)]
+    expected = [one.score for one in predict(package, images)]
     graph = ScoringGraph(package.folder / "model.onnx", 64, "fit", threads=1)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: score(graph, images), range(24)):
+        for found in pool.map(lambda _: predict(graph, images), range(24)):
             assert [one.score for one in found] == pytest.approx(expected, abs=1e-6)
 
 
 def test_score_when_images_are_prepared_already_is_that_of_the_originals(package, images):
     prepared = [prepare_image(package, image) for image in images]
-    assert [one.score for one in score(package, prepared)] == [one.score for one in score(package, images)]
+    assert [one.score for one in predict(package, prepared)] == [one.score for one in predict(package, images)]
 
 
 def test_score_of_an_image_in_tiles_is_that_of_its_worst_tile_and_its_map_shows_where(tmp_path: Path):
-    tiled = Package.open(make_package(tmp_path / "tiled", size=64, resize="tile"), threads=1)
+    tiled = AnomalyPackage.open(make_package(tmp_path / "tiled", size=64, resize="tile"), threads=1)
     generator = np.random.default_rng(3)
     long = np.concatenate([good_image(generator, 64) for _ in range(4)], axis=1)
     spoilt = long.copy()
     spoilt[20:40, 200:220] = 255
-    good, bad = score(tiled, [long, spoilt])
+    good, bad = predict(tiled, [long, spoilt])
     tiles = prepare_image(tiled, spoilt).tiles
     assert len(tiles) > 3
-    alone = score(tiled, list(tiles))
+    alone = predict(tiled, list(tiles))
     assert bad.score == pytest.approx(max(one.score for one in alone), abs=1e-6)
     assert good.score < tiled.card.threshold < bad.score
     np.testing.assert_allclose(bad.embedding, np.mean([one.embedding for one in alone], axis=0), atol=1e-6)
@@ -76,7 +76,7 @@ def test_score_of_an_image_in_tiles_is_that_of_its_worst_tile_and_its_map_shows_
     assert 190 <= column <= 230
     # Whatever is beside it, and however its tiles fall into batches.
     for batch_size in (1, 2, 5, 16):
-        again = score(tiled, [long, spoilt, good_image(generator, 64)], batch_size=batch_size)
+        again = predict(tiled, [long, spoilt, good_image(generator, 64)], batch_size=batch_size)
         assert again[1].score == pytest.approx(bad.score, abs=1e-6)
         np.testing.assert_allclose(again[1].error_map, bad.error_map, atol=1e-6)
 
@@ -101,7 +101,7 @@ def test_score_of_images_of_any_shape_is_a_number_in_range_with_a_map_that_lies_
 ):
     graph = ScoringGraph(network_graph, 32, resize, threads=1)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    (found,) = score(graph, [image])
+    (found,) = predict(graph, [image])
     assert 0 <= found.score <= 1
     assert found.error_map.shape == shape
     assert found.error_map.min() >= 0
@@ -112,12 +112,12 @@ def test_score_of_images_of_any_shape_is_a_number_in_range_with_a_map_that_lies_
 
 
 def test_score_of_no_images_is_no_score(package):
-    assert score(package, []) == []
+    assert predict(package, []) == []
 
 
 def test_score_when_given_something_else_says_what_it_expects(package):
     with pytest.raises(ValueError, match="expected uint8"):
-        score(package, [np.zeros((4, 4), np.uint8)])
+        predict(package, [np.zeros((4, 4), np.uint8)])
 
 
 def test_score_when_the_graph_gives_no_number_refuses(tmp_path: Path):
@@ -130,4 +130,4 @@ def test_score_when_the_graph_gives_no_number_refuses(tmp_path: Path):
     model.graph.node.append(helper.make_node("Mul", ["finite", "nan"], ["score"]))
     save(model, folder / "model.onnx")
     with pytest.raises(BadPackage, match="not a finite number"):
-        score(ScoringGraph(folder / "model.onnx", 64, "fit", threads=1), [np.zeros((64, 64, 3), np.uint8)])
+        predict(ScoringGraph(folder / "model.onnx", 64, "fit", threads=1), [np.zeros((64, 64, 3), np.uint8)])

@@ -11,7 +11,7 @@ from pipelines.tasks.anomaly.export import write_graph
 from pipelines.tasks.anomaly.fitting.state import FitSettings
 from pipelines.tasks.anomaly.fitting.trainer import fit
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.quantise import Trial, attempt, quantise
 from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
 from tests.pipelines.tasks.anomaly.pictures_of_parts import defective_parts, good_parts
@@ -37,7 +37,7 @@ def operations(path: Path) -> list[Any]:
 
 
 def scores(path: Path, images: np.ndarray) -> np.ndarray:
-    return np.array([one.score for one in score(ScoringGraph(path, SIZE, "fit", threads=1), images)])
+    return np.array([one.score for one in predict(ScoringGraph(path, SIZE, "fit", threads=1), images)])
 
 
 def test_quantise_puts_the_networks_into_int8_and_leaves_the_comparison_in_float32(exported, int8):
@@ -61,7 +61,7 @@ def test_quantise_keeps_what_the_rest_relies_on(exported, int8):
     before, after = scores(exported, images), scores(int8, images)
     assert np.corrcoef(before, after)[0, 1] > 0.99
     assert scores(int8, images[3:4]) == pytest.approx(after[3:4], abs=1e-6)  # whatever is beside it
-    one, other = (score(ScoringGraph(path, SIZE, "fit"), images[:1])[0] for path in (exported, int8))
+    one, other = (predict(ScoringGraph(path, SIZE, "fit"), images[:1])[0] for path in (exported, int8))
     assert one.error_map.shape == other.error_map.shape
     assert one.embedding.shape == other.embedding.shape
 

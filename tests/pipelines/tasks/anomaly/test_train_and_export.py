@@ -19,7 +19,7 @@ from pipelines.registry.package import file_digest
 from pipelines.storage.s3 import Storage, split_uri
 from pipelines.tasks.anomaly.fitting.state import ENOUGH_STEPS, SURFACES_TAKE
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.predict import score
+from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.train import fit_settings
 from pipelines.training.checkpoints import Checkpoint
 from pipelines.training.step_process import StepCrashed, run_module
@@ -70,8 +70,8 @@ def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, b
     path = Storage(bucket).download(split_uri(exported["package_uri"] + "/model.onnx")[1], tmp_path / "model.onnx")
     images = good_parts(5, seed=9)
     graph = ScoringGraph(path, 32, "fit", threads=1)
-    together = score(graph, images, batch_size=4)
-    assert [one.score for one in together] == pytest.approx([score(graph, [image])[0].score for image in images])
+    together = predict(graph, images, batch_size=4)
+    assert [one.score for one in together] == pytest.approx([predict(graph, [image])[0].score for image in images])
     assert {one.error_map.shape for one in together} == {(16, 16)}
 
     # Fine-tuning takes the weights up: it begins far below where training from scratch began.
@@ -208,7 +208,7 @@ def test_export_when_int8_is_asked_for_says_whether_it_was_taken(run, pack, buck
 def test_write_graph_of_a_network_that_knows_the_usual_gives_its_scores_in_int8_too(tmp_path: Path, surface):
     from pipelines.tasks.anomaly.export import compare, write_graph
     from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-    from pipelines.tasks.anomaly.predict import score
+    from pipelines.tasks.anomaly.predict import predict
     from pipelines.tasks.anomaly.quantise import quantise
     from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
     from pipelines.tasks.anomaly.restoration.network import build_network
@@ -228,7 +228,7 @@ def test_write_graph_of_a_network_that_knows_the_usual_gives_its_scores_in_int8_
     difference, tolerance = compare(model, path, images)
     assert difference <= tolerance
     graphs = (ScoringGraph(one, 32, "fit", threads=1) for one in (path, quantise(path, images, tmp_path / "int8.onnx")))
-    full, int8 = ([one.score for one in score(graph, images)] for graph in graphs)
+    full, int8 = ([one.score for one in predict(graph, images)] for graph in graphs)
     np.testing.assert_allclose(int8, full, atol=0.1)
 
 

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from pipelines.errors import BadPackage
-from pipelines.registry.package import Package, file_digest, package_digest, read_card, write_card
+from pipelines.registry.package import file_digest, package_digest
+from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, write_card
 from tests.pipelines.packages import make_package
 
 
@@ -30,14 +31,14 @@ def change_card(folder: Path, **fields: object) -> None:
 
 def refuse(folder: Path, pattern: str) -> None:
     with pytest.raises(BadPackage, match=pattern) as caught:
-        package = Package.open(folder)
+        package = AnomalyPackage.open(folder)
         assert package.reference
         package.session()
     assert "\n" not in str(caught.value)
 
 
 def test_open_when_complete_gives_card_graph_and_reference(folder):
-    package = Package.open(folder)
+    package = AnomalyPackage.open(folder)
     assert (package.card.project, package.card.threshold, package.card.input_size) == ("line_3", 0.25, 64)
     assert package.card.onnx_sha256 == file_digest(folder / "model.onnx")
     assert package.session().get_inputs()[0].name == "image"
@@ -47,9 +48,9 @@ def test_open_when_complete_gives_card_graph_and_reference(folder):
 
 
 def test_open_when_the_weights_were_not_fetched_has_the_digest_of_the_whole(folder):
-    whole = Package.open(folder).digest
+    whole = AnomalyPackage.open(folder).digest
     (folder / "model.keras").unlink()
-    assert Package.open(folder).digest == whole
+    assert AnomalyPackage.open(folder).digest == whole
 
 
 def test_digest_when_any_file_changes_is_another(folder):

@@ -1,0 +1,189 @@
+"""The package of an anomaly detector: its card, its reference, and the graph, ready to score.
+
+The threshold and the way images are resized live in the card, so that serving cannot drift from evaluation.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.config.project import Resize
+from pipelines.errors import BadPackage, first_line
+from pipelines.images.preprocess import PreparedImage
+from pipelines.registry import package
+from pipelines.registry.package import GRAPH, REFERENCE, Package, PackageCard
+from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+REFERENCE_ARRAYS = ("score", "embedding", "sha256", "descriptors", "descriptor_names")
+# Optional in the reference: the tiles of some images one after the other, and of each image [tiles, height, width].
+EXAMPLES, EXAMPLE_SHAPES = "examples", "example_shapes"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ScoreRange(BaseModel):
+    """How the anomaly score is spread over the good validation images: what a score means beside the threshold.
+
+    Attributes:
+        p50: the median.
+        p99: the 99th percentile.
+        max: the largest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    p50: Finite
+    p99: Finite
+    max: Finite
+
+
+class AnomalyCard(PackageCard):
+    """`model.json` of an anomaly detector: all that has to be known to score an image with `model.onnx`.
+
+    Attributes:
+        preset: the network.
+        input_size: side of the network's square input, pixels.
+        resize: how an image gets there.
+        threshold: an anomaly score above it is an anomaly.
+        threshold_policy: the policy that set it.
+        threshold_detail: how it was set: the promise, the other thresholds considered, notes.
+        score_range: how good validation images score.
+        onnx_tolerance: allowed difference of anomaly scores when the stored examples are scored again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    preset: str
+    input_size: Annotated[int, Field(ge=8, le=4096)]
+    resize: Resize
+    threshold: Finite
+    threshold_policy: str
+    threshold_detail: dict[str, Any] = Field(default_factory=dict)
+    score_range: ScoreRange
+    onnx_tolerance: Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class AnomalyPackage(Package):
+    """A complete package of an anomaly detector on disk.
+
+    Attributes:
+        folder: where its files are.
+        card: `model.json`.
+        digest: SHA-256 that names it.
+        threads: threads that one run of the graph may use; 0, the default, leaves it to ONNX Runtime.
+    """
+
+    card_type: ClassVar[type[PackageCard]] = AnomalyCard
+
+    card: AnomalyCard
+    threads: int = field(default=0, compare=False)
+
+    @classmethod
+    def open(cls, folder: Path | str, *, threads: int = 0) -> Self:
+        """Check the package in `folder` and return it. Raises BadPackage as `Package.open` does."""
+        opened = super().open(folder)
+        assert isinstance(opened.card, AnomalyCard)
+        return cls(opened.folder, opened.card, opened.digest, threads)
+
+    @cached_property
+    def graph(self) -> ScoringGraph:
+        """The graph with what `predict` has to know of it."""
+        return ScoringGraph(self.folder / GRAPH, self.card.input_size, self.card.resize, self.threads)
+
+    def session(self) -> onnxruntime.InferenceSession:
+        """Return the ONNX Runtime session of the graph; see `ScoringGraph.session`."""
+        return self.graph.session()
+
+    @cached_property
+    def reference(self) -> dict[str, NDArray[Any]]:
+        """The validation set as seen at training.
+
+        Score [n], embedding [n, d], sha256 [n], descriptors [n, k], descriptor_names [k]; `examples` has the rest.
+        """
+        return read_reference(self.folder / REFERENCE)
+
+    @property
+    def examples(self) -> list[PreparedImage]:
+        """The first images of the reference as the graph takes them, if any are kept: its first scores are theirs."""
+        tiles = self.reference.get(EXAMPLES)
+        if tiles is None:
+            return []
+        shapes = self.reference.get(EXAMPLE_SHAPES, np.array([(1, *tiles.shape[1:3])] * len(tiles)))
+        parts = np.split(tiles, np.cumsum(shapes[:, 0])[:-1])
+        return [PreparedImage(part, int(shape[1]), int(shape[2])) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def read_card(folder: Path) -> AnomalyCard:
+    """Read and check `model.json` in `folder`. Raises BadPackage."""
+    return package.read_card(folder, AnomalyCard)
+
+
+def write_card(folder: Path, **fields: Any) -> AnomalyCard:
+    """Write `model.json` of the package in `folder`; see `pipelines.registry.package.write_card`."""
+    return package.write_card(folder, AnomalyCard, {"task": "anomaly", **fields})
+
+
+def write_reference(
+    folder: Path,
+    *,
+    score: NDArray[np.float32],
+    embedding: NDArray[np.float32],
+    sha256: list[str],
+    descriptors: NDArray[np.float64],
+    descriptor_names: list[str],
+    examples: Sequence[PreparedImage] = (),
+) -> Path:
+    """Write `reference.npz` into `folder`.
+
+    Score [n], embedding [n, d], n digests, descriptors [n, k] and their k names. No pickles. `examples` are the first
+    images as prepared: serving scores them again before it takes a version.
+    """
+    path = folder / REFERENCE
+    stored: dict[str, Any] = {}
+    if examples:
+        stored[EXAMPLES] = np.concatenate([one.tiles for one in examples])
+        stored[EXAMPLE_SHAPES] = np.array([(len(one.tiles), one.height, one.width) for one in examples])
+    np.savez_compressed(
+        path,
+        score=np.asarray(score, np.float32),
+        embedding=np.asarray(embedding, np.float32),
+        sha256=np.asarray(sha256, "U64"),
+        descriptors=np.asarray(descriptors, np.float64),
+        descriptor_names=np.asarray(descriptor_names, np.str_),
+        **stored,
+    )
+    return path
+
+
+def read_reference(path: Path) -> dict[str, NDArray[Any]]:
+    """Read `reference.npz` without unpickling anything.
+
+    Raises BadPackage if arrays are missing or of different lengths.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            optional = [name for name in (EXAMPLES, EXAMPLE_SHAPES) if name in archive.files]
+            arrays = {name: archive[name] for name in (*REFERENCE_ARRAYS, *optional)}
+    except KeyError as error:
+        raise BadPackage(f"{path}: {first_line(error)}; write the package again") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadPackage(f"{path}: not a readable reference: {first_line(error)}; fetch the package again") from None
+    n, k = len(arrays["score"]), len(arrays["descriptor_names"])
+    fit = arrays["score"].shape == (n,) == arrays["sha256"].shape and arrays["descriptors"].shape == (n, k)
+    if not fit or arrays["embedding"].ndim != 2 or len(arrays["embedding"]) != n:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise BadPackage(f"{path}: arrays do not fit together ({shapes}); write the package again")
+    return arrays
