@@ -53,13 +53,13 @@ def send(mail: Mail | Mapping[str, Any] | None, connection_id: str = SMTP_CONNEC
             {"sent": [mail.subject], "to": list(mail.to)} if _deliver(mail, connection_id) else {"sent": [], "to": []}
         )
     sent: list[str] = []
-    told: list[str] = []
-    for one, mark in outbox.unpack(mail):
-        if _deliver(one, connection_id):
+    recipients: list[str] = []
+    for message, mark in outbox.unpack(mail):
+        if _deliver(message, connection_id):
             mark()
-            sent.append(one.subject)
-            told += [address for address in one.to if address not in told]
-    return {"sent": sent, "to": told}
+            sent.append(message.subject)
+            recipients += [address for address in message.to if address not in recipients]
+    return {"sent": sent, "to": recipients}
 
 
 def _deliver(mail: Mail, connection_id: str) -> bool:

@@ -67,9 +67,9 @@ def evaluate_form() -> dict[str, Any]:
 
 
 def _promote() -> Param:
-    said = "Let the version become champion if it passes the gate. Off: only register it."
-    return Param(True, type="boolean", title="Promote", description=said, section="Afterwards")
+    description = "Let the version become champion if it passes the gate. Off: only register it."
+    return Param(True, type="boolean", title="Promote", description=description, section="Afterwards")
 
 
-def _force(said: str) -> Param:
-    return Param(False, type="boolean", title="Force", description=said, section="Afterwards")
+def _force(description: str) -> Param:
+    return Param(False, type="boolean", title="Force", description=description, section="Afterwards")

@@ -1,4 +1,4 @@
-"""Buttons on a task in Airflow's UI that lead to what the task made."""
+"""Buttons on a task in Airflow's UI that open the task's results."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class StepLink(BaseOperatorLink):
         return ti_key.xcom_pull(task_ids=operator.task_id, key=self._key, map_indexes=ti_key.map_index) or ""
 
 
-def linked(made: Any, **buttons: str) -> Any:
+def linked(output: Any, **buttons: str) -> Any:
     """Give the task behind `made` buttons, by XCom key what the button says, and return `made`."""
-    made.operator.operator_extra_links = tuple(StepLink(name, key) for key, name in buttons.items())
-    return made
+    output.operator.operator_extra_links = tuple(StepLink(name, key) for key, name in buttons.items())
+    return output

@@ -28,24 +28,24 @@ def nightly(project: Project) -> CronTriggerTimetable:
 
 def sound_projects() -> list[Project]:
     """Return the projects whose file is right, by name."""
-    return [found for _, found in sorted(_checked().items()) if isinstance(found, Project)]
+    return [project for _, project in sorted(_checked().items()) if isinstance(project, Project)]
 
 
 def broken_projects() -> dict[str, SettingsError]:
     """Return, by project, what is wrong with its file."""
-    return {name: found for name, found in sorted(_checked().items()) if isinstance(found, SettingsError)}
+    return {name: error for name, error in sorted(_checked().items()) if isinstance(error, SettingsError)}
 
 
 def _checked() -> dict[str, Project | SettingsError]:
-    return {name: _with_cron(found) for name, found in load_projects().items()}
+    return {name: _with_cron(loaded) for name, loaded in load_projects().items()}
 
 
-def _with_cron(found: Project | SettingsError) -> Project | SettingsError:
+def _with_cron(loaded: Project | SettingsError) -> Project | SettingsError:
     """Read the cron expression as Airflow will: it must be understood, and have a next time (30 February has none)."""
-    if isinstance(found, Project):
+    if isinstance(loaded, Project):
         try:
-            croniter(found.retrain.cron).get_next()
+            croniter(loaded.retrain.cron).get_next()
         except CroniterError as error:
-            path = project_files()[found.name]
-            return SettingsError(f"{path}: retrain.cron is {found.retrain.cron!r}: no such time ({error})")
-    return found
+            path = project_files()[loaded.name]
+            return SettingsError(f"{path}: retrain.cron is {loaded.retrain.cron!r}: no such time ({error})")
+    return loaded

@@ -13,9 +13,9 @@ def drift(project: str, **context: Any) -> Any:
     """Compare what serving saw lately with the champion's reference (Evidently), and keep the report."""
     from monitoring.drift.detect import detect
 
-    found = detect(project, run_name(context))
-    context["ti"].xcom_push(key="drift", value=found["url"])
-    return found
+    summary = detect(project, run_name(context))
+    context["ti"].xcom_push(key="drift", value=summary["url"])
+    return summary
 
 
 # Follows `complete` and `drift`: one success is enough, for a failed drift report must not keep the mail back.
