@@ -24,7 +24,7 @@ def enter(rows: Sequence[Mapping[str, Any]]) -> None:
     with transaction() as connection:
         insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(predictions)
         # The first row's columns are taken for all, and some rows may come from the journal of an earlier version.
-        columns = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: "anomaly" if name == "task" else None for row in rows for name in row}
         connection.execute(
             insert.on_conflict_do_nothing(index_elements=["request_id"]), [{**columns, **row} for row in rows]
         )

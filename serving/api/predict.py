@@ -100,7 +100,9 @@ class _Call:
         self.held.recorder.nudge()
         PREDICTIONS.labels(self.rules.name, serving.version, judged.verdict).inc()
         answer = {
+            "task": serving.package.card.task,
             "is_anomaly": judged.is_anomaly,
+            "anomaly_score": seen.known.score,
             "reconstruction_error": seen.known.score,
             "threshold": serving.threshold,
             "p_value": judged.p_value,
@@ -147,6 +149,7 @@ class _Call:
             "sha256": sha256,
             "created_at": created_at.isoformat(),
             "model_version": self.serving.version,
+            "task": self.serving.package.card.task,
             "score": known.score,
             "threshold": self.serving.threshold,
             "is_anomaly": judged.is_anomaly,
