@@ -1,6 +1,6 @@
-"""Which projects get DAGs: those whose file is right. The others are reported by `dags/project_files.py`.
+"""Selects the projects that get DAGs: those with a valid file. `dags/project_files.py` reports the others.
 
-Airflow marks every DAG of a file that raises as broken, so the files with DAGs must not raise for one bad project.
+Airflow marks all DAGs of a file that raises as broken, so a DAG file must not raise for one invalid project.
 """
 
 from datetime import timedelta
@@ -11,8 +11,8 @@ from croniter import CroniterError, croniter
 from pipelines.config.project import Project, load_projects, project_files
 from pipelines.errors import SettingsError
 
-# A slot that passed while the DAG was paused or the stack was down is not run at the next start; one that passed
-# this recently is, or a parse in the second of the slot would lose it.
+# A slot that passed while the DAG was paused or the stack was down is not run at the next start, unless it passed this
+# recently: otherwise a parse in the second of the slot would lose it.
 GRACE = timedelta(minutes=10)
 
 
@@ -27,12 +27,12 @@ def nightly(project: Project) -> CronTriggerTimetable:
 
 
 def sound_projects() -> list[Project]:
-    """Return the projects whose file is right, by name."""
+    """Return the projects with a valid file, sorted by name."""
     return [project for _, project in sorted(_checked().items()) if isinstance(project, Project)]
 
 
 def broken_projects() -> dict[str, SettingsError]:
-    """Return, by project, what is wrong with its file."""
+    """Return the error of each invalid project file, by project."""
     return {name: error for name, error in sorted(_checked().items()) if isinstance(error, SettingsError)}
 
 
@@ -41,7 +41,7 @@ def _checked() -> dict[str, Project | SettingsError]:
 
 
 def _with_cron(loaded: Project | SettingsError) -> Project | SettingsError:
-    """Read the cron expression as Airflow will: it must be understood, and have a next time (30 February has none)."""
+    """Return an error if Airflow cannot parse the cron expression, or if it never matches (30 February)."""
     if isinstance(loaded, Project):
         try:
             croniter(loaded.retrain.cron).get_next()

@@ -1,4 +1,4 @@
-"""The tasks that watch for drift and write to people."""
+"""The tasks that detect drift and send mails."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def drift(project: str, **context: Any) -> Any:
     return summary
 
 
-# Follows `complete` and `drift`: one success is enough, for a failed drift report must not keep the mail back.
+# Follows `complete` and `drift`: one success is enough, since a failed drift report must not suppress the mail.
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
 def report(**context: Any) -> Any:
     """Mail what was trained, its figures beside the champion's, and what was promoted."""

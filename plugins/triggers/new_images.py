@@ -1,4 +1,4 @@
-"""The waiting half of the new-images sensor: it runs in the triggerer, and takes no worker slot."""
+"""The trigger of the new-images sensor: it waits in the triggerer and occupies no worker slot."""
 
 import asyncio
 import time
@@ -44,7 +44,7 @@ class NewImagesTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Count, log a count that changed, and yield the one event."""
+        """Poll the counts, log them when they change, and yield one event."""
         from pipelines.requests import watch
 
         logged = ""

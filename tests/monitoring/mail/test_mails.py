@@ -137,7 +137,19 @@ def test_drift_mail_when_read_then_says_what_moved_how_much_what_to_do_and_where
     assert mail.subject == "Cells & <caps>: drift – the anomaly score drifted"
     assert mail.to == ("a@example.com", "b@example.com")
     for words in both(mail):
-        for expected in ["brightness", "0.430", "0.610", "2.75", "0.50", "69", "240", "80", "version 3", "31 %", "2.0 %"]:
+        for expected in [
+            "brightness",
+            "0.430",
+            "0.610",
+            "2.75",
+            "0.50",
+            "69",
+            "240",
+            "80",
+            "version 3",
+            "31 %",
+            "2.0 %",
+        ]:
             assert expected in words
         assert "lighting or exposure (brightness)" in words
         assert "Method and limits in words." in words
