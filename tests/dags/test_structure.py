@@ -46,7 +46,7 @@ def test_parse_when_a_project_file_is_added_gives_its_dags(projects: Projects) -
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"model": {"epochs": -3}}, "model.epochs is -3"),
         ({"retrain": {"cron": "61 25 * * *"}}, "retrain.cron is '61 25 * * *'"),
