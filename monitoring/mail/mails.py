@@ -22,7 +22,7 @@ from pipelines.tasks.anomaly.threshold import percent as rate
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 _SUBJECT_LENGTH = 180  # characters
-_ORDER = {name: place for place, name in enumerate(formatting.FIGURES)}
+_ORDER = {name: place for place, name in enumerate(formatting.METRIC_TITLES)}
 _SHOWN = 12  # columns listed in a mail; the report has them all
 
 
@@ -112,7 +112,7 @@ def training_mail(run: Run, outcome: Outcome, decision: Decision, drift: Mapping
         version=version,
         deed=deed,
         champion=decision.champion,
-        figures=_figures(outcome.metrics, decision.challenger, decision.champion),
+        metrics=_metric_rows(outcome.metrics, decision.challenger, decision.champion),
         params={key: value for key, value in asdict(run.parameters).items() if value is not None},
         notes=list(dict.fromkeys([*outcome.notes, *decision.notes])),
         airflow=_run_url(dag, run.dag_run_id),
@@ -176,11 +176,13 @@ def _alarms(results: Mapping[str, Any], which: str) -> bool:
     return bool(alarms.get(which, alarms.get("broken")))  # reports of 0.1 do not distinguish the two
 
 
-def _figures(metrics: Mapping[str, Estimate], challenger: VersionMetrics, champion: VersionMetrics | None) -> list[Any]:
+def _metric_rows(
+    metrics: Mapping[str, Estimate], challenger: VersionMetrics, champion: VersionMetrics | None
+) -> list[Any]:
     """Return rows [title, the new version's estimate, the champion's or None]; both from the gate where it has them."""
     judged, former = _judged(challenger), _judged(champion) if champion else {}
     names = sorted({*metrics, *judged}, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
-    return [(formatting.figure_name(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
+    return [(formatting.metric_title(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
 
 
 def _judged(version: VersionMetrics) -> dict[str, Estimate]:
@@ -216,7 +218,7 @@ def _environment() -> Environment:
         "number": formatting.number,
         "percent": formatting.percent,
         "rate": rate,
-        "figure": formatting.figure,
+        "estimate": formatting.estimate,
         "interval": formatting.interval,
         "setting": formatting.setting,
         "reason": formatting.reason,
