@@ -97,7 +97,7 @@ def serving(line: Line) -> Iterator[FlaskClient]:
     http = app.test_client()
     wait_until(lambda: http.get(f"/projects/{line.project}/status").status_code == 200, 30, "serving")
     try:
-        yield client
+        yield http
     finally:
         app.extensions["inspectline"].stop()
 
@@ -223,7 +223,7 @@ def test_evaluate_when_a_step_fails_fails_the_run_the_request_and_the_training(
     line.subjects()
     run = line.run("evaluate", {"force": True, "request_ids": [asked]})
     assert run.state == "failed"
-    stopped = {name: state for name, state in run.states.items() if name not in ("begin", "calibrate", "close")}
+    stopped = {name: state for name, state in run.states.items() if name not in ("begin", "pack", "calibrate", "close")}
     assert set(stopped.values()) == {"upstream_failed"}, "not even a mail about a training that was none"
     row = line.request(asked)
     assert (row["state"], row["result"]["why"]) == ("failed", "failed: calibrate")
