@@ -11,7 +11,7 @@ from sqlalchemy import select
 from include.stack.errors import StackError
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import dataset_versions, trainings
-from pipelines.config.metrics import METRIC_TITLES, metric_title, percent
+from pipelines.config.metrics import METRIC_TITLES, percent
 from pipelines.config.project import load_project
 from pipelines.registry.package_store import package_uri
 from pipelines.storage.s3 import read_uri
@@ -83,7 +83,7 @@ def figures_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
         if figure := metrics.get(name):
             low, high = figure.get("low"), figure.get("high")
             interval = "" if low is None or high is None else f"{_number(low)} – {_number(high)}"
-            table.add_row(metric_title(name), _number(figure["value"]), interval)
+            table.add_row(METRIC_TITLES.get(name, name.replace("_", " ")), _number(figure["value"]), interval)
     return table
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pipelines.errors import CatalogueError
 
 PATIENCE = 120.0  # seconds; a turn takes a second or so
@@ -33,6 +31,8 @@ def registry_turn(project: str, patience: float = PATIENCE) -> Iterator[None]:
             )
             yield
             return
+    from filelock import FileLock, Timeout
+
     database = engine().url.database or "catalogue"
     turn = FileLock(Path(f"{database}.{project}.turn"), timeout=patience, fallback_to_soft=False)
     try:
