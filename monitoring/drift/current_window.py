@@ -17,6 +17,7 @@ from sqlalchemy import RowMapping, case, func, select
 
 from monitoring.drift.report import Observed
 from pipelines.catalogue import connect
+from pipelines.catalogue.database import chunks
 from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import predictions, samples
 from pipelines.config.project import Project
@@ -28,7 +29,6 @@ from pipelines.tasks.anomaly.predict import predict
 
 NEWEST = 2000  # images at most: bounds how many have to be scored again
 _CHUNK = 32  # images in memory at a time
-_ROWS = 500  # values per IN (…), which every database accepts
 _READERS = 4  # S3 connections
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def collect(project: Project, version: str, package: AnomalyPackage, now: dateti
         ).all()
         chosen = [image.own or image.kept or image.newest for image in images]
         rows: list[RowMapping] = []
-        for start in range(0, len(chosen), _ROWS):
+        for chunk in chunks(chosen):
             query = select(
                 predictions.c.id,
                 predictions.c.sha256,
@@ -124,7 +124,7 @@ def collect(project: Project, version: str, package: AnomalyPackage, now: dateti
                 predictions.c.embedding,
                 predictions.c.descriptors,
                 predictions.c.image_key,
-            ).where(predictions.c.id.in_(chosen[start : start + _ROWS]))
+            ).where(predictions.c.id.in_(chunk))
             rows += connection.execute(query).mappings().all()
     own = [row for row in rows if row["model_version"] == version]
     others = [row for row in rows if row["model_version"] != version]
@@ -164,14 +164,14 @@ def _good(project: str, raised: set[str], package: AnomalyPackage) -> int:
     hashes = sorted(raised - {str(digest) for digest in package.reference["sha256"]})
     labels, count = effective_labels(project), 0
     with connect() as connection:
-        for start in range(0, len(hashes), _ROWS):
+        for chunk in chunks(hashes):
             query = (
                 select(func.count())
                 .select_from(samples)
                 .join(labels, labels.c.sha256 == samples.c.sha256)
                 .where(
                     samples.c.project == project,
-                    samples.c.sha256.in_(hashes[start : start + _ROWS]),
+                    samples.c.sha256.in_(chunk),
                     samples.c.withdrawn_at.is_(None),
                     labels.c.label == "good",
                 )

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.drift import thresholds
-from pipelines.tasks.anomaly.threshold import most_alarms, percent
+from pipelines.config.metrics import percent
+from pipelines.tasks.anomaly.threshold import most_alarms
 
 SCORE = "anomaly score"
 

@@ -24,21 +24,6 @@ CAUSES = {
     "shadows": "lighting too weak, or something in its way",
     "highlights": "overexposure or reflections",
 }
-# In the order in which mails show them; other metrics follow.
-METRIC_TITLES = {
-    "auroc": "AUROC",
-    "synthetic_auroc": "AUROC, synthetic defects",
-    "recall": "Recall",
-    "false_positive_rate": "False-positive rate",
-    "precision": "Precision",
-    "precision_on_line": "Precision at the expected defect rate",
-    "f1": "F1",
-    "average_precision": "Average precision",
-    "pixel_auroc": "Pixel AUROC",
-    "aupro": "AUPRO",
-    "reconstruction_error_validation": "Mean reconstruction error, validation",
-    "reconstruction_error_anomaly": "Mean reconstruction error, anomalies",
-}
 _VERDICT = re.compile(r"(not )?promoted: |failed: ", re.IGNORECASE)
 STATES = {
     "drift": "drift",
@@ -81,11 +66,6 @@ def interval(value: Any) -> str:
 def estimate(value: Any) -> str:
     """Return an estimate or a plain number without its confidence interval."""
     return number(value.value) if isinstance(value, Estimate) else number(value)
-
-
-def metric_title(name: str) -> str:
-    """Return the title of a metric, by default from its key."""
-    return METRIC_TITLES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
 
 
 def reason(why: Any) -> str:

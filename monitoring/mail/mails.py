@@ -15,14 +15,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 import include
 from monitoring.mail import formatting
+from pipelines.config.metrics import METRIC_TITLES, metric_title
+from pipelines.config.metrics import percent as rate
 from pipelines.config.project import Project, load_project
 from pipelines.config.settings import settings
 from pipelines.steps import Decision, Estimate, Outcome, Run, VersionMetrics
-from pipelines.tasks.anomaly.threshold import percent as rate
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 _SUBJECT_LENGTH = 180  # characters
-_ORDER = {name: place for place, name in enumerate(formatting.METRIC_TITLES)}
+_ORDER = {name: place for place, name in enumerate(METRIC_TITLES)}
 _SHOWN = 12  # columns listed in a mail; the report has them all
 
 
@@ -182,7 +183,7 @@ def _metric_rows(
     """Return rows [title, the new version's estimate, the champion's or None]; both from the gate where it has them."""
     judged, former = _judged(challenger), _judged(champion) if champion else {}
     names = sorted({*metrics, *judged}, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
-    return [(formatting.metric_title(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
+    return [(metric_title(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
 
 
 def _judged(version: VersionMetrics) -> dict[str, Estimate]:

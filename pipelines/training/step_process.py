@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import InspectlineError
+from pipelines.storage.files import write_atomically
 
 REFUSED = 65  # EX_DATAERR of sysexits.h: the step said why; the error is in the file of its result
 
@@ -135,9 +136,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     """Write JSON that is whole or not there."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(value))
 
 
 def _ending(status: int) -> str:

@@ -9,7 +9,6 @@ others follow that note and load from the cache. When the first dies, another ta
 
 import json
 import logging
-import os
 import threading
 import time
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from pipelines.config.settings import settings
 from pipelines.errors import InspectlineError
 from pipelines.registry.client import RegisteredVersion, fetch, prune
 from pipelines.registry.pinning import to_serve
+from pipelines.storage.files import write_atomically
 from serving.metrics import REFUSED, version_gone, version_taken
 from serving.models.leader_lock import Charge
 from serving.models.served_models import Predictor, ProjectState, RefusedVersion, Serving, load
@@ -255,9 +255,7 @@ class Reloader:
 def _write(path: Path, note: dict[str, Any]) -> None:
     """Write a note, whole or not at all, though other processes write the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(note), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(note))
 
 
 def _same(one: RegisteredVersion, other: RegisteredVersion) -> bool:

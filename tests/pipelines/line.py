@@ -20,9 +20,10 @@ from pipelines.catalogue import transaction
 from pipelines.catalogue.schema import annotations, groups, samples
 from pipelines.datasets.pack import build
 from pipelines.images.descriptors import describe
-from pipelines.registry.package import GRAPH, WEIGHTS, file_digest
+from pipelines.registry.package import GRAPH, WEIGHTS
 from pipelines.registry.package_store import package_uri
 from pipelines.steps import DatasetVersion, ModelPackage, PackRef, Run, TrainingParameters
+from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage
 from tests.pipelines.packages import good_image, make_package
 

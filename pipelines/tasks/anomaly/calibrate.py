@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from pipelines.catalogue import connect
+from pipelines.catalogue.database import chunks
 from pipelines.catalogue.schema import samples
 from pipelines.config.project import load_project
 from pipelines.errors import BadDataset, NotEnoughImages
@@ -139,10 +140,10 @@ def _descriptors(project: str, hashes: list[str]) -> NDArray[np.float64]:
     """Return the descriptors of samples as ingest took them, [n, DESCRIPTORS]."""
     found: dict[str, dict[str, float]] = {}
     with connect() as connection:
-        for start in range(0, len(hashes), 500):
+        for chunk in chunks(hashes):
             rows = connection.execute(
                 select(samples.c.sha256, samples.c.descriptors).where(
-                    samples.c.project == project, samples.c.sha256.in_(hashes[start : start + 500])
+                    samples.c.project == project, samples.c.sha256.in_(chunk)
                 )
             )
             found.update({row.sha256: row.descriptors for row in rows})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.config.metrics import ENOUGH_ANOMALIES, percent
 from pipelines.config.project import PromotionRules
 from pipelines.datasets.original_images import original_images
 from pipelines.errors import BadPackage
@@ -19,13 +20,11 @@ from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.subset_scoring import BATCH
 from pipelines.tasks.anomaly.synthetic.fixed_set import with_defect
-from pipelines.tasks.anomaly.threshold import percent
 from pipelines.tasks.interface import Comparison, Contender
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ENOUGH_ANOMALIES = 20
 MOST_SYNTHETIC = 150
 
 Scores = NDArray[np.float64]

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from pipelines.config.project import load_project
 from pipelines.errors import ExportMismatch
-from pipelines.registry.package import GRAPH, WEIGHTS, file_digest
+from pipelines.registry.package import GRAPH, WEIGHTS
 from pipelines.steps import ModelPackage, PackRef, Run, TrainedModel
+from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage, split_uri
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 from pipelines.tasks.anomaly.predict import predict

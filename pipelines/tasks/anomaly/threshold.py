@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipelines.config.metrics import percent
 from pipelines.errors import NotEnoughImages
 from pipelines.evaluation.intervals import CONFIDENCE, beta_quantile, clopper_pearson
 from pipelines.steps import Estimate
@@ -208,11 +209,6 @@ def choose(
         "thresholds": thresholds,
     }
     return Choice(value=value, policy=served, detail=detail, notes=notes)
-
-
-def percent(rate: float) -> str:
-    """Return a rate for people: `1 %`, `2.04 %`."""
-    return f"{100 * rate:.3g} %"
 
 
 def _described(threshold: float, good: Scores, anomalies: Scores, costs: dict[str, float]) -> dict[str, Any]:

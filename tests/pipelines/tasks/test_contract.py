@@ -19,9 +19,10 @@ from pipelines.config.settings import REPOSITORY
 from pipelines.datasets.original_images import original_images
 from pipelines.datasets.versions import freeze, read_manifest
 from pipelines.errors import NotEnoughImages, SettingsError
-from pipelines.registry.package import Package, file_digest
+from pipelines.registry.package import Package
 from pipelines.registry.package_store import fetched_package
 from pipelines.steps import EvaluationReport, ModelPackage, PackRef, Run, TrainedModel
+from pipelines.storage.files import file_digest
 from pipelines.tasks import find_task, task_names
 from pipelines.tasks.interface import Comparison, Contender, Task
 from pipelines.training import runs

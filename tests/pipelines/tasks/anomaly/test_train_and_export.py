@@ -17,8 +17,8 @@ import pytest
 from pipelines.config.project import ModelSettings
 from pipelines.config.settings import REPOSITORY
 from pipelines.errors import BadPackage, ExportMismatch, TrainingFailed
-from pipelines.registry.package import file_digest
 from pipelines.steps import Champion, DatasetVersion, Run, RunSettings, TrainedModel, TrainingParameters
+from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage, split_uri
 from pipelines.tasks import subprocesses
 from pipelines.tasks.anomaly.fitting.state import ENOUGH_STEPS, SURFACES_TAKE
