@@ -39,7 +39,7 @@ def login() -> ResponseReturnValue:
     fields = read_fields(request, ("name", "password"))
     name, password = _text(fields, "name"), _text(fields, "password")
     user = _accounts().verify(name, password, request.remote_addr or "")
-    token, expires_at = _accounts().tokens.make(user.id, user.stamp)
+    token, expires_at = _accounts().tokens.issue(user.id, user.stamp)
     told = {"token": token, "token_type": "Bearer", "expires_at": expires_at.isoformat()}
     return told | {"name": user.name, "role": user.role}, 200, {"Cache-Control": "no-store"}
 

@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pipelines.config.project import Project
 from serving import catalogue
 from serving.auth.authorisation import open_to_all
-from serving.metrics import exposition
+from serving.metrics_exposition import render_metrics
 from serving.models.served_models import ProjectState
 from serving.recording.journal import JournalError
 from serving.refusals import Refusal, unavailable
@@ -87,7 +87,7 @@ def dbconnex() -> ResponseReturnValue:
 @open_to_all
 def metrics() -> ResponseReturnValue:
     """Tell the figures that Prometheus collects."""
-    body, kind = exposition(service())
+    body, kind = render_metrics(service().journal)
     return Response(body, content_type=kind)
 
 

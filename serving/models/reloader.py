@@ -23,7 +23,7 @@ from pipelines.errors import InspectlineError
 from pipelines.registry.client import RegisteredVersion, fetch, prune
 from pipelines.registry.pinning import to_serve
 from serving.metrics import REFUSED, version_gone, version_taken
-from serving.models.leader_lock import Charge
+from serving.models.leader_lock import LeaderLock
 from serving.models.served_models import Predictor, ProjectState, RefusedVersion, Serving, load
 from serving.settings import ServingSettings
 
@@ -40,7 +40,7 @@ class Reloader:
         self._poll_seconds = config.poll_seconds
         self._threads, self._room = config.onnx_threads, config.queue
         self._found = config.journal / "found.json"
-        self._charge = Charge(config.journal / "poll.lock")
+        self._leader_lock = LeaderLock(config.journal / "poll.lock")
         self._began = datetime.now(UTC)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -64,7 +64,7 @@ class Reloader:
             began = time.monotonic()
             pause = self._poll_seconds
             try:
-                if self._charge.mine():
+                if self._leader_lock.acquire():
                     self.poll()
                     self._tell()
                 else:
@@ -73,7 +73,7 @@ class Reloader:
             except Exception:  # nothing may end the polling
                 _log.exception("a poll failed")
             self._stop.wait(max(0.02, pause - (time.monotonic() - began)))
-        self._charge.release()
+        self._leader_lock.release()
 
     def _tell(self) -> None:
         """Note for the other processes what was found."""

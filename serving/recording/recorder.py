@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.errors import CatalogueError, StorageError
 from pipelines.storage.s3 import Storage
 from serving import catalogue
-from serving.models.leader_lock import Charge
+from serving.models.leader_lock import LeaderLock
 from serving.recording.journal import Entry, Journal
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Recorder:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._charge = Charge(journal.path.with_name("recorder.lock"))
+        self._leader_lock = LeaderLock(journal.path.with_name("recorder.lock"))
         self._pauses: dict[str, tuple[int, float]] = {}  # by project: failures in a row, when to try again
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.problem: str | None = None
@@ -50,7 +50,7 @@ class Recorder:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(seconds)
-        self._charge.release()
+        self._leader_lock.release()
 
     def nudge(self) -> None:
         """Say that the journal holds something new."""
@@ -61,7 +61,7 @@ class Recorder:
         while True:
             moved = 0
             try:
-                if self._charge.mine():
+                if self._leader_lock.acquire():
                     moved = self.round()
             except Exception as error:  # nothing may end the moving
                 _log.exception("moving predictions failed")

@@ -35,8 +35,8 @@ class Gate:
 
 
 def test_result_when_many_wait_then_they_share_the_next_run_and_order_is_kept():
-    gate, told = Gate(), []
-    batches = Batches(gate, most=4, room=64, told=lambda size, left: told.append((size, left)))
+    gate, observed = Gate(), []
+    batches = Batches(gate, most=4, room=64, observe=lambda size, queued: observed.append((size, queued)))
     with ThreadPoolExecutor(10) as pool:
         first = pool.submit(batches.result, 1)
         assert gate.begun.wait(10)
@@ -47,7 +47,7 @@ def test_result_when_many_wait_then_they_share_the_next_run_and_order_is_kept():
         gate.opened.set()
         assert [one.result(10) for one in (first, *others)] == [2, 4, 6, 8, 10, 12, 14]
     assert gate.batches == [[1], [2, 3, 4, 5], [6, 7]]
-    assert told == [(1, 0), (4, 2), (2, 0)]
+    assert observed == [(1, 0), (4, 2), (2, 0)]
 
 
 def test_result_when_one_item_is_bad_then_it_fails_alone():

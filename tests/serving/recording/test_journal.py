@@ -123,7 +123,7 @@ def test_round_when_one_projects_bucket_is_missing_then_the_others_go_on(journal
 
 def test_round_when_database_objects_to_one_row_then_it_is_set_aside(journal: Journal, each_database: str, bucket: str):
     for number in range(3):
-        journal.append(entry(number, bucket, **({"score": None} if number == 1 else {})))
+        journal.append(entry(number, bucket, **({"model_version": None} if number == 1 else {})))
     assert Recorder(journal).round() == 2
     assert [row["request_id"] for row in rows()] == ["request-0", "request-2"]
     assert journal.counts() == {"waiting": 0, "set_aside": 1}
@@ -131,8 +131,8 @@ def test_round_when_database_objects_to_one_row_then_it_is_set_aside(journal: Jo
 
 def test_recorder_when_two_run_then_one_is_in_charge_until_it_ends(journal: Journal, database: str, bucket: str):
     first, second = Recorder(journal), Recorder(journal)
-    assert first._charge.mine()
-    assert not second._charge.mine()
+    assert first._leader_lock.acquire()
+    assert not second._leader_lock.acquire()
     first.stop()
-    assert second._charge.mine()
+    assert second._leader_lock.acquire()
     second.stop()
