@@ -19,6 +19,7 @@ from pipelines.errors import InspectlineError
 from serving.api.account_routes import account_routes
 from serving.api.annotations import annotating
 from serving.api.description import describing
+from serving.api.docs_page import docs_page
 from serving.api.jobs import jobs
 from serving.api.model_routes import model_routes
 from serving.api.predict import MOST_IMAGES, predicting
@@ -61,7 +62,8 @@ def create_app(config: ServingSettings | None = None) -> Flask:
             app.wsgi_app, x_for=service.config.proxies, x_proto=service.config.proxies, x_host=0
         )
     for part in (
-        routes, predicting, sent_back, jobs, annotating, predictions, account_routes, model_routes, describing,
+        routes, predicting, sent_back, jobs, annotating, predictions,
+        account_routes, model_routes, describing, docs_page,
     ):  # fmt: skip
         app.register_blueprint(part)
     app.before_request(_begin)
