@@ -94,25 +94,32 @@ def _end(response: Response) -> Response:
     # Told once the answer is on its way: nobody waits for a log.
     response.call_on_close(
         partial(
-            _tell, g.began, request.method, call, request.path, request.remote_addr, response.status_code, g.get("said")
+            _tell,
+            g.began,
+            request.method,
+            call,
+            request.path,
+            request.remote_addr,
+            response.status_code,
+            g.get("log_details"),
         )
     )
     return response
 
 
 def _tell(
-    began: float, method: str, call: str, path: str, remote: str | None, status: int, said: dict[str, Any] | None
+    began: float, method: str, call: str, path: str, remote: str | None, status: int, details: dict[str, Any] | None
 ) -> None:
     seconds = time.monotonic() - began
     request_answered(method, call, status, seconds)
     line = {"method": method, "path": path, "status": status, "ms": round(seconds * 1000, 2), "remote": remote}
     quiet = path.startswith("/health/") and status == 200
-    _log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=line | (said or {}))
+    _log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=line | (details or {}))
 
 
 def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> ResponseReturnValue:
     message = " ".join(message.split())[:1000]
-    g.said = {"error": message}
+    g.log_details = {"error": message}
     return {"error": message, "request_id": g.get("request_id")}, status, headers or {}
 
 
@@ -134,8 +141,8 @@ def _http_error(error: HTTPException) -> ResponseReturnValue:
     if error.code == 404:
         return _answer(404, f"there is no call {request.path[:200]}; see /docs")
     allowed = getattr(error, "valid_methods", None) if error.code == 405 else None
-    said = f"{request.method} {request.path[:200]}: {error.name}. {error.description or ''}"
-    return _answer(error.code or 500, said, {"Allow": ", ".join(sorted(allowed))} if allowed else {})
+    details = f"{request.method} {request.path[:200]}: {error.name}. {error.description or ''}"
+    return _answer(error.code or 500, details, {"Allow": ", ".join(sorted(allowed))} if allowed else {})
 
 
 def _unexpected(error: Exception) -> ResponseReturnValue:

@@ -48,8 +48,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with _importing:  # of two threads in one package, each could wait for what the other has begun
         import_module("pipelines.catalogue.users")  # an attribute of its package, once it is imported
-        found = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return found
+        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
 
 
 def load() -> None:

@@ -40,8 +40,8 @@ def login() -> ResponseReturnValue:
     name, password = _text(fields, "name"), _text(fields, "password")
     user = _accounts().verify(name, password, request.remote_addr or "")
     token, expires_at = _accounts().tokens.issue(user.id, user.stamp)
-    told = {"token": token, "token_type": "Bearer", "expires_at": expires_at.isoformat()}
-    return told | {"name": user.name, "role": user.role}, 200, {"Cache-Control": "no-store"}
+    answer = {"token": token, "token_type": "Bearer", "expires_at": expires_at.isoformat()}
+    return answer | {"name": user.name, "role": user.role}, 200, {"Cache-Control": "no-store"}
 
 
 @account_routes.get("/users")
@@ -63,10 +63,10 @@ def add_user() -> ResponseReturnValue:
         passwords.check_name(name)
         hashed = _accounts().hash(password)
         with catalogue.transaction() as connection:
-            made = catalogue.users.add(connection, name, hashed, role)
+            user = catalogue.users.add(connection, name, hashed, role)
     except (BadAccount, AccountRefused) as error:
         raise _refused(error) from error
-    return _shown(made), 201, {"Location": url_for("accounts.change_user", name=made.name)}
+    return _shown(user), 201, {"Location": url_for("accounts.change_user", name=user.name)}
 
 
 @account_routes.patch("/users/<name>")

@@ -18,10 +18,10 @@ def show(job: str, project: str | None = None) -> ResponseReturnValue:
     """Tell the state, the progress and the result of a retraining or an evaluation."""
     name = state_of(project).name
     number = int(job) if job.isascii() and job.isdigit() and len(job) < 20 else 0
-    found = catalogue.find_job(name, number)
-    if found is None:
+    row = catalogue.find_job(name, number)
+    if row is None:
         raise Refusal(404, f"project {name} has no job {job[:64]!r}; POST /retrain and POST /anomaly answer with one")
-    return found
+    return row
 
 
 def address(job: int, project: str | None) -> str:

@@ -113,8 +113,8 @@ def state_of(name: str | None) -> ProjectState:
     asked = held.default_project if name is None else name
     state = held.predictor.state(asked)
     if state is None:
-        known = ", ".join(state.name for state in held.predictor.states()) or "none"
-        raise Refusal(404, f"there is no project {asked[:64]!r}; the project files declare {known}")
+        names = ", ".join(state.name for state in held.predictor.states()) or "none"
+        raise Refusal(404, f"there is no project {asked[:64]!r}; the project files declare {names}")
     return state
 
 

@@ -63,20 +63,20 @@ def _take(project: str | None, kind: str, label: str) -> ResponseReturnValue:
     seconds, kept_to = patience(request, held.config.wait_seconds)
     wait_for(rules.name, job, seconds, held.waiting, held.ending)
     headers = {"Preference-Applied": kept_to} if kept_to else {}
-    found = _look_up(rules.name, job)
-    told = {"job": job, "state": found["state"], "subset": sample["subset"], "sample": sample}
-    if found["state"] in ("pending", "running"):
-        return told | {"progress": found["progress"]}, 202, headers | {"Location": address(job, project)}
-    return catalogue.answer({}) | (found["result"] or {}) | told | {"error": found["error"]}, 200, headers
+    state_now = _look_up(rules.name, job)
+    answer = {"job": job, "state": state_now["state"], "subset": sample["subset"], "sample": sample}
+    if state_now["state"] in ("pending", "running"):
+        return answer | {"progress": state_now["progress"]}, 202, headers | {"Location": address(job, project)}
+    return catalogue.answer({}) | (state_now["result"] or {}) | answer | {"error": state_now["error"]}, 200, headers
 
 
 def _look_up(project: str, job: int) -> dict[str, Any]:
     """Return the job; one that was just entered, if the catalogue has gone away since."""
     try:
-        found = catalogue.find_job(project, job)
+        row = catalogue.find_job(project, job)
     except CatalogueError:
-        found = None
-    return found or {"state": "pending", "progress": None, "result": None, "error": None}
+        row = None
+    return row or {"state": "pending", "progress": None, "result": None, "error": None}
 
 
 def _name(image: SentImage) -> str:

@@ -92,15 +92,15 @@ def read_query(request: Request, allowed: Collection[str]) -> dict[str, str]:
     Raises:
         Refusal: 400 for any other; it says what is allowed.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in request.args.items(multi=True):
         if name.lower() not in allowed:
-            known = ", ".join(allowed) or "none"
-            raise Refusal(400, f"there is no parameter {name[:64]!r}: this call takes {known}")
-        if name.lower() in found:
+            names = ", ".join(allowed) or "none"
+            raise Refusal(400, f"there is no parameter {name[:64]!r}: this call takes {names}")
+        if name.lower() in values:
             raise Refusal(400, f"the parameter {name.lower()} is given twice: give it once")
-        found[name.lower()] = word(name.lower(), value)
-    return found
+        values[name.lower()] = word(name.lower(), value)
+    return values
 
 
 def word(name: str, value: Any, longest: int = LONGEST_WORD) -> str:
@@ -128,10 +128,10 @@ def _from_form(request: Request, images: int, words: Collection[str], files: Col
         if images and name.lower() in FILE_FIELDS
     ]
     others = [(name, file.read()) for name, file in request.files.items(multi=True) if name.lower() in files]
-    known = {*files, *(FILE_FIELDS if images else ())}
-    if strange := [name for name in request.files if name.lower() not in known]:
+    fields = {*files, *(FILE_FIELDS if images else ())}
+    if strange := [name for name in request.files if name.lower() not in fields]:
         raise Refusal(400, f"there is no file field {strange[0][:64]!r}: {_how(images, words, files)}")
-    if texts := [name for name in request.form if name.lower() in known]:
+    if texts := [name for name in request.form if name.lower() in fields]:
         raise Refusal(400, f"{texts[0][:64]} was sent as text: send a file, with curl -F {texts[0][:64]}=@image.png")
     named = _named(request.form.items(multi=True), (URL_FIELD, *words) if images else words)
     urls = [_address(named.pop(URL_FIELD))] if URL_FIELD in named else []
@@ -139,39 +139,39 @@ def _from_form(request: Request, images: int, words: Collection[str], files: Col
         raise Refusal(400, f'the form has no file in "file" or "image": {_HOW}')
     sent = (*uploads, *urls)
     _count(len(sent), images)
-    told = {name: word(name, value) for name, value in named.items()}
-    return Sent(sent, told, _named(others, files), several=len(sent) > 1)
+    named_words = {name: word(name, value) for name, value in named.items()}
+    return Sent(sent, named_words, _named(others, files), several=len(sent) > 1)
 
 
 def _from_json(body: dict[str, Any], images: int, words: Collection[str], files: Collection[str]) -> Sent:
     addresses = () if not images else (URL_FIELD,) if images == 1 else (URL_FIELD, URLS_FIELD)
     named = _named(body.items(), (*addresses, *words))
-    told = {name: word(name, value) for name, value in named.items() if name not in addresses}
+    named_words = {name: word(name, value) for name, value in named.items() if name not in addresses}
     given = [name for name in addresses if name in named]
     if images and len(given) != 1:
-        said = "names no image_url" if not given else "holds image_url and image_urls"
-        raise Refusal(400, f"the body {said}: {_how(images, words, files)}")
+        text = "names no image_url" if not given else "holds image_url and image_urls"
+        raise Refusal(400, f"the body {text}: {_how(images, words, files)}")
     if not given:
-        return Sent(words=told)
+        return Sent(words=named_words)
     listed = named[given[0]] if given == [URLS_FIELD] else [named[URL_FIELD]]
     if not isinstance(listed, list) or not listed:
         raise Refusal(400, f'image_urls is no list of addresses: write ["https://…"], up to {images}')
     _count(len(listed), images)
-    return Sent(tuple(_address(url) for url in listed), told, several=given == [URLS_FIELD])
+    return Sent(tuple(_address(url) for url in listed), named_words, several=given == [URLS_FIELD])
 
 
-def _named(pairs: Iterable[tuple[str, Any]], known: Collection[str]) -> dict[str, Any]:
+def _named(pairs: Iterable[tuple[str, Any]], allowed: Collection[str]) -> dict[str, Any]:
     """Return the fields by their name in lower case; none twice, and none that is not known."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in pairs:
         plain = name.lower()
-        if plain not in known:
-            allowed = ", ".join(known) or "none"
-            raise Refusal(400, f"there is no field {name[:64]!r}: this call takes {allowed}")
-        if plain in found:
+        if plain not in allowed:
+            names = ", ".join(allowed) or "none"
+            raise Refusal(400, f"there is no field {name[:64]!r}: this call takes {names}")
+        if plain in fields:
             raise Refusal(400, f"the request names {plain} more than once: name it once")
-        found[plain] = value
-    return found
+        fields[plain] = value
+    return fields
 
 
 def _json(request: Request, images: int) -> dict[str, Any]:
@@ -208,8 +208,8 @@ def _count(sent: int, allowed: int) -> None:
 def _how(images: int, words: Collection[str], files: Collection[str]) -> str:
     fields = ", ".join((*((URL_FIELD,) if images else ()), *words))
     uploads = ", ".join((*(FILE_FIELDS if images else ()), *files))
-    told = f"send JSON with {fields}"
-    return f"{told}, or multipart with {uploads} as files" if uploads else told
+    how = f"send JSON with {fields}"
+    return f"{how}, or multipart with {uploads} as files" if uploads else how
 
 
 def _json_kind(value: Any) -> str:

@@ -112,8 +112,8 @@ class Accounts:
         if not self._turn.acquire(timeout=_TURN_SECONDS):
             raise unavailable("too many log in at once; try again")
         try:
-            if key and (seen := self._fresh(key)):  # verified while this request waited for its turn
-                return seen.user
+            if key and (verified := self._fresh(key)):  # verified while this request waited for its turn
+                return verified.user
             right = passwords.verify(user.password_hash if user else None, password)
             if user is None or not right or user.disabled:
                 self._limits.failed(compared, remote)
@@ -141,7 +141,7 @@ class Accounts:
     def forget(self, user_id: int) -> None:
         """Remember nothing more of an account that was changed."""
         with self._lock:
-            for key in [key for key, one in self._remembered.items() if one.user.id == user_id]:
+            for key in [key for key, entry in self._remembered.items() if entry.user.id == user_id]:
                 del self._remembered[key]
 
     def _by_token(self, token: str, key: bytes) -> User:
@@ -177,26 +177,26 @@ class Accounts:
 
     def _rehash(self, user: User, password: str) -> None:
         try:
-            made = self.hash(password)
+            hashed = self.hash(password)
             with catalogue.transaction() as connection:
-                catalogue.users.rehash(connection, user, made)
+                catalogue.users.rehash(connection, user, hashed)
         except Exception as error:  # the old hash is as good as it was
             _log.warning("a password keeps its old hash", extra={"account": user.name, "why": str(error)})
 
     def _recall(self, key: bytes) -> _Remembered | None:
         with self._lock:
-            found = self._remembered.get(key)
-            if found is None:
+            cached = self._remembered.get(key)
+            if cached is None:
                 return None
-            if time.monotonic() - found.at > STALE_SECONDS or (found.claim and found.claim.expired):
+            if time.monotonic() - cached.at > STALE_SECONDS or (cached.claim and cached.claim.expired):
                 del self._remembered[key]
                 return None
             self._remembered.move_to_end(key)
-            return found
+            return cached
 
     def _fresh(self, key: bytes) -> _Remembered | None:
-        found = self._recall(key)
-        return found if found and time.monotonic() - found.at < FRESH_SECONDS else None
+        cached = self._recall(key)
+        return cached if cached and time.monotonic() - cached.at < FRESH_SECONDS else None
 
     def _remember(self, key: bytes, entry: _Remembered) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ WINDOW = 300.0  # seconds
 PER_ACCOUNT = 10  # wrong passwords for one account within the window
 PER_ADDRESS = 30  # from one address
 _KEPT = 10_000
-_KNOWN_SECONDS = 30 * 86_400.0
+_USED_SECONDS = 30 * 86_400.0
 
 
 class LoginLimits:
@@ -24,7 +24,7 @@ class LoginLimits:
         self._clock = clock
         self._lock = threading.Lock()
         self._failures: OrderedDict[Hashable, deque[float]] = OrderedDict()
-        self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._used: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def wait_seconds(self, name: str, remote: str) -> float:
         """Return how long this address must wait before it may try this account again; 0 for not at all."""
@@ -45,15 +45,15 @@ class LoginLimits:
         """Remember that this account is used from this address."""
         with self._lock:
             pair = (name, _network(remote))
-            self._known[pair] = self._clock()
-            self._known.move_to_end(pair)
+            self._used[pair] = self._clock()
+            self._used.move_to_end(pair)
             self._failures.pop(pair, None)
-            while len(self._known) > _KEPT:
-                self._known.popitem(last=False)
+            while len(self._used) > _KEPT:
+                self._used.popitem(last=False)
 
     def _keys(self, name: str, network: str) -> tuple[tuple[Hashable, int], ...]:
         pair = (name, network)
-        if self._clock() - self._known.get(pair, -_KNOWN_SECONDS) < _KNOWN_SECONDS:
+        if self._clock() - self._used.get(pair, -_USED_SECONDS) < _USED_SECONDS:
             return ((pair, PER_ACCOUNT),)
         return ((name, PER_ACCOUNT), ((network,), PER_ADDRESS))
 

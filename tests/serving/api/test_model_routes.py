@@ -50,12 +50,12 @@ def test_promote_when_the_version_is_not_there_or_not_whole_then_refused_and_not
     half = registry.register(champion=False, spoil=lambda folder: (folder / "model.onnx").unlink())
     altered = registry.register(champion=False, spoil=lambda folder: (folder / "model.onnx").write_bytes(b"half"))
     server.start().until_version(good)
-    for version, status, said in (("99", 404, "no version"), ("x", 404, "no version"), ("0", 404, "no version")):
+    for version, status, message in (("99", 404, "no version"), ("x", 404, "no version"), ("0", 404, "no version")):
         answer = call(server, "POST", f"/models/{version}/promote")
-        assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
-    for version, said in ((half, "model.onnx"), (altered, "sha256")):
+        assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text
+    for version, message in ((half, "model.onnx"), (altered, "sha256")):
         answer = call(server, "POST", f"/models/{version}/promote")
-        assert (answer.status_code, said in answer.json()["error"]) == (409, True), answer.text
+        assert (answer.status_code, message in answer.json()["error"]) == (409, True), answer.text
     assert pinning.held(registry.project) is None
     assert client.champion(registry.project).version == good
     assert call(server, "GET", "/projects/nothing/models").status_code == 404

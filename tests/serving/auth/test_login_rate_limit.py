@@ -57,7 +57,7 @@ def test_limits_when_names_are_without_number_then_memory_is_bounded(monkeypatch
         limits.failed(f"name{number}", f"10.0.{number % 256}.{number // 256}")
         limits.succeeded(f"name{number}", "10.0.0.1")
     assert len(limits._failures) <= 50
-    assert len(limits._known) <= 50
+    assert len(limits._used) <= 50
 
 
 def test_token_when_altered_foreign_or_over_then_none():
