@@ -39,7 +39,7 @@ _FORM_OVERHEAD = 256 << 10  # bytes of a multipart body besides the files; more 
 
 
 class _Json(DefaultJSONProvider):
-    """Answers in the order we write them, in UTF-8."""
+    """Keeps the order of keys, and writes UTF-8."""
 
     sort_keys = False
     ensure_ascii = False
@@ -89,9 +89,9 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    # Counted the same for every project; an address that is no call must not make a series of its own.
+    # The same label for every project, and one for all unknown paths, which bounds the number of series.
     call = request.url_rule.rule.removeprefix("/projects/<project>") if request.url_rule else "none"
-    # Told once the answer is on its way: nobody waits for a log.
+    # Logged after the answer has been sent, so that it does not wait for the log.
     response.call_on_close(
         partial(
             _tell,

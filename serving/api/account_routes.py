@@ -1,6 +1,6 @@
-"""The calls about accounts: who am I, a token for a password, and what administrators do with accounts.
+"""The calls about accounts: the current account, tokens, and the administration of accounts.
 
-Passwords are in requests alone: never in an answer, never in the log.
+Passwords occur in requests only, never in an answer or the log.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _FIELDS = ("role", "password", "disabled", "current_password")
 
 @account_routes.get("/user")
 def who_am_i() -> ResponseReturnValue:
-    """Tell whose account this request is made with."""
+    """Return the account of this request."""
     return {"name": account().name, "role": account().role}
 
 
 @account_routes.post("/login")
 @open_to_all
 def login() -> ResponseReturnValue:
-    """Give a bearer token for a name and a password."""
+    """Return a bearer token for a name and a password."""
     fields = read_fields(request, ("name", "password"))
     name, password = _text(fields, "name"), _text(fields, "password")
     user = _accounts().verify(name, password, request.remote_addr or "")
@@ -55,7 +55,7 @@ def list_users() -> ResponseReturnValue:
 @account_routes.post("/users")
 @administrators_only
 def add_user() -> ResponseReturnValue:
-    """Make an account."""
+    """Create an account."""
     fields = read_fields(request, ("name", "password", "role"))
     name, password = _text(fields, "name"), _text(fields, "password")
     role = _text(fields, "role") if "role" in fields else USER

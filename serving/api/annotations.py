@@ -1,4 +1,4 @@
-"""`POST /annotations`: somebody says what an image that was judged really shows."""
+"""`POST /annotations`: the correct label of an image that was judged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving.refusals import Refusal, unavailable
 annotating = Blueprint("annotating", __name__)
 
 LABELS = ("good", "anomaly")
-_ARRIVES_SECONDS = 5.0  # a prediction is in the database after one or two
+_ARRIVES_SECONDS = 5.0  # a prediction reaches the database within one or two
 _WORDS = ("request_id", "sha256", "label", "type", "group")
 
 
@@ -64,10 +64,10 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
 
 
 def _entered(rules: Project, name: str, value: str, posted: catalogue.Posted, mask: bytes | None) -> dict[str, Any]:
-    """Enter the annotation; of an image that was judged just now, once its prediction is in the database.
+    """Store the annotation; waits for the prediction of an image judged just now to reach the database.
 
     Raises:
-        NoSuchPrediction: it is not there in good time, or never was.
+        NoSuchPrediction: there is none, or it did not arrive in time.
     """
 
     def enter() -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _label(sent: Sent) -> str:
 
 
 def _named(sent: Sent) -> tuple[str, str]:
-    """Return which of the two names the image goes by, and that name."""
+    """Return which of the two names identifies the image, and its value."""
     given = [name for name in ("request_id", "sha256") if name in sent.words]
     if len(given) != 1:
         raise Refusal(400, "name the image by request_id or by sha256, one of them: an answer of POST /predict has it")

@@ -1,7 +1,7 @@
-"""Limits how often a password may be wrong: for each account, and for each address that guesses.
+"""Rate limits for wrong passwords, for each account and for each network address.
 
-An address from which an account was logged in to before has a count of its own for it: whoever guesses elsewhere does
-not lock its owner out. Counts are kept in memory, of the most recent names and addresses, for each process.
+An address from which an account has logged in before has its own count for this account, so that guesses from elsewhere
+do not lock the owner out. Each process keeps the counts of the most recent names and addresses in memory.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ _USED_SECONDS = 30 * 86_400.0
 
 
 class LoginLimits:
-    """Counts wrong passwords; names are given as they are compared, whether or not there is such an account."""
+    """Counts wrong passwords by name key and address, whether or not the account exists."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
@@ -27,12 +27,12 @@ class LoginLimits:
         self._used: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def wait_seconds(self, name: str, remote: str) -> float:
-        """Return how long this address must wait before it may try this account again; 0 for not at all."""
+        """Return the seconds before this address may try this account again; 0 if it may now."""
         with self._lock:
             return max(self._wait(key, most) for key, most in self._keys(name, _network(remote)))
 
     def failed(self, name: str, remote: str) -> None:
-        """Count a wrong password."""
+        """Record a wrong password."""
         with self._lock:
             for key, most in self._keys(name, _network(remote)):
                 times = self._failures.setdefault(key, deque(maxlen=most))
@@ -42,7 +42,7 @@ class LoginLimits:
                 self._failures.popitem(last=False)
 
     def succeeded(self, name: str, remote: str) -> None:
-        """Remember that this account is used from this address."""
+        """Record that the account is used from this address."""
         with self._lock:
             pair = (name, _network(remote))
             self._used[pair] = self._clock()
@@ -65,7 +65,7 @@ class LoginLimits:
 
 
 def _network(remote: str) -> str:
-    """Return the address that counts: of IPv6 the network of 64 bits, which one machine may use as a whole."""
+    """Return the address to count by; for IPv6 the /64 network, since one machine may use all of it."""
     try:
         ip = ipaddress.ip_address(remote.partition("%")[0])
     except ValueError:

@@ -203,8 +203,8 @@ def test_guessing_when_it_goes_on_then_429_and_the_owner_goes_on(guarded: Guarde
         return guarded.call("GET", "/user", ("Ann", password), headers={"X-Forwarded-For": remote})
 
     assert ask("192.0.2.1", ANN[1]).status_code == 200
-    message = [ask(f"198.51.100.{number}", f"guess {number}").status_code for number in range(PER_ACCOUNT + 2)]
-    assert message == [401] * PER_ACCOUNT + [429] * 2
+    statuses = [ask(f"198.51.100.{number}", f"guess {number}").status_code for number in range(PER_ACCOUNT + 2)]
+    assert statuses == [401] * PER_ACCOUNT + [429] * 2
     refused = ask("198.51.100.99", "one more guess")
     assert 0 < int(refused.headers["Retry-After"]) <= 300
     assert ask("192.0.2.1", ANN[1]).status_code == 200
