@@ -1,8 +1,8 @@
 """Network addresses from which serving may fetch images: protection against server-side request forgery (SSRF).
 
 A host is resolved once, all its addresses are checked, and the connection goes to a checked address, which prevents
-DNS rebinding. Unusual notations (decimal, octal, hexadecimal, IPv6 forms that embed an IPv4 address) need no rules of their
-own, because the check applies to the address that the system's resolver returns.
+DNS rebinding. Unusual notations (decimal, octal, hexadecimal, IPv6 forms that embed an IPv4 address) need no rules of
+their own, because the check applies to the address that the system's resolver returns.
 """
 
 import ipaddress
