@@ -156,19 +156,19 @@ def _fetch(uri: str, digest: str) -> None:
                 storage.download(f"{folder}/{name}", local / name)
         except NotFound as error:
             raise BadDataset(f"the pack {uri} is not whole ({error}): run the step pack again") from error
-        found = _digest({name: file_digest(local / name) for name in (IMAGES, INDEX)})
-        if found != digest:
-            raise BadDataset(f"the pack {uri} has the digest {found[:12]}, not {digest[:12]}: run the step pack again")
+        actual = _digest({name: file_digest(local / name) for name in (IMAGES, INDEX)})
+        if actual != digest:
+            raise BadDataset(f"the pack {uri} has the digest {actual[:12]}, not {digest[:12]}: run the step pack again")
         _keep(local, digest)
 
 
-def _keep(made: Path, digest: str) -> None:
+def _keep(work: Path, digest: str) -> None:
     """Move a complete pack into the cache, unless another process was faster; forget the packs used longest ago."""
     target = _shelf() / digest
-    finished = made / "pack"
+    finished = work / "pack"
     finished.mkdir()
     for name in (IMAGES, INDEX):
-        (made / name).rename(finished / name)
+        (work / name).rename(finished / name)
     try:
         finished.rename(target)
     except OSError:  # it is there

@@ -75,7 +75,7 @@ def descriptor_table(project: str, manifest: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     hashes = list(manifest["sha256"])
-    found: dict[str, dict[str, float]] = {}
+    descriptors: dict[str, dict[str, float]] = {}
     with connect() as connection:
         for chunk in chunks(hashes):
             rows = connection.execute(
@@ -83,8 +83,8 @@ def descriptor_table(project: str, manifest: pd.DataFrame) -> pd.DataFrame:
                     samples.c.project == project, samples.c.sha256.in_(chunk)
                 )
             )
-            found |= {row.sha256: row.descriptors for row in rows}
-    described = pd.DataFrame([found.get(sha256, {}) for sha256 in hashes], columns=list(DESCRIPTORS), dtype=float)
+            descriptors |= {row.sha256: row.descriptors for row in rows}
+    described = pd.DataFrame([descriptors.get(sha256, {}) for sha256 in hashes], columns=list(DESCRIPTORS), dtype=float)
     named = manifest[["label", "type", "subset", "group_key", "acquired_at"]].rename(columns={"group_key": "group"})
     table = pd.concat([named.reset_index(drop=True), described], axis=1)
     table["acquired_at"] = table["acquired_at"].dt.tz_localize(None)  # the report takes no zones; these are UTC

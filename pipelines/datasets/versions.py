@@ -182,7 +182,7 @@ def _notes(project: Project, counts: Mapping[str, int], left_out: Mapping[str, i
             )
     if not counts["test"]:
         notes.append("No good test images: no false-positive rate on images that nothing was set with")
-    said = [f"{count} {reason}" for reason, count in left_out.items() if count]
-    if said:
-        notes.append(f"Left out: {', '.join(said)}")
+    reasons = [f"{count} {reason}" for reason, count in left_out.items() if count]
+    if reasons:
+        notes.append(f"Left out: {', '.join(reasons)}")
     return notes

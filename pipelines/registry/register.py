@@ -65,8 +65,8 @@ def register(run: Run, package: ModelPackage, evaluation: EvaluationReport) -> R
 
 def registered(client: MlflowClient, project: str, training_id: str) -> str | None:
     """Return the version that the training was registered as, or None."""
-    found = client.search_model_versions(f"name='{project}' and tags.training_id='{training_id}'")
-    return min((str(one.version) for one in found), key=int, default=None)
+    versions = client.search_model_versions(f"name='{project}' and tags.training_id='{training_id}'")
+    return min((str(version.version) for version in versions), key=int, default=None)
 
 
 def promote(project: str, version: str, *, seen: str | None) -> str | None:

@@ -118,7 +118,7 @@ def score_contenders(
     twins = MOST_SYNTHETIC if len(anomalies) < ENOUGH_ANOMALIES else 0
     parts: list[tuple[pd.DataFrame, bool]] = [(good, False), (anomalies, False), (good.head(twins), True)]
     for rows, defective in parts:
-        found: list[list[float]] = [[], []]
+        scores: list[list[float]] = [[], []]
         pairs = zip(original_images(project, rows), rows["sha256"], strict=True)
         while batch := list(islice(pairs, BATCH)):
             images = [with_defect(pixels, sha256)[0] if defective else pixels for pixels, sha256 in batch]
@@ -126,13 +126,13 @@ def score_contenders(
                 if package is None:
                     continue
                 try:
-                    found[number] += [one.score for one in predict(package, images)]
+                    scores[number] += [prediction.score for prediction in predict(package, images)]
                 except BadPackage as error:
                     if package is challenger:
                         raise
                     packages[number], failure = None, str(error)
         for number in range(2):
-            results[number].append(np.array(found[number], dtype=np.float64))
+            results[number].append(np.array(scores[number], dtype=np.float64))
     return results[0], results[1] if packages[1] is not None else None, failure
 
 

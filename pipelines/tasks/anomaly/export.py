@@ -112,14 +112,16 @@ def compare(model: keras.Model, path: Path, images: NDArray[np.uint8]) -> tuple[
     network's scores. Raises ExportMismatch if scores differ by more than that, or error maps by more than a
     thousandth of the largest error.
     """
-    found = predict(ScoringGraph(path, images.shape[1], "fit"), images)
+    predictions = predict(ScoringGraph(path, images.shape[1], "fit"), images)
     parts = [model.predict_on_batch(images[start : start + 16]) for start in range(0, len(images), 16)]
     expected = np.concatenate([part["score"] for part in parts])
     maps = np.concatenate([part["error_map"] for part in parts])
     low, high = np.quantile(expected, (0.05, 0.95))
     tolerance = TOLERANCE * max(float(high - low), 0.01 * float(np.abs(expected).max()), 1e-6)
-    difference = float(np.abs(expected - [one.score for one in found]).max())
-    map_difference = max(float(np.abs(one.error_map - map_).max()) for one, map_ in zip(found, maps, strict=True))
+    difference = float(np.abs(expected - [prediction.score for prediction in predictions]).max())
+    map_difference = max(
+        float(np.abs(prediction.error_map - map_).max()) for prediction, map_ in zip(predictions, maps, strict=True)
+    )
     if difference > tolerance or map_difference > TOLERANCE * max(float(maps.max()), 1e-6):
         raise ExportMismatch(
             f"the exported graph gives other scores than the network (by {difference:.2e}, allowed {tolerance:.2e}) or"

@@ -216,7 +216,7 @@ def logged_parameters(run: Run, settings: FitSettings, fitted: Fitted, images: i
         "training.learning_rate": settings.learning_rate,
         "training.start_from": training_parameters(run).start_from,
         "training.images": images,
-        "training.weights": sum(one.size for arrays in named_weights(fitted.network).values() for one in arrays),
+        "training.weights": sum(array.size for arrays in named_weights(fitted.network).values() for array in arrays),
         "training.precision": fitted.precision,
         "training.backend": keras.backend.backend(),
     }
