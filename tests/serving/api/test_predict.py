@@ -94,7 +94,7 @@ def test_predict_when_heat_map_is_asked_for_then_it_shows_where_and_compares(
         return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
 
     good, bad = drawn(good_file), drawn(bad_file)
-    np.testing.assert_array_equal(bad, np.asarray(drawn))
+    np.testing.assert_array_equal(bad, np.asarray(heat_map))
     assert (good[:, 128:] == bad[:, 128:]).all()  # one scale for both
     colour = [(picture[:, :128].max(axis=2) - picture[:, :128].min(axis=2)) for picture in (good, bad)]
     assert colour[0].max() < 80 < colour[1].max()
