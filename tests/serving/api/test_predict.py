@@ -80,8 +80,8 @@ def test_predict_when_heat_map_is_asked_for_then_it_shows_where_and_compares(
 ):
     server.start().until_version(registry.register(threshold=0.1))
     judged = requests.post(f"{server.address}/predict?heatmap=png", files={"file": bad_file}, timeout=30).json()
-    drawn = Image.open(io.BytesIO(base64.b64decode(judged["heatmap"])))
-    assert drawn.size == (128 + 14, 128)
+    heat_map = Image.open(io.BytesIO(base64.b64decode(judged["heatmap"])))
+    assert heat_map.size == (128 + 14, 128)
 
     def drawn(data: bytes) -> np.ndarray:
         answer = requests.post(
@@ -94,7 +94,7 @@ def test_predict_when_heat_map_is_asked_for_then_it_shows_where_and_compares(
         return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
 
     good, bad = drawn(good_file), drawn(bad_file)
-    np.testing.assert_array_equal(bad, np.asarray(drawn))
+    np.testing.assert_array_equal(bad, np.asarray(heat_map))
     assert (good[:, 128:] == bad[:, 128:]).all()  # one scale for both
     colour = [(picture[:, :128].max(axis=2) - picture[:, :128].min(axis=2)) for picture in (good, bad)]
     assert colour[0].max() < 80 < colour[1].max()
