@@ -1,4 +1,4 @@
-"""Numbers, dates and causes as people read them in mails and reports."""
+"""Formats numbers, dates and reasons for mails and reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pipelines.steps import Estimate
 
-# What usually moves a descriptor, where to look first.
+# The usual causes of drift of each descriptor.
 CAUSES = {
     "width": "camera resolution or cropping",
     "height": "camera resolution or cropping",
@@ -63,13 +63,13 @@ def interval(value: Any) -> str:
     return f"({number(value.low)} to {number(value.high)})" if isinstance(value, Estimate) else ""
 
 
-def figure(value: Any) -> str:
+def estimate(value: Any) -> str:
     """Return an estimate or a plain number without its confidence interval."""
     return number(value.value) if isinstance(value, Estimate) else number(value)
 
 
 def reason(why: Any) -> str:
-    """Return why something was decided, without the verdict, which stands beside it."""
+    """Return the reason of a decision without its leading verdict, which the mail shows separately."""
     text = str(why or "")
     shown = _VERDICT.sub("", text, count=1) if _VERDICT.match(text) else text
     return shown[:1].upper() + shown[1:]

@@ -137,8 +137,20 @@ def test_drift_mail_when_read_then_says_what_moved_how_much_what_to_do_and_where
     assert mail.subject == "Cells & <caps>: drift – the anomaly score drifted"
     assert mail.to == ("a@example.com", "b@example.com")
     for words in both(mail):
-        for said in ["brightness", "0.430", "0.610", "2.75", "0.50", "69", "240", "80", "version 3", "31 %", "2.0 %"]:
-            assert said in words
+        for expected in [
+            "brightness",
+            "0.430",
+            "0.610",
+            "2.75",
+            "0.50",
+            "69",
+            "240",
+            "80",
+            "version 3",
+            "31 %",
+            "2.0 %",
+        ]:
+            assert expected in words
         assert "lighting or exposure (brightness)" in words
         assert "Method and limits in words." in words
         assert "width (always 640)" in words
@@ -160,8 +172,8 @@ def test_drift_mail_when_the_promise_is_broken_then_says_by_how_much_and_what_to
         assert "learns from them and sets the threshold anew" in words
         assert "So many anomalies can also be real" in words
     assert "5. So many" in mail.text
-    one = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS | KEPT | {"found": 1}}})
-    for words in both(one):
+    single = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS | KEPT | {"found": 1}}})
+    for words in both(single):
         assert "1 of the anomalous ones is known to be good" in words
         assert "sets the threshold anew" not in words
     none = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS | KEPT | {"found": 0}}})
@@ -207,8 +219,8 @@ def test_training_mail_when_promoted_then_figures_stand_beside_the_champions(cel
     assert mail.subject == "Cells & <caps>: version 4 trained, promoted"
     for words in both(mail):
         assert words.index("0.968 (0.938 to 0.988)") < words.index("0.954 (0.924 to 0.974)")
-        for said in ["0.00731 (least cost)", "v-20261121", "too few to promise 1 %", "AUROC 0.968, not worse"]:
-            assert said in words
+        for expected in ["0.00731 (least cost)", "v-20261121", "too few to promise 1 %", "AUROC 0.968, not worse"]:
+            assert expected in words
         assert "no drift" in words
         assert "Recall" not in words  # neither has it
     links = Page(mail.html).links
@@ -251,8 +263,8 @@ def test_failure_mail_when_read_then_names_task_run_try_error_and_log(cells: Pro
         }
     )
     for words in both(mail):
-        for said in ["ingest.ingest_batch – batch 4", "cells_retrain", "S3 <refused> & closed", "4, the last"]:
-            assert said in words
+        for expected in ["ingest.ingest_batch – batch 4", "cells_retrain", "S3 <refused> & closed", "4, the last"]:
+            assert expected in words
     log = "/tasks/ingest.ingest_batch/mapped/3?try_number=4"
     assert any(link.endswith(log) for link in Page(mail.html).links)
 
