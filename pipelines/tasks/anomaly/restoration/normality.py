@@ -12,10 +12,9 @@ learnt from the good images, and what smooth ones show is told as if they were r
 excused for what it shows: what is rougher than usual may be so because it is damaged. Where parts of an image differ in
 roughness, each is compared with itself.
 
-How a piece of evidence counts is a logistic function of it, with a location and a scale. It counts half at six
-deviations, where good images hardly come: what all of them show has little say beside one piece that none does. Where
-the good images have outliers among themselves, as soiled ones, one odd piece proves nothing: each counts half at its
-mean and wholly soon after, so that a score is high only where most pieces are. numpy and scipy only.
+Each piece of evidence passes through a logistic function centred six standard deviations above the mean of good
+images, so that evidence common to all of them has little weight. If the good images contain outliers, the logistic is
+centred at the mean and steeper, so that a score is high only where most pieces are. Requires numpy and scipy only.
 """
 
 from __future__ import annotations
