@@ -46,7 +46,7 @@ SHRINKAGE = 8
 LEAST_WIDTH = 0.05  # of a logarithm: where images are all the same, 5 % more error is a deviation
 # Of evidence, the least spread that counts, as a share of the mean.
 LEAST_SPREAD = 0.02
-# At how many deviations evidence counts half, and how many make its odds e times as high.
+# Centre and scale of the logistic, in standard deviations above the mean of good images.
 COUNTS = 6.0, 2.0
 # The same where good images have outliers. Much steeper, a score of outliers would be 1 to the last bit.
 COUNTS_AMONG_OUTLIERS = 0.0, 0.7
