@@ -1,4 +1,4 @@
-"""The catalogue: what is known of samples, annotations, dataset versions, trainings, requests, predictions and drift.
+"""The catalogue: records of samples, annotations, dataset versions, trainings, requests, predictions and drift reports.
 
 SQLite (WAL) by default, PostgreSQL in production; write transactions are short.
 """

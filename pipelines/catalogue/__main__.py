@@ -1,4 +1,4 @@
-"""The catalogue from the command line.
+"""Manage the catalogue from the command line.
 
 python -m pipelines.catalogue migrate                              bring the tables up to date
 python -m pipelines.catalogue account NAME [--role administrator]  make an account, or give it a new password
@@ -21,25 +21,25 @@ def _migrate(options: argparse.Namespace) -> None:
         return
     hashed = passwords.hash_password(first)
     with transaction() as connection:
-        made = users.add_first(connection, hashed)
-    if made:
-        print(f"the account {made.name!r} is made, with the password in INSPECTLINE_ADMIN_PASSWORD")
+        account = users.add_first(connection, hashed)
+    if account:
+        print(f"the account {account.name!r} is made, with the password in INSPECTLINE_ADMIN_PASSWORD")
 
 
 def _account(options: argparse.Namespace) -> None:
     name = passwords.check_name(options.name)
     given = _ask(name)
-    hashed = passwords.hash_password(given or (made := passwords.make_password()))
+    hashed = passwords.hash_password(given or (generated := passwords.make_password()))
     with transaction() as connection:
         changed = users.change(connection, name, role=options.role, password_hash=hashed, disabled=False)
-        known = changed or users.add(connection, name, hashed, options.role or users.USER)
-    print(f"the account {known.name!r} ({known.role}) {'has a new password' if changed else 'is made'}")
+        account = changed or users.add(connection, name, hashed, options.role or users.USER)
+    print(f"the account {account.name!r} ({account.role}) {'has a new password' if changed else 'is made'}")
     if not given:
-        print(f"its password, shown once: {made}")
+        print(f"its password, shown once: {generated}")
 
 
 def _ask(name: str) -> str:
-    """Return the password that is typed at a terminal or comes through a pipe; empty for one to be generated."""
+    """Read the password from the terminal or from standard input; an empty one requests a generated password."""
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
     given = getpass.getpass(f"password for {name} (empty: one is generated): ")
@@ -49,7 +49,7 @@ def _ask(name: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and return the exit status; what goes wrong is said in one line."""
+    """Run one command and return the exit status; errors are printed in one line."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.catalogue")
     commands = parser.add_subparsers(required=True, metavar="command")
     migrated = commands.add_parser("migrate", help="bring the catalogue's tables up to date")

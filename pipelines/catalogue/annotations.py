@@ -1,4 +1,4 @@
-"""The annotations of samples: which one holds."""
+"""Look up the effective annotation of each sample."""
 
 from collections.abc import Iterable
 
@@ -11,13 +11,13 @@ DELIBERATE = ("decision", "serving")
 
 
 def latest(connection: Connection, project: str, hashes: Iterable[str]) -> dict[str, RowMapping]:
-    """Return the annotation that holds for each of these images: the latest deliberate one, else the latest."""
-    found: dict[str, RowMapping] = {}
+    """Return the effective annotation of each sample by SHA-256: the latest deliberate one, else the latest."""
+    by_hash: dict[str, RowMapping] = {}
     for chunk in chunks(dict.fromkeys(hashes)):
         rows = connection.execute(
             select(annotations)
             .where(annotations.c.project == project, annotations.c.sha256.in_(chunk))
             .order_by(annotations.c.origin.in_(DELIBERATE), annotations.c.id)
         ).mappings()
-        found |= {row["sha256"]: row for row in rows}
-    return found
+        by_hash |= {row["sha256"]: row for row in rows}
+    return by_hash

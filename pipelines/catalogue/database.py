@@ -1,7 +1,7 @@
-"""The catalogue's database: one engine for each process and address, and short write transactions.
+"""Connect to the catalogue's database: one engine per process and URL, and short write transactions.
 
-On SQLite every write transaction takes the write lock at its start (`BEGIN IMMEDIATE`), so that two writers wait for
-each other (at most `BUSY_SECONDS`) instead of failing in the middle.
+On SQLite every write transaction acquires the write lock when it begins (`BEGIN IMMEDIATE`), so that concurrent writers
+wait for each other (up to `BUSY_SECONDS`) instead of failing halfway.
 """
 
 import os
@@ -22,7 +22,7 @@ from pipelines.errors import CatalogueError
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
 MIGRATIONS = Path(__file__).parent / "migrations"
-CHUNK = 500  # values to an IN (…): every database takes that many parameters
+CHUNK = 500  # values per IN (…) clause, within the parameter limit of every supported database
 T = TypeVar("T")
 _lock = threading.Lock()
 _engines: dict[tuple[int, str], Engine] = {}
@@ -35,38 +35,38 @@ def _make(url: str) -> Engine:
         return create_engine(parsed, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args=patience)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    made = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    sqlite_engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
-    @event.listens_for(made, "connect")
+    @event.listens_for(sqlite_engine, "connect")
     def _pragmas(connection, _record) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN would come too late: see _begin
+        connection.isolation_level = None  # disables the driver's implicit BEGIN; _begin issues it instead
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")  # a committed sample outlives a power cut
+        cursor.execute("PRAGMA synchronous = FULL")  # committed rows survive a power failure
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
-    @event.listens_for(made, "begin")
+    @event.listens_for(sqlite_engine, "begin")
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("inspectline_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-    return made
+    return sqlite_engine
 
 
 def engine() -> Engine:
-    """Return this process's engine for the catalogue that the settings name."""
+    """Return this process's engine for the configured database URL."""
     url = settings().database_url
-    made_for = (os.getpid(), url)
+    owner = (os.getpid(), url)
     with _lock:
-        if made_for not in _engines:
-            _engines[made_for] = _make(url)
-        return _engines[made_for]
+        if owner not in _engines:
+            _engines[owner] = _make(url)
+        return _engines[owner]
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
@@ -83,12 +83,16 @@ def _told() -> Iterator[None]:
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """Open a write transaction: committed at the end, rolled back on any error. Keep it short, do no I/O inside.
+    """Open a write transaction: commit at the end, roll back on any error. Keep it short and free of other I/O.
 
     Raises:
-        CatalogueError: the database cannot be reached or stays locked.
+        CatalogueError: the database is unreachable or stays locked.
     """
-    with _told(), engine().connect().execution_options(inspectline_writes=True) as connection, connection.begin():
+    with (
+        _translated_errors(),
+        engine().connect().execution_options(inspectline_writes=True) as connection,
+        connection.begin(),
+    ):
         yield connection
 
 
@@ -97,20 +101,20 @@ def connect() -> Iterator[Connection]:
     """Open a connection for reading.
 
     Raises:
-        CatalogueError: the database cannot be reached.
+        CatalogueError: the database is unreachable.
     """
-    with _told(), engine().connect() as connection:
+    with _translated_errors(), engine().connect() as connection:
         yield connection
 
 
 def lock_project(connection: Connection, project: str) -> None:
-    """Let one transaction at a time pass this point for `project`, until it ends (SQLite has one writer anyway)."""
+    """Serialise transactions of `project` from here to their end by an advisory lock (SQLite has a single writer)."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"inspectline:{project}"})
 
 
 def chunks(values: Iterable[T]) -> Iterator[list[T]]:
-    """Yield `values` in order, in lists of at most `CHUNK`, each fit for one IN (…)."""
+    """Yield `values` in order as lists of at most `CHUNK`, each short enough for one IN (…) clause."""
     remaining = list(values)
     for start in range(0, len(remaining), CHUNK):
         yield remaining[start : start + CHUNK]
@@ -119,13 +123,13 @@ def chunks(values: Iterable[T]) -> Iterator[list[T]]:
 def insert_new(
     connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str] | None = None
 ) -> None:
-    """Insert rows, all with the same columns, leaving out those whose key is already in the table.
+    """Insert rows that share the same columns, skipping those whose key exists already.
 
     Args:
         connection: a write transaction.
         table: the table to insert into.
-        rows: the values by column name; none insert nothing.
-        key: the columns of the unique key that may be taken; None (default) means any unique key.
+        rows: values by column name; an empty sequence inserts nothing.
+        key: columns of the unique key on which conflicts are ignored; None (default) means any unique key.
     """
     if not rows:
         return
@@ -135,11 +139,11 @@ def insert_new(
 
 
 def migrate() -> None:
-    """Bring the database's tables to this version's, whatever their version; safe to run by several at once."""
+    """Migrate the database schema to this version; safe to run concurrently."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with _told():
+    with _translated_errors():
         command.upgrade(config, "head")

@@ -1,8 +1,8 @@
-"""One at a time across processes and machines, for steps that read something elsewhere and then write it.
+"""Mutual exclusion across processes and machines for read-modify-write steps on the model registry.
 
-MLflow's registry has no compare-and-set: whoever moves an alias or registers a version takes the project's turn first.
-On PostgreSQL a turn is an advisory lock, on SQLite, which lives on one machine, a lock on a file beside the database.
-Neither stops anybody from using the catalogue, and both end with the process that holds them.
+MLflow's registry has no compare-and-set, so registering a version and moving an alias require the project's lock. It is
+an advisory lock on PostgreSQL, and a lock file beside the database on SQLite, which is confined to one machine. Neither
+blocks other use of the catalogue, and both are released when the process that holds them exits.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from pathlib import Path
 
 from pipelines.errors import CatalogueError
 
-PATIENCE = 120.0  # seconds; a turn takes a second or so
+PATIENCE = 120.0  # seconds; the lock is typically held for about a second
 
 
 @contextmanager
 def registry_turn(project: str, patience: float = PATIENCE) -> Iterator[None]:
-    """Hold the project's turn at the registry. Raises CatalogueError if it does not come within `patience` seconds."""
+    """Hold the project's registry lock.
+
+    Raises:
+        CatalogueError: the lock was not acquired within `patience` seconds.
+    """
     from sqlalchemy import text
 
     from pipelines.catalogue import connect, engine

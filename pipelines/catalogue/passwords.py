@@ -1,7 +1,7 @@
-"""Passwords: what one may be, and argon2 as RFC 9106 recommends it where memory is short (64 MiB, section 4).
+"""Validate and hash passwords by Argon2 with the low-memory parameters of RFC 9106, section 4 (64 MiB).
 
-Names and passwords are compared in Unicode's normal form C (RFC 8265), so that it does not matter which keyboard they
-were typed on.
+Names and passwords are compared in Unicode normalisation form C (RFC 8265), so that they do not depend on the keyboard
+used to type them.
 """
 
 import functools
@@ -19,12 +19,16 @@ _hasher = PasswordHasher.from_parameters(profiles.RFC_9106_LOW_MEMORY)
 
 
 def make_password() -> str:
-    """Return a new random password of 144 bits."""
+    """Generate a random password of 144 bits."""
     return secrets.token_urlsafe(18)
 
 
 def check_password(password: str) -> str:
-    """Return the password as it is hashed. Raises BadAccount for one that is too short, too long or cannot be typed."""
+    """Return the normalised password.
+
+    Raises:
+        BadAccount: it is too short, too long, too repetitive or holds control characters.
+    """
     plain = unicodedata.normalize("NFC", password)
     if not SHORTEST <= len(plain) <= LONGEST:
         raise BadAccount(f"the password has {len(plain)} characters: choose one of {SHORTEST} to {LONGEST}")
@@ -36,11 +40,15 @@ def check_password(password: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return the name as it is kept. Raises BadAccount for one that cannot stand in a header, an address or a log."""
+    """Return the normalised name.
+
+    Raises:
+        BadAccount: it is unsafe in an HTTP header, a URL or a log line.
+    """
     plain = unicodedata.normalize("NFC", name)
     if not 1 <= len(plain) <= LONGEST_NAME:
         raise BadAccount(f"the name has {len(plain)} characters: choose one of 1 to {LONGEST_NAME}")
-    # Letters, marks, digits, punctuation and symbols; no blanks, controls, format signs nor unassigned ones.
+    # Allows letters, marks, digits, punctuation and symbols; refuses separators, control, format and unassigned ones.
     if any(unicodedata.category(letter)[0] not in "LMNPS" or letter in ":/\\?#%" for letter in plain):
         raise BadAccount("the name holds a blank, a control character or one of : / \\ ? # % : leave it out")
     if plain in (".", ".."):
@@ -49,12 +57,12 @@ def check_name(name: str) -> str:
 
 
 def hash_password(password: str) -> str:
-    """Return the hash of a password that `check_password` takes, with its salt and parameters."""
+    """Check a password as `check_password` does and return its hash, which includes salt and parameters."""
     return _hasher.hash(check_password(password))
 
 
 def verify(password_hash: str | None, password: str) -> bool:
-    """Tell whether `password` is that of `password_hash`; without a hash it takes as long, and says no."""
+    """Return whether `password` matches `password_hash`; without a hash, return False after the same time."""
     plain = unicodedata.normalize("NFC", password[: 2 * LONGEST])
     try:
         return (
@@ -65,11 +73,11 @@ def verify(password_hash: str | None, password: str) -> bool:
 
 
 def outdated(password_hash: str) -> bool:
-    """Tell whether the hash was made with other parameters than those of today."""
+    """Return whether the hash was created with parameters other than the current ones."""
     return _hasher.check_needs_rehash(password_hash)
 
 
 @functools.cache
 def _nobody() -> str:
-    """Return a hash of a password that nobody knows."""
+    """Return the hash of a random password, which makes a missing account as slow to verify as an existing one."""
     return _hasher.hash(secrets.token_bytes(32))

@@ -1,7 +1,7 @@
-"""Past predictions, page by page, the newest first, each with what somebody said of its image since.
+"""Read past predictions page by page, newest first, each with the effective annotation of its image.
 
-A page continues after the last row of the one before (time, then id), not at a number: predictions that come in
-meanwhile shift nothing.
+Keyset pagination: a page continues after the previous page's last row (time, then id) rather than at an offset, so that
+predictions recorded in between shift nothing.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,15 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which predictions are asked for: from `since` on and before `until`, and those that agree with the rest."""
+    """A filter on predictions; None (default) matches all.
+
+    Attributes:
+        since: earliest time, inclusive.
+        until: latest time, exclusive.
+        verdict: good, review or anomaly.
+        is_anomaly: whether the score exceeds the threshold.
+        version: model version.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
@@ -44,10 +52,10 @@ class Wanted:
 def read_page(
     project: str, wanted: Wanted, limit: int, after: Place | None
 ) -> tuple[list[dict[str, Any]], Place | None]:
-    """Return up to `limit` predictions after the place `after` (None: the newest), and the place to go on, if any."""
+    """Return up to `limit` predictions after `after` (None: the newest), and where the next page starts, if any."""
     table = predictions.c
     verdict = func.coalesce(table.verdict, case((table.is_anomaly, "anomaly"), else_="good"))
-    query = select(predictions, verdict.label("told")).where(table.project == project)
+    query = select(predictions, verdict.label("effective_verdict")).where(table.project == project)
     if wanted.since:
         query = query.where(table.created_at >= wanted.since)
     if wanted.until:
@@ -64,21 +72,21 @@ def read_page(
     with connect() as connection:
         query = query.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)
         rows = connection.execute(query).mappings().all()
-        said = latest(connection, project, (row["sha256"] for row in rows[:limit]))
+        annotations = latest(connection, project, (row["sha256"] for row in rows[:limit]))
     place = (rows[limit - 1]["created_at"], rows[limit - 1]["id"]) if len(rows) > limit else None
-    return [_told(dict(row), said.get(row["sha256"])) for row in rows[:limit]], place
+    return [_to_json(dict(row), annotations.get(row["sha256"])) for row in rows[:limit]], place
 
 
-def _told(row: dict[str, Any], said: Any) -> dict[str, Any]:
-    told = {name: row[name] for name in _SHOWN}
-    told["created_at"] = row["created_at"].isoformat()
-    told |= {"anomaly_score": row["score"], "reconstruction_error": row["score"], "verdict": row["told"]}
-    told["image_kept"] = row["image_key"] is not None and (row["expires_at"] is None or row["expires_at"] > now())
-    told["annotation"] = said and {
-        "label": said["label"],
-        "type": said["type"],
-        "author": said["author"],
-        "origin": said["origin"],
-        "created_at": said["created_at"].isoformat(),
+def _to_json(row: dict[str, Any], annotation: Any) -> dict[str, Any]:
+    shown = {name: row[name] for name in _SHOWN}
+    shown["created_at"] = row["created_at"].isoformat()
+    shown |= {"anomaly_score": row["score"], "reconstruction_error": row["score"], "verdict": row["effective_verdict"]}
+    shown["image_kept"] = row["image_key"] is not None and (row["expires_at"] is None or row["expires_at"] > now())
+    shown["annotation"] = annotation and {
+        "label": annotation["label"],
+        "type": annotation["type"],
+        "author": annotation["author"],
+        "origin": annotation["origin"],
+        "created_at": annotation["created_at"].isoformat(),
     }
-    return told
+    return shown

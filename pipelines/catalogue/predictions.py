@@ -1,4 +1,4 @@
-"""What serving has seen: predictions in the catalogue, each once, and images in S3 for as long as they are kept."""
+"""Record served predictions in the catalogue exactly once, and delete their images from S3 when they expire."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,24 +13,24 @@ from pipelines.storage.s3 import Storage
 
 
 def enter(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Enter predictions, each a row of the table; one whose `request_id` is there already stays as it is.
+    """Insert predictions as rows of the table; a row with an existing `request_id` is left unchanged.
 
     Raises:
-        CatalogueError: the database cannot be reached; none was entered.
+        CatalogueError: the database is unreachable; nothing was inserted.
     """
     with transaction() as connection:
-        # The first row's columns are taken for all, and some rows may come from the journal of an earlier version.
+        # SQLAlchemy derives the columns from the first row, and rows from an older version's journal may lack some.
         columns = {name: "anomaly" if name == "task" else None for row in rows for name in row}
         insert_new(connection, predictions, [{**columns, **row} for row in rows], key=["request_id"])
 
 
 def purge_expired(project: str, when: datetime | None = None) -> dict[str, int]:
-    """Delete from S3 the served images of `project` whose time is over at `when` (default: now); rows stay.
+    """Delete from S3 the served images of `project` that have expired at `when` (default: now); the rows stay.
 
-    Killed at any moment and run again, it ends in the same state.
+    Idempotent, also when it is killed and run again.
 
     Returns:
-        `{"images": deleted from S3, "predictions": rows that no longer have an image}`.
+        `{"images": objects deleted from S3, "predictions": rows whose image key was cleared}`.
     """
     moment = when or now()
     storage = Storage(load_project(project).bucket)
@@ -44,7 +44,7 @@ def purge_expired(project: str, when: datetime | None = None) -> dict[str, int]:
                 .where(ours, predictions.c.image_key.is_not(None), predictions.c.expires_at < moment)
             )
             keys = list(connection.execute(expired.limit(CHUNK)).scalars())
-            # The same image, predicted again under a longer rule, is kept for the longer time.
+            # An image shared with a prediction that expires later is kept until then.
             still_kept = set(
                 connection.execute(
                     select(predictions.c.image_key).where(

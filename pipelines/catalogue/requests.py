@@ -1,7 +1,7 @@
-"""Requests: rows that ask for a retraining or an evaluation; `watch` claims them, the run that it starts ends them.
+"""Requests: rows that ask for a retraining or an evaluation; `watch` claims them, and the run it starts finishes them.
 
-Those that come while a run is claimed but has not fixed its dataset yet join that run if they ask for the same: so
-however many come while a training runs, they become one further training.
+A request that arrives while a run is claimed but has not fixed its dataset yet joins that run if it has the same
+payload. Any number of requests during a training thus lead to a single further training.
 """
 
 from typing import Any
@@ -19,27 +19,36 @@ def ask(
     created_by: str | None = None,
     sample: dict[str, Any] | None = None,
 ) -> int:
-    """Enter a request of `kind` (retrain or evaluate) and return its id.
+    """Insert a request and return its id.
 
-    `sample` is what became of the image that came with it, and holds its `sha256`.
+    Args:
+        connection: a write transaction.
+        project: name of the project.
+        kind: retrain or evaluate.
+        payload: parameters of the run.
+        created_by: name of the account that sent the request. Default None.
+        sample: state of the image sent along, including its `sha256`. Default None.
+
+    Raises:
+        ValueError: `kind` is neither retrain nor evaluate.
     """
     if kind not in ("retrain", "evaluate"):
         raise ValueError(f"kind is {kind!r}: ask for retrain or evaluate")
-    told = {"created_by": created_by, "sha256": sample["sha256"] if sample else None, "sample": sample}
+    origin = {"created_by": created_by, "sha256": sample["sha256"] if sample else None, "sample": sample}
     entered = connection.execute(
         requests.insert()
-        .values(project=project, kind=kind, state="pending", payload=payload, **told)
+        .values(project=project, kind=kind, state="pending", payload=payload, **origin)
         .returning(requests.c.id)
     )
     return int(entered.scalar_one())
 
 
 def ask_once(connection: Connection, project: str, kind: str, created_by: str | None, sample: dict[str, Any]) -> int:
-    """Return the request that came with this very sample from this sender and has not begun, entered if there is none.
+    """Return the id of this sender's open request for the same sample, inserting one if there is none.
 
-    So a sender who got no answer may send again. The caller holds the project's lock.
+    This makes retries after a lost answer idempotent. The caller holds the project's lock.
     """
-    found = connection.execute(
+    request_id = connection.execute(
         select(requests.c.id)
         .where(
             requests.c.project == project,
@@ -51,24 +60,24 @@ def ask_once(connection: Connection, project: str, kind: str, created_by: str | 
         )
         .limit(1)
     ).scalar()
-    return int(found) if found is not None else ask(connection, project, kind, {}, created_by, sample)
+    return int(request_id) if request_id is not None else ask(connection, project, kind, {}, created_by, sample)
 
 
 def pending(connection: Connection, project: str) -> dict[str, int]:
-    """Return how many requests of each kind wait."""
-    found = connection.execute(
+    """Count the pending requests of each kind."""
+    counts = connection.execute(
         select(requests.c.kind, func.count())
         .where(requests.c.project == project, requests.c.state == "pending")
         .group_by(requests.c.kind)
     ).all()
-    return {"retrain": 0, "evaluate": 0} | {str(kind): int(count) for kind, count in found}
+    return {"retrain": 0, "evaluate": 0} | {str(kind): int(count) for kind, count in counts}
 
 
 def claim(connection: Connection, project: str, kind: str, dag_run_id: str) -> list[int]:
-    """Claim the oldest waiting request of `kind` and all that ask for the same; return their ids.
+    """Claim the oldest pending request of `kind` and all with the same payload for run `dag_run_id`; return their ids.
 
-    They are served by the run `dag_run_id`; requests with another payload wait for a run of their own. Those that a run
-    which has not begun can serve are claimed for that one, and not returned. The caller holds the project's lock.
+    Requests with another payload stay pending. Those with the payload of an already claimed run that has not begun are
+    claimed for that run and not returned. The caller holds the project's lock.
     """
     waiting = connection.execute(
         select(requests.c.id, requests.c.payload)
@@ -98,9 +107,9 @@ def claim(connection: Connection, project: str, kind: str, dag_run_id: str) -> l
 
 
 def begin(connection: Connection, project: str, kind: str, dag_run_id: str, ids: list[int]) -> None:
-    """Note that the run `dag_run_id` fixes its dataset now: it serves what it was claimed for and `ids`, nothing more.
+    """Mark the requests claimed for run `dag_run_id`, and `ids`, as started; later requests need another run.
 
-    The caller holds the project's lock.
+    Called when the run fixes its dataset. The caller holds the project's lock.
     """
     of_kind = (requests.c.project == project, requests.c.kind == kind, requests.c.state.in_(("pending", "claimed")))
     connection.execute(
@@ -116,18 +125,18 @@ def begin(connection: Connection, project: str, kind: str, dag_run_id: str, ids:
 
 
 def claimed_for(connection: Connection, project: str, kind: str, dag_run_id: str) -> list[int]:
-    """Return the requests that the run `dag_run_id` is to serve and has not ended."""
-    found = select(requests.c.id).where(
+    """Return the ids of the unfinished requests claimed for run `dag_run_id`."""
+    query = select(requests.c.id).where(
         requests.c.project == project,
         requests.c.kind == kind,
         requests.c.dag_run_id == dag_run_id,
         requests.c.state == "claimed",
     )
-    return [int(number) for number in connection.execute(found).scalars()]
+    return [int(number) for number in connection.execute(query).scalars()]
 
 
 def finish(connection: Connection, ids: list[int], *, done: bool, result: dict[str, Any]) -> None:
-    """End these requests with what came of them; one that has ended already stays as it is."""
+    """Finish these requests with their result; those already finished stay unchanged."""
     connection.execute(
         update(requests)
         .where(requests.c.id.in_(ids), requests.c.state.in_(("pending", "claimed")))

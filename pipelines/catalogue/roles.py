@@ -1,4 +1,4 @@
-"""The roles of accounts: who may make which calls of serving."""
+"""The roles of accounts, which determine the permitted API calls."""
 
 USER, ADMINISTRATOR = "user", "administrator"
 ROLES = (USER, ADMINISTRATOR)

@@ -1,7 +1,7 @@
-"""What the catalogue says of samples: effective labels, subsets, and which images are new.
+"""Query samples: effective labels, subsets and new images.
 
-The effective label of a sample is the latest annotation that a person gave on purpose (`decision`, `serving`); without
-one, the label that all its inbox annotations share; where those disagree it is disputed, and has none.
+The effective label of a sample is that of its latest deliberate annotation (origin `decision` or `serving`), else the
+label shared by all its inbox annotations. Where those disagree, the sample is disputed and has no label.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from sqlalchemy import Connection, RowMapping, Subquery, and_, case, func, selec
 from pipelines.catalogue.database import chunks
 from pipelines.catalogue.schema import annotations, groups, now, samples
 
-# The subset of an anomaly whose group sits on that side; a good image's subset is the side itself.
+# The subset of an anomaly by the side of its group; the subset of a good image is the side itself.
 ANOMALY_SUBSETS = {"training": "anomaly/training", "validation": "anomaly/threshold", "test": "anomaly/test"}
 
 
 def effective_labels(project: str) -> Subquery:
-    """Return a subquery [sha256, label, disputed, type, mask_key], a row for each annotated sample of `project`."""
+    """Return a subquery [sha256, label, disputed, type, mask_key] with one row per annotated sample of `project`."""
     deliberate = annotations.c.origin.in_(("decision", "serving"))
     spread = (
         select(
@@ -53,9 +53,9 @@ def effective_labels(project: str) -> Subquery:
 
 
 def labelled_samples(connection: Connection, project: str) -> Sequence[RowMapping]:
-    """Return the samples fit for a dataset version: labelled, undisputed, not withdrawn; in order of sha256.
+    """Return the samples eligible for a dataset version (labelled, undisputed, not withdrawn), ordered by sha256.
 
-    Each row has every column of `samples` and label, type, mask_key, side and subset.
+    Each row has every column of `samples`, and label, type, mask_key, side and subset.
     """
     labels = effective_labels(project)
     anomaly_subset = case(ANOMALY_SUBSETS, value=groups.c.side)
@@ -80,9 +80,10 @@ def labelled_samples(connection: Connection, project: str) -> Sequence[RowMappin
 
 
 def new_images(connection: Connection, project: str, *, unfired: bool = False) -> list[int]:
-    """Return the row ids of the labelled, undisputed, not withdrawn samples that no completed training has seen.
+    """Return the row ids of eligible samples that no completed training has used.
 
-    With `unfired`, without those that already started a training.
+    Eligible samples are labelled, undisputed and not withdrawn. With `unfired` (default False), samples that have
+    already triggered a training are left out.
     """
     labels = effective_labels(project)
     query = (
@@ -102,13 +103,13 @@ def new_images(connection: Connection, project: str, *, unfired: bool = False) -
 
 
 def mark_fired(connection: Connection, ids: Sequence[int], when: datetime | None = None) -> None:
-    """Note that these samples started a training, so that they never start another."""
+    """Mark these samples as having triggered a training at `when` (default: now), so that they trigger no other."""
     for chunk in chunks(ids):
         connection.execute(update(samples).where(samples.c.id.in_(chunk)).values(fired_at=when or now()))
 
 
 def mark_trained(connection: Connection, project: str, hashes: Sequence[str], version_id: str) -> None:
-    """Note that a completed training on `version_id` has seen these samples; the first such version stays."""
+    """Record `version_id` as the first dataset version of a completed training that used these samples."""
     for chunk in chunks(hashes):
         connection.execute(
             update(samples)

@@ -1,6 +1,6 @@
-"""The catalogue's tables, in SQLAlchemy Core. A change here needs a migration in pipelines/catalogue/migrations.
+"""The catalogue's tables in SQLAlchemy Core. Every change needs a migration in pipelines/catalogue/migrations.
 
-Times are UTC, stored with their zone (`Instant`). JSON columns hold small dictionaries.
+Times are UTC and time-zone aware (`Instant`). JSON columns hold small dictionaries.
 """
 
 from datetime import UTC, datetime
@@ -34,13 +34,13 @@ metadata = MetaData(
 
 
 class Instant(TypeDecorator[datetime]):
-    """A point in time, always UTC and aware in Python; SQLite keeps no zone, so it is put back on reading."""
+    """A point in time, always UTC and aware in Python; SQLite stores no zone, so it is restored on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
-        """Refuse a time without zone, and store UTC."""
+        """Convert to UTC; refuse a naive datetime."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -48,14 +48,14 @@ class Instant(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-        """Give the zone back."""
+        """Restore the zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def now() -> datetime:
-    """Return the present time in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -81,9 +81,9 @@ samples = Table(
     Column("descriptors", JSON, nullable=False, default=dict),
     Column("withdrawn_at", Instant),
     Column("withdrawn_reason", Text),
-    # The first completed training's dataset version; null is the state `temp`: waiting for the next training.
+    # Dataset version of the first completed training that used the sample; null is the state `temp`.
     Column("trained_version", String(63)),
-    # When `watch` counted this sample towards a training that it started: the same images never fire twice.
+    # When the sample counted towards a training triggered by `watch`; it never triggers another.
     Column("fired_at", Instant),
     UniqueConstraint("project", "sha256"),
     Index("ix_samples_project_group", "project", "group_key"),
@@ -110,7 +110,7 @@ annotations = Table(
     Column("label", Text, nullable=False),  # good | anomaly; of other tasks a class, or `damage`, `none`
     Column("type", Text),
     Column("mask_key", Text),
-    Column("content", JSON),  # what a task's annotation holds beyond label, type and mask: regions, boxes, rows
+    Column("content", JSON),  # task-specific annotation beyond label, type and mask: regions, boxes, rows
     Column("origin", String(16), nullable=False),  # inbox | decision | serving
     Column("author", Text),
     Column("source_key", Text),
@@ -155,10 +155,10 @@ trainings = Table(
     Column("state", String(16), nullable=False),  # running | completed | failed
     Column("dag_run_id", Text),
     Column("mlflow_run_id", String(64)),
-    Column("champion_version", String(16)),  # the alias as the run found it
+    Column("champion_version", String(16)),  # version of the champion alias when the run started
     Column("model_version", String(16)),
     Column("promoted", Boolean),
-    Column("progress", JSON),  # how far the network's training is, while it runs
+    Column("progress", JSON),  # training progress of the network while it runs
     Column("result", JSON),
     Column("started_at", Instant, nullable=False, default=now),
     Column("finished_at", Instant),
@@ -175,11 +175,11 @@ requests = Table(
     Column("state", String(16), nullable=False, default="pending"),  # pending | claimed | done | failed
     Column("payload", JSON, nullable=False, default=dict),
     Column("created_by", Text),
-    Column("sha256", String(64)),  # the sample that came with it, if one did
-    Column("sample", JSON),  # and what became of that
+    Column("sha256", String(64)),  # the sample sent along, if any
+    Column("sample", JSON),  # and its state after ingest
     Column("created_at", Instant, nullable=False, default=now),
     Column("claimed_at", Instant),
-    Column("started_at", Instant),  # when its run fixed its dataset: later requests are for another run
+    Column("started_at", Instant),  # when its run fixed its dataset; later requests need another run
     Column("dag_run_id", Text),
     Column("result", JSON),
     Column("finished_at", Instant),
@@ -196,12 +196,12 @@ predictions = Table(
     Column("created_at", Instant, nullable=False),
     Column("model_version", String(16), nullable=False),
     Column("task", String(32), nullable=False, default="anomaly", server_default="anomaly"),
-    # The first four are the answer of the task `anomaly`; every task keeps its typed answer in `answer`, and an older
-    # row of `anomaly` has none.
+    # The first four hold the answer of the task `anomaly`. `answer` holds the typed answer of every task; it is null in
+    # older rows of `anomaly`.
     Column("score", Float(53)),
     Column("threshold", Float(53)),
     Column("is_anomaly", Boolean),
-    Column("verdict", String(16)),  # good | review | anomaly; null before there was a review threshold
+    Column("verdict", String(16)),  # good | review | anomaly; null in rows older than the review threshold
     Column("answer", JSON),
     Column("latency_ms", Float(53), nullable=False),
     Column("width", Integer, nullable=False),
@@ -241,11 +241,11 @@ users = Table(
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=True),
     Column("name", String(64), nullable=False),
-    Column("name_key", String(256), nullable=False, unique=True),  # the name as it is compared: see users.name_key
+    Column("name_key", String(256), nullable=False, unique=True),  # the case-folded name: see users.name_key
     Column("password_hash", String(256), nullable=False),
     Column("role", String(16), nullable=False),  # user | administrator
     Column("disabled", Boolean, nullable=False, default=False),
-    # Tokens bear it; a new one, with a new password or when the account is disabled, ends them.
+    # Embedded in tokens; changing the password or disabling the account replaces it, which revokes them.
     Column("stamp", String(32), nullable=False),
     Column("created_at", Instant, nullable=False, default=now),
     Column("password_changed_at", Instant, nullable=False, default=now),

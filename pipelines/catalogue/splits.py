@@ -1,12 +1,13 @@
-"""Which side a group of samples takes, once and for all: training, validation or test.
+"""Assign each group of samples permanently to a side: training, validation or test.
 
-A group's side is an imported split if there is one, else what the sender asked for, else a hash weighed by how far
-each side is behind its target. The targets are shares of the good images (`subsets` in the project file). An imported
-`train` is spread over training and validation; an imported `test` stays test. Where there are enough images, validation
-gets the 99 that a promised false-positive rate of 1 % takes (split conformal prediction, n >= 1/rate - 1).
+The side is taken from an imported split if there is one, else from the sender's request, else chosen by a hash weighted
+by each side's deficit against its target. Targets are shares of the good images (`subsets` in the project file). An
+imported `train` is divided between training and validation; an imported `test` stays test. Where there are enough
+images, validation receives the 99 required to guarantee a false-positive rate of 1 % (split conformal prediction,
+n >= 1/rate - 1).
 
-Anomalies train nothing at first: the first 30 go to `anomaly/threshold` (10) and `anomaly/test` (20), as many as the
-threshold's and the gate's figures need; from then on some go to training, for the supervised heads.
+The first 30 anomalies go to `anomaly/threshold` (10) and `anomaly/test` (20), as many as the metrics of the threshold
+and of the gate need. From then on a share of them goes to training, for the supervised heads.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ Origin = Literal["imported", "asked", "hashed"]
 SIDES: tuple[Side, ...] = ("training", "validation", "test")
 SUBSETS = (*SIDES, "anomaly/training", "anomaly/threshold", "anomaly/test")
 PROMISE_1_PERCENT = 99  # validation images
-_WANTED = 104  # a few more, for those that turn out to be copies or unreadable
+_WANTED = 104  # with a margin for duplicates and unreadable images
 ANOMALIES_TO_TRAIN = 30
-# What an imported split may be called.
+# Accepted names of an imported split.
 SPLITS: dict[str, Literal["train", "validation", "test"]] = {
     "train": "train",
     "training": "train",
@@ -40,10 +41,14 @@ SPLITS: dict[str, Literal["train", "validation", "test"]] = {
 
 @dataclass(frozen=True)
 class NewGroup:
-    """A group that has no side yet: how many samples of it arrive together, and what is asked for it.
+    """A group that has no side yet.
 
-    `anomalous` is true if all of them are anomalies; `split` is an imported split (train, validation, test), `asked`
-    the side that the sender asked for.
+    Attributes:
+        key: the group's key, unique within the project.
+        size: number of samples that arrive together. Default 1.
+        anomalous: whether all of them are anomalies. Default False.
+        split: imported split (train, validation, test). Default None.
+        asked: side requested by the sender. Default None.
     """
 
     key: str
@@ -55,9 +60,11 @@ class NewGroup:
 
 @dataclass(frozen=True)
 class Expected:
-    """How many good images (unlabelled ones count) the catalogue will hold after this ingest, as far as is known.
+    """The expected numbers of good and unlabelled images in the catalogue after this ingest.
 
-    `unsplit` come without an imported split, `train` with the split `train`.
+    Attributes:
+        unsplit: all images, the total to which targets apply without an imported split. Default 0.
+        train: images on the sides of an imported split `train` (training, validation). Default 0.
     """
 
     unsplit: int = 0
@@ -76,10 +83,15 @@ def assign(
     anomalies: Counts,
     expected: Expected | None = None,
 ) -> dict[str, tuple[Side, Origin]]:
-    """Return side and origin of each new group, by its key.
+    """Return side and origin of each new group by its key; deterministic and independent of the order of `groups`.
 
-    `good` and `anomalies` count the project's samples by side as they are now. The result depends on nothing but the
-    arguments; the order of `groups` does not matter.
+    Args:
+        project: name of the project, part of the hash.
+        groups: the groups to assign.
+        targets: target shares of the good images.
+        good: current number of good and unlabelled samples by side.
+        anomalies: current number of anomalies by side.
+        expected: numbers after this ingest; None (default) counts only what the other arguments hold.
     """
     expected = expected or Expected()
     counts: dict[bool, dict[str, int]] = {
@@ -87,7 +99,7 @@ def assign(
         True: {side: anomalies.get(side, 0) for side in SIDES},
     }
     given: dict[str, tuple[Side, Origin]] = {}
-    # Large groups first, since small ones can still even things out; else in an order that tells nothing of them.
+    # Large groups first, since small ones can still balance the sides; ties in pseudo-random order.
     for group in sorted(groups, key=lambda group: (-group.size, _hash(f"{project}/order", group.key))):
         of_kind = counts[group.anomalous]
         side, origin = _fixed(group)
@@ -104,7 +116,9 @@ def assign(
 
 
 def good_shares(targets: SubsetTargets, total: int, *, train_only: bool = False) -> dict[Side, float]:
-    """Return the share of each side for `total` good images; with `train_only`, of an imported `train`."""
+    """Return the share of each side for `total` good images; with `train_only` (default False), of an imported
+    `train`.
+    """
     if train_only:
         validation = targets.validation / (targets.training + targets.validation)
         if total >= 2 * PROMISE_1_PERCENT:
@@ -118,14 +132,14 @@ def good_shares(targets: SubsetTargets, total: int, *, train_only: bool = False)
 
 
 def anomaly_shares(total: int) -> dict[Side, float]:
-    """Return the share of each side for a project that has `total` anomalies so far."""
+    """Return the share of each side for a project with `total` anomalies so far."""
     if total < ANOMALIES_TO_TRAIN:
         return {"training": 0.0, "validation": 1 / 3, "test": 2 / 3}
     return {"training": 0.3, "validation": 0.2, "test": 0.5}
 
 
 def _fixed(group: NewGroup) -> tuple[Side | None, Origin]:
-    """Return the side that is not for the lot to choose, if there is one, and where the side comes from."""
+    """Return the predetermined side, None if it is to be chosen, and the origin of the side."""
     if group.split is not None:
         return (None if group.split == "train" else cast(Side, group.split)), "imported"
     if group.asked is not None:
@@ -140,7 +154,7 @@ def _total(counts: Counts, group: NewGroup, expected: Expected) -> int:
 
 
 def _lot(shares: Mapping[Side, float], counts: Counts, group: NewGroup, number: float) -> Side:
-    """Choose among the sides that are behind their share, by `number` in [0, 1), the more likely the further behind."""
+    """Choose a side by `number` in [0, 1), with probability proportional to its squared deficit against its share."""
     total = sum(counts[side] for side in shares) + group.size
     behind = {side: max(0.0, share * total - counts[side]) ** 2 for side, share in shares.items()}
     point = number * sum(behind.values())
@@ -152,6 +166,6 @@ def _lot(shares: Mapping[Side, float], counts: Counts, group: NewGroup, number: 
 
 
 def _hash(project: str, key: str) -> float:
-    """Return an evenly spread number in [0, 1) that stays the same for a project's group."""
+    """Return a uniformly distributed number in [0, 1), constant for a group of a project."""
     digest = hashlib.sha256(f"{project}/{key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:7], "big") / 2**56

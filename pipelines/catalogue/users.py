@@ -1,6 +1,6 @@
-"""Accounts for serving, as rows. Names are unique whatever their case; there is always an enabled administrator left.
+"""Store accounts for serving. Names are unique regardless of case; the last enabled administrator cannot be removed.
 
-Hashing takes time and memory: it is done before a transaction begins, never inside.
+Callers hash passwords before a transaction begins, since hashing takes time and memory.
 """
 
 import secrets
@@ -18,12 +18,23 @@ from pipelines.catalogue.schema import now, users
 from pipelines.errors import AccountRefused, BadAccount
 
 FIRST = "admin"
-_LOCK = "users/"  # no project can be called so
+_LOCK = "users/"  # not a valid project name, so that it collides with no project's lock
 
 
 @dataclass(frozen=True)
 class User:
-    """One account as it is stored. `stamp` changes with the password and when the account is disabled."""
+    """One account as it is stored.
+
+    Attributes:
+        id: row id.
+        name: the name as entered, in normalisation form C.
+        password_hash: Argon2 hash with salt and parameters.
+        role: user or administrator.
+        disabled: whether logins are refused.
+        stamp: random value embedded in tokens, replaced when the password changes or the account is disabled.
+        created_at: time of creation.
+        password_changed_at: time of the last change of the password.
+    """
 
     id: int
     name: str
@@ -39,12 +50,12 @@ _COLUMNS = tuple(users.c[name] for name in User.__dataclass_fields__)
 
 
 def name_key(name: str) -> str:
-    """Return a name as it is compared: Ann and ANN, and the ways to write é, are one."""
+    """Return the key by which names are compared: case-folded and in normalisation form KC."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())[:256]
 
 
 def find(connection: Connection, name: str) -> User | None:
-    """Return the account of that name, in whatever case, or None, also for what no account can be called."""
+    """Return the account with that name regardless of case, or None, also for an invalid name."""
     try:
         check_name(name)
     except BadAccount:
@@ -54,21 +65,21 @@ def find(connection: Connection, name: str) -> User | None:
 
 
 def by_id(connection: Connection, identity: int) -> User | None:
-    """Return one account, or None."""
+    """Return the account with that id, or None."""
     row = connection.execute(select(*_COLUMNS).where(users.c.id == identity)).first()
     return User(*row) if row else None
 
 
 def every(connection: Connection) -> list[User]:
-    """Return all accounts in order of name."""
+    """Return all accounts ordered by name."""
     return [User(*row) for row in connection.execute(select(*_COLUMNS).order_by(users.c.name_key))]
 
 
 def add(connection: Connection, name: str, password_hash: str, role: str = USER) -> User:
-    """Enter an account.
+    """Insert an account and return it.
 
     Raises:
-        BadAccount: the name or role is none.
+        BadAccount: the name or role is invalid.
         AccountRefused: the name is taken.
     """
     values = {"name": check_name(name), "name_key": name_key(name), "password_hash": password_hash}
@@ -77,13 +88,13 @@ def add(connection: Connection, name: str, password_hash: str, role: str = USER)
             connection.execute(users.insert().values(**values, role=_role(role), stamp=_stamp()))
     except IntegrityError:
         raise AccountRefused(f"there is an account {name!r} already: choose another name, or change that one") from None
-    made = find(connection, name)
-    assert made is not None
-    return made
+    user = find(connection, name)
+    assert user is not None
+    return user
 
 
 def add_first(connection: Connection, password_hash: str) -> User | None:
-    """Enter the administrator `admin` if there is no account at all; of several who try at once, one does."""
+    """Insert the administrator `admin` if there are no accounts, else return None; safe to call concurrently."""
     lock_project(connection, _LOCK)
     if connection.execute(select(func.count()).select_from(users)).scalar_one():
         return None
@@ -98,10 +109,10 @@ def change(
     password_hash: str | None = None,
     disabled: bool | None = None,
 ) -> User | None:
-    """Change what is given, and return the account as it is now, or None if there is none.
+    """Change the given fields and return the updated account, or None if there is none.
 
     Raises:
-        BadAccount: the role is none.
+        BadAccount: the role is invalid.
         AccountRefused: no enabled administrator would be left.
     """
     lock_project(connection, _LOCK)
@@ -125,7 +136,7 @@ def change(
 
 
 def remove(connection: Connection, name: str) -> User | None:
-    """Delete an account and return what it was, or None if there was none.
+    """Delete an account and return it, or None if there was none.
 
     Raises:
         AccountRefused: no enabled administrator would be left.
@@ -139,7 +150,7 @@ def remove(connection: Connection, name: str) -> User | None:
 
 
 def rehash(connection: Connection, user: User, password_hash: str) -> None:
-    """Keep a hash with newer parameters of the same password, unless the password has been changed meanwhile."""
+    """Store a hash of the same password with newer parameters, unless the password has been changed meanwhile."""
     unchanged = (users.c.id == user.id, users.c.password_hash == user.password_hash)
     connection.execute(users.update().where(*unchanged).values(password_hash=password_hash))
 

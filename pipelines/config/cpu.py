@@ -1,4 +1,4 @@
-"""The machine's processors: how many may be used, and who uses them."""
+"""Determine the usable processor cores, and limit numpy's threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores(quota_file: Path = _QUOTA) -> int:
-    """Return how many processor cores this process may use: by affinity and by the container's quota (cgroup 2)."""
+    """Return the number of processor cores available to this process by affinity and container quota (cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = quota_file.read_text(encoding="ascii").split()
@@ -23,7 +23,7 @@ def usable_cores(quota_file: Path = _QUOTA) -> int:
 
 
 class _SingleThread:
-    """Holds numpy's products to one thread while anybody asks for it."""
+    """A reentrant, shared limit of BLAS to one thread, for as long as at least one holder has it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class _SingleThread:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Hold the limit until the last of those who asked for it is done."""
+        """Hold the limit; it is lifted when the last holder leaves."""
         from threadpoolctl import threadpool_limits
 
         with self._lock:

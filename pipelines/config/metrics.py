@@ -1,8 +1,8 @@
-"""How metrics are titled and written, and from how many anomalies on they count: the same wherever people read them."""
+"""Titles and formats of metrics, shared by all reports, and the least number of anomalies for meaningful metrics."""
 
-# Fewer test anomalies than this give metrics with wide intervals, which decide nothing.
+# With fewer test anomalies the confidence intervals are too wide for a decision.
 ENOUGH_ANOMALIES = 20
-# In the order in which tables show them.
+# In the order of tables.
 METRIC_TITLES = {
     "auroc": "AUROC",
     "synthetic_auroc": "AUROC, synthetic defects",
@@ -20,10 +20,10 @@ METRIC_TITLES = {
 
 
 def metric_title(name: str) -> str:
-    """Return a metric's title; of one without an entry in `METRIC_TITLES`, its name as a heading."""
+    """Return a metric's title: its entry in `METRIC_TITLES`, else its capitalised name."""
     return METRIC_TITLES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
 
 
 def percent(rate: float) -> str:
-    """Return a rate in three significant digits: `1 %`, `2.04 %`."""
+    """Format a rate in [0, 1] as a percentage with three significant digits: `1 %`, `2.04 %`."""
     return f"{100 * rate:.3g} %"

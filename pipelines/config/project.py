@@ -1,7 +1,7 @@
-"""Project files: one inspection line each, `<folder>/<project>.yaml`, checked before anything runs.
+"""Read and validate project files: one inspection line each, `<folder>/<project>.yaml`.
 
-A mistake names the file, the key, the value and what is allowed, and concerns that project alone:
-`load_projects` returns the error in the project's place.
+An error message names the file, the key, the value and what is allowed. It affects that project alone: `load_projects`
+returns the error in the project's place.
 """
 
 import re
@@ -21,7 +21,7 @@ _EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 INPUT_SIZES = {"small": 128, "base": 256, "large": 512}  # pixels a side
-# How an image gets into the model's square: see `pipelines.images.preprocess`.
+# How an image is fitted to the model's square input: see `pipelines.images.preprocess`.
 Resize = Literal["auto", "fit", "stretch", "tile", "tile2", "tile3", "tile4"]
 
 
@@ -30,18 +30,31 @@ class _Section(BaseModel):
 
 
 class ImageRules(_Section):
-    """Which images are accepted: sides in pixels, `max_pixels` = width x height."""
+    """Which images are accepted.
+
+    Attributes:
+        min_side: least width and height in pixels.
+        max_pixels: greatest width x height in pixels.
+    """
 
     min_side: int = Field(default=32, ge=1, le=4096)
     max_pixels: int = Field(default=50_000_000, ge=1_000)
 
 
 class ModelSettings(_Section):
-    """The network and its training; `input_size` is the side of its square input in pixels (`INPUT_SIZES` of the preset
-    unless told), `score` what the threshold is set on: the reconstruction error alone, or fused with the second opinion
-    on it. `export` is the arithmetic of the graph that serves; int8 is taken only where it loses nothing and is faster.
-    Weights change once after `gradient_accumulation_steps` batches: what does not fit the GPU as one batch is learnt
-    from as several.
+    """The network and its training.
+
+    Attributes:
+        preset: size of the network.
+        input_size: side of the square input in pixels. Default: `INPUT_SIZES` of the preset.
+        resize: how an image is fitted to the input: see `pipelines.images.preprocess`.
+        score: what the threshold is set on: the reconstruction error alone, or fused with a second score.
+        export: arithmetic of the served graph; int8 is used only if it loses no accuracy and is faster.
+        epochs: maximum number of epochs. Default None: limited by the time budget alone.
+        batch_size: images per batch.
+        gradient_accumulation_steps: batches per weight update; several simulate a batch too large for the GPU.
+        time_budget_minutes: time limit of the training.
+        seed: seed of initialisation and sampling.
     """
 
     preset: Literal["small", "base", "large"] = "small"
@@ -58,17 +71,23 @@ class ModelSettings(_Section):
     @model_validator(mode="before")
     @classmethod
     def _size_of_preset(cls, data: Any) -> Any:
-        # A preset that there is not is refused by its own field.
+        # An unknown preset is refused by the validation of its own field.
         if isinstance(data, dict) and data.get("preset") in tuple(INPUT_SIZES):
             return {"input_size": INPUT_SIZES[data["preset"]], **data}
         return data
 
 
 class ThresholdPolicy(_Section):
-    """How the served threshold is chosen; costs in any one currency, `defect_rate` the expected share of defects.
+    """How the served threshold is chosen.
 
-    `review_false_positive_rate` sets a second, lower threshold, above which serving asks for a look by people: the
-    share of good images that people are then asked about, or called anomalous. Serving alone reads it.
+    Attributes:
+        policy: criterion of the threshold.
+        false_positive_rate: stated false-positive rate.
+        cost_false_alarm: cost of a false positive, in any currency.
+        cost_miss: cost of a false negative, in the same currency.
+        defect_rate: expected share of defective parts on the line.
+        review_false_positive_rate: sets a second, lower threshold, above which serving asks for review by a person, as
+            the share of good images above it. Default None: no review. Read by serving alone.
     """
 
     policy: Literal["least_cost", "conformal", "f1"] = "least_cost"
@@ -90,7 +109,13 @@ class ThresholdPolicy(_Section):
 
 
 class PromotionRules(_Section):
-    """What a challenger must reach: a minimum AUROC, and not worse than the champion by more than `margin` AUROC."""
+    """Conditions for promoting a challenger.
+
+    Attributes:
+        minimum_auroc: least AUROC.
+        margin: greatest tolerated deficit in AUROC against the champion.
+        bootstrap_samples: number of bootstrap resamples.
+    """
 
     minimum_auroc: float = Field(default=0.8, ge=0, le=1)
     margin: float = Field(default=0.02, ge=0, le=1)
@@ -98,7 +123,7 @@ class PromotionRules(_Section):
 
 
 class SubsetTargets(_Section):
-    """The shares of the good groups that subsets aim at; they add up to 1."""
+    """Target shares of the subsets among the good images; they add up to 1."""
 
     training: Share = 0.6
     validation: Share = 0.2
@@ -113,7 +138,12 @@ class SubsetTargets(_Section):
 
 
 class GroupRule(_Section):
-    """How samples of one part, batch or camera are told: a pattern on the inbox key, or an index.csv column."""
+    """How samples of one part, batch or camera are grouped; exactly one of the two is given.
+
+    Attributes:
+        regex: pattern on the inbox path whose first group, or group named `group`, is the sample's group.
+        column: column of index.csv.
+    """
 
     regex: str | None = None
     column: str | None = None
@@ -132,14 +162,19 @@ class GroupRule(_Section):
         return value
 
     @model_validator(mode="after")
-    def _one(self) -> "GroupRule":
+    def _exactly_one_source(self) -> "GroupRule":
         if (self.regex is None) == (self.column is None):
             raise ValueError("give either regex or column")
         return self
 
 
 class RetrainRules(_Section):
-    """When to train again: at `new_images` labelled images not seen by a training, and nightly at `cron`."""
+    """When to retrain.
+
+    Attributes:
+        new_images: number of new labelled images that triggers a training.
+        cron: schedule of regular trainings, five fields.
+    """
 
     new_images: int = Field(default=500, ge=1)
     cron: str = "0 2 * * *"
@@ -154,14 +189,38 @@ class RetrainRules(_Section):
 
 
 class DriftRules(_Section):
-    """What drift compares: served images of the last `window_days`, if there are `minimum_images` of them."""
+    """Which served images drift compares with the reference.
+
+    Attributes:
+        window_days: length of the current window in days.
+        minimum_images: least number of images in the window for a comparison.
+    """
 
     window_days: int = Field(default=7, ge=1, le=365)
     minimum_images: int = Field(default=50, ge=20)
 
 
 class Project(_Section):
-    """One inspection line, as its file declares it."""
+    """One inspection line as declared by its project file.
+
+    Attributes:
+        name: project name, taken from the file's name.
+        task: kind of task.
+        title: name for people.
+        bucket: S3 bucket.
+        timezone: IANA time zone of schedules and of times without a zone.
+        image: accepted images.
+        model: network and training.
+        threshold: choice of the served threshold.
+        promotion: conditions for promotion.
+        subsets: target shares of the subsets.
+        group: grouping of samples. Default None: index.csv's `group`, else each sample by itself.
+        retrain: when to retrain.
+        drift: what drift compares.
+        serve: which version serving loads: the champion, or the latest.
+        keep_served_days: days for which served images are kept in S3.
+        recipients: e-mail addresses for reports.
+    """
 
     name: str
     task: Literal["anomaly"] = "anomaly"
@@ -213,24 +272,24 @@ class Project(_Section):
 
 
 def _explain(error: ValidationError) -> str:
-    """Put pydantic's findings in one line: key, value, what is allowed."""
-    found = []
-    for one in error.errors():
-        key = ".".join(str(part) for part in one["loc"]) or "the file"
-        message = one["msg"].removeprefix("Value error, ")
-        if one["type"] == "extra_forbidden":
-            found.append(f"{key}: no such key")
+    """Summarise pydantic's errors in one line: key, value, allowed values."""
+    problems = []
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"]) or "the file"
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            problems.append(f"{key}: no such key")
         else:
-            value = "" if isinstance(one["input"], dict) else f" is {one['input']!r}"
-            found.append(f"{key}{value}: {message[:1].lower() + message[1:]}")
-    return "; ".join(found)
+            value = "" if isinstance(detail["input"], dict) else f" is {detail['input']!r}"
+            problems.append(f"{key}{value}: {message[:1].lower() + message[1:]}")
+    return "; ".join(problems)
 
 
 def read_project(path: Path) -> Project:
-    """Read and check one project file; the project is named as the file.
+    """Read and validate one project file; the project takes the file's name.
 
     Raises:
-        SettingsError: in one line, the file, the key, the value and what is allowed.
+        SettingsError: the file is unreadable or invalid; one line names file, key, value and what is allowed.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -256,7 +315,7 @@ def read_project(path: Path) -> Project:
 
 
 def project_files() -> dict[str, Path]:
-    """Return the project files by project name; an earlier folder of INSPECTLINE_PROJECTS wins."""
+    """Return the project files by project name; earlier folders of INSPECTLINE_PROJECTS take precedence."""
     files: dict[str, Path] = {}
     for folder in settings().projects:
         for path in sorted(folder.glob("*.yaml")):
@@ -265,7 +324,7 @@ def project_files() -> dict[str, Path]:
 
 
 def load_projects() -> dict[str, Project | SettingsError]:
-    """Return every project by name, or in its place the error that its file holds."""
+    """Return every project by name, or the error in its file in its place."""
     loaded: dict[str, Project | SettingsError] = {}
     for name, path in project_files().items():
         try:
@@ -279,10 +338,10 @@ def load_project(name: str) -> Project:
     """Return one project.
 
     Raises:
-        SettingsError: there is no such project, or its file is wrong.
+        SettingsError: there is no such project, or its file is invalid.
     """
     files = project_files()
     if name not in files:
-        known = ", ".join(sorted(files)) or "none"
-        raise SettingsError(f"no project {name!r}: the project files declare {known}")
+        declared = ", ".join(sorted(files)) or "none"
+        raise SettingsError(f"no project {name!r}: the project files declare {declared}")
     return read_project(files[name])

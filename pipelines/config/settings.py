@@ -1,4 +1,4 @@
-"""What the environment says: where things are. What a project says is in `pipelines.config.project`."""
+"""Settings of the installation, read from environment variables; projects are in `pipelines.config.project`."""
 
 import os
 from collections.abc import Mapping
@@ -12,10 +12,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Settings:
-    """The addresses and folders that every part of Inspectline shares, one environment variable each.
+    """Addresses and folders shared by all parts of Inspectline, one environment variable each.
 
-    `airflow_url`, `mlflow_url` and `serving_url` are the addresses that people open, for links in mails and reports;
-    `tracking_uri` is where programs reach MLflow.
+    Attributes:
+        projects: folders of project files, in order of precedence.
+        database_url: SQLAlchemy URL of the catalogue.
+        cache: folder for cached files.
+        default_project: project served where a call names none.
+        training_queue: Airflow queue of training tasks.
+        airflow_url: address of Airflow for people, for links in mails and reports.
+        mlflow_url: address of MLflow for people.
+        serving_url: address of serving for people.
+        tracking_uri: address at which programs reach MLflow.
     """
 
     projects: tuple[Path, ...]
@@ -30,10 +38,10 @@ class Settings:
 
 
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environ` (default: the process's environment), anew at each call.
+    """Read the settings from `environ` (default: the process's environment); nothing is cached.
 
     Raises:
-        SettingsError: a variable holds something that cannot be used.
+        SettingsError: a variable has an invalid value.
     """
     env = os.environ if environ is None else environ
 

@@ -38,10 +38,10 @@ def _client() -> Any:
     from botocore.config import Config
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    made_for = (os.getpid(), endpoint)
+    owner = (os.getpid(), endpoint)
     with _lock:
-        if made_for not in _clients:
-            _clients[made_for] = boto3.session.Session().client(
+        if owner not in _clients:
+            _clients[owner] = boto3.session.Session().client(
                 "s3",
                 config=Config(
                     retries={"mode": "standard", "max_attempts": 5},
@@ -54,7 +54,7 @@ def _client() -> Any:
                     response_checksum_validation="when_required",
                 ),
             )
-        return _clients[made_for]
+        return _clients[owner]
 
 
 @cache
@@ -96,7 +96,7 @@ class Storage:
     bucket: str
 
     @contextmanager
-    def _told(self, act: str, key: str) -> Iterator[None]:
+    def _translated_errors(self, act: str, key: str) -> Iterator[None]:
         """Turn botocore's errors into ours, with the address and what to do."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
@@ -119,19 +119,19 @@ class Storage:
 
     def get(self, key: str) -> bytes:
         """Return the object's bytes."""
-        with self._told("read", key):
+        with self._translated_errors("read", key):
             return bytes(_client().get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
     def put(self, key: str, data: bytes, content_type: str | None = None) -> str:
         """Write the object, whether or not it is there, and return its URI."""
         extra = {"ContentType": content_type} if content_type else {}
-        with self._told("write", key):
+        with self._translated_errors("write", key):
             _client().put_object(Bucket=self.bucket, Key=key, Body=data, **extra)
         return self.uri(key)
 
     def put_small(self, key: str, data: bytes, content_type: str | None = None) -> None:
         """Write a small object as `put` does, in less processor time."""
-        with self._told("write", key):
+        with self._translated_errors("write", key):
             client = _client()
         if not quick_put(client, self.bucket, key, data, content_type):
             self.put(key, data, content_type)
@@ -141,7 +141,7 @@ class Storage:
         from botocore.exceptions import ClientError
 
         extra = {"ContentType": content_type} if content_type else {}
-        with self._told("write", key):
+        with self._translated_errors("write", key):
             try:
                 _client().put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", **extra)
             except ClientError as error:
@@ -153,7 +153,7 @@ class Storage:
     def upload(self, path: Path, key: str, content_type: str | None = None) -> str:
         """Write a file's content, in parts where it is large, and return the URI."""
         extra = {"ContentType": content_type} if content_type else None
-        with self._told("write", key):
+        with self._translated_errors("write", key):
             _client().upload_file(str(path), self.bucket, key, ExtraArgs=extra, Config=_transfer())
         return self.uri(key)
 
@@ -162,7 +162,7 @@ class Storage:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
         try:
-            with self._told("read", key):
+            with self._translated_errors("read", key):
                 _client().download_file(self.bucket, key, str(partial), Config=_transfer(), Callback=progress)
             partial.replace(path)
         finally:
@@ -171,9 +171,9 @@ class Storage:
 
     def stat(self, key: str) -> StoredObject:
         """Return what a listing says of the object, as it is now."""
-        with self._told("look up", key):
-            found = _client().head_object(Bucket=self.bucket, Key=key)
-            return StoredObject(key, int(found["ContentLength"]), found["ETag"].strip('"'), found["LastModified"])
+        with self._translated_errors("look up", key):
+            head = _client().head_object(Bucket=self.bucket, Key=key)
+            return StoredObject(key, int(head["ContentLength"]), head["ETag"].strip('"'), head["LastModified"])
 
     def size(self, key: str) -> int:
         """Return the object's size in bytes."""
@@ -190,7 +190,7 @@ class Storage:
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[StoredObject]:
         """List what begins with `prefix`, in order of key, page by page."""
         extra = {"StartAfter": start_after} if start_after else {}
-        with self._told("list", prefix):
+        with self._translated_errors("list", prefix):
             pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **extra)
             for page in pages:
                 for item in page.get("Contents", []):
@@ -198,18 +198,18 @@ class Storage:
 
     def copy(self, source: str, target: str) -> str:
         """Copy one object within the bucket and return the copy's URI."""
-        with self._told("copy", source):
+        with self._translated_errors("copy", source):
             _client().copy_object(Bucket=self.bucket, Key=target, CopySource={"Bucket": self.bucket, "Key": source})
         return self.uri(target)
 
     def delete(self, key: str) -> None:
         """Delete the object; one that is not there is no error."""
-        with self._told("delete", key):
+        with self._translated_errors("delete", key):
             _client().delete_object(Bucket=self.bucket, Key=key)
 
     def url(self, key: str, seconds: int = 604_800) -> str:
         """Return an address that opens the object without credentials for `seconds` (at most 7 days)."""
-        with self._told("sign", key):
+        with self._translated_errors("sign", key):
             return str(
                 _client().generate_presigned_url(
                     "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=min(seconds, 604_800)
@@ -220,7 +220,7 @@ class Storage:
         """Create the bucket unless it is there."""
         from botocore.exceptions import ClientError
 
-        with self._told("create", ""):
+        with self._translated_errors("create", ""):
             try:
                 _client().head_bucket(Bucket=self.bucket)
             except ClientError as error:
