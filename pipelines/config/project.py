@@ -50,7 +50,7 @@ class ModelSettings(_Section):
         resize: how an image is fitted to the input: see `pipelines.images.preprocess`.
         score: what the threshold is set on: the reconstruction error alone, or fused with a second score.
         export: arithmetic of the served graph; int8 is used only if it loses no accuracy and is faster.
-        epochs: maximum number of epochs. Default None: limited by the time budget alone.
+        epochs: number of epochs. Default None: chosen by the training, within the time budget.
         batch_size: images per batch.
         gradient_accumulation_steps: batches per weight update; several simulate a batch too large for the GPU.
         time_budget_minutes: time limit of the training.

@@ -18,7 +18,7 @@ class Settings:
         projects: folders of project files, in order of precedence.
         database_url: SQLAlchemy URL of the catalogue.
         cache: folder for cached files.
-        default_project: project served where a call names none.
+        default_project: project of commands that name none.
         training_queue: Airflow queue of training tasks.
         airflow_url: address of Airflow for people, for links in mails and reports.
         mlflow_url: address of MLflow for people.

@@ -19,7 +19,7 @@ from pipelines.config.project import Project
 from pipelines.errors import InspectlineError, NotFound
 from pipelines.images.decode import open_image
 from pipelines.ingest.commit import enter_in
-from pipelines.ingest.submission import Posted, folder_of, known_of, sample_now
+from pipelines.ingest.submission import Posted, folder_of, metadata_of, sample_now
 from pipelines.ingest.validate import Sample, make_safe, store_mask
 from pipelines.storage.s3 import Storage
 
@@ -104,7 +104,7 @@ def _taken(project: Project, served: RowMapping, posted: Posted, run: str) -> Sa
     source = served["source"] or ""
     named = replace(posted, name="" if source == "upload" else source)
     item = {"key": key, "label": posted.label, "type": posted.type, "deliberate": True}
-    item["known"] = asdict(known_of(project, named, hashlib.sha256(data).hexdigest()))
+    item["known"] = asdict(metadata_of(project, named, hashlib.sha256(data).hexdigest()))
     return make_safe(data, image, item, project, run)
 
 

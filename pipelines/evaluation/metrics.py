@@ -35,8 +35,8 @@ class Confusion:
     def at(cls, threshold: float, good: ArrayLike, anomalies: ArrayLike) -> Confusion:
         """Count verdicts: an image is called anomalous when its score is above the threshold."""
         good, anomalies = np.asarray(good), np.asarray(anomalies)
-        found, alarms = int(np.sum(anomalies > threshold)), int(np.sum(good > threshold))
-        return cls(found, len(anomalies) - found, alarms, len(good) - alarms)
+        detected, alarms = int(np.sum(anomalies > threshold)), int(np.sum(good > threshold))
+        return cls(detected, len(anomalies) - detected, alarms, len(good) - alarms)
 
     @property
     def anomalies(self) -> int:
@@ -95,8 +95,8 @@ def average_precision(good: ArrayLike, anomalies: ArrayLike) -> Estimate:
     order = np.argsort(-scores, kind="stable")
     scores, is_anomaly = scores[order], is_anomaly[order]
     last_of_ties = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    found = np.cumsum(is_anomaly)[last_of_ties]
-    precision, gained = found / (last_of_ties + 1), np.diff(found, prepend=0) / len(anomalies)
+    detected = np.cumsum(is_anomaly)[last_of_ties]
+    precision, gained = detected / (last_of_ties + 1), np.diff(detected, prepend=0) / len(anomalies)
     area = min(1.0, float(np.sum(gained * precision)))
     spread = len(anomalies) * area * (1 - area)
     if spread < LEAST_SPREAD:
@@ -131,8 +131,8 @@ def f1(verdicts: Confusion, seed: int = 0) -> Estimate:
     """
     if not verdicts.anomalies:
         raise ValueError("F1 needs anomalies")
-    found, alarms = _jeffreys(verdicts, seed)
-    draws = 2 * found / (found + alarms + verdicts.anomalies)
+    detected, alarms = _jeffreys(verdicts, seed)
+    draws = 2 * detected / (detected + alarms + verdicts.anomalies)
     value = 2 * verdicts.true_positive / (verdicts.true_positive + verdicts.false_positive + verdicts.anomalies)
     return _between(value, draws)
 
@@ -145,13 +145,13 @@ def precision_on_line(verdicts: Confusion, defect_rate: float, seed: int = 0) ->
     """
     if not verdicts.anomalies or not verdicts.good or not verdicts.true_positive + verdicts.false_positive:
         return None
-    found, alarms = _jeffreys(verdicts, seed)
+    detected, alarms = _jeffreys(verdicts, seed)
 
     def share(hits: Any, false: Any) -> Any:
         real = defect_rate * hits / verdicts.anomalies
         return real / (real + (1 - defect_rate) * false / verdicts.good)
 
-    return _between(float(share(verdicts.true_positive, verdicts.false_positive)), share(found, alarms))
+    return _between(float(share(verdicts.true_positive, verdicts.false_positive)), share(detected, alarms))
 
 
 def mean(values: ArrayLike) -> Estimate:
@@ -174,8 +174,8 @@ def recall_by_type(threshold: float, anomalies: ArrayLike, types: Sequence[str])
     rows = {}
     for name in sorted(set(types)):
         chosen = scores[names == name]
-        found = int(np.sum(chosen > threshold))
-        rows[name] = {"n": len(chosen), "found": found, **clopper_pearson(found, len(chosen)).to_json()}
+        detected = int(np.sum(chosen > threshold))
+        rows[name] = {"n": len(chosen), "found": detected, **clopper_pearson(detected, len(chosen)).to_json()}
     return rows
 
 
@@ -209,9 +209,9 @@ def _newcombe(area: float, n_good: int, n_anomalies: int) -> Estimate:
 def _jeffreys(verdicts: Confusion, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draw numbers of anomalies found and of false alarms from the posteriors of their rates."""
     rng = np.random.default_rng(seed)
-    found = rng.beta(verdicts.true_positive + 0.5, verdicts.false_negative + 0.5, DRAWS) * verdicts.anomalies
+    detected = rng.beta(verdicts.true_positive + 0.5, verdicts.false_negative + 0.5, DRAWS) * verdicts.anomalies
     alarms = rng.beta(verdicts.false_positive + 0.5, verdicts.true_negative + 0.5, DRAWS) * verdicts.good
-    return found, alarms
+    return detected, alarms
 
 
 def _between(value: float, draws: NDArray[np.float64]) -> Estimate:

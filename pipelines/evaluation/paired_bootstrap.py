@@ -39,7 +39,7 @@ def auroc_difference(
         samples: number of draws.
     """
     rng = np.random.default_rng(seed)
-    sides = [np.asarray(one, dtype=np.float64) for one in (*good, *anomalies)]
+    sides = [np.asarray(scores, dtype=np.float64) for scores in (*good, *anomalies)]
     good_first, good_second, anomaly_first, anomaly_second = sides
     of_good = draw_weights(rng, good_groups, samples)
     of_anomalies = draw_weights(rng, anomaly_groups, samples)

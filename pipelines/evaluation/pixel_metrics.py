@@ -72,8 +72,8 @@ class PixelCounts:
     @property
     def usable(self) -> bool:
         """Whether there are both normal and anomalous pixels."""
-        return any(len(one.normal) and one.normal.sum() for one in self.images) and any(
-            one.regions for one in self.images
+        return any(len(image.normal) and image.normal.sum() for image in self.images) and any(
+            image.regions for image in self.images
         )
 
 
@@ -102,7 +102,7 @@ def pixel_figures(counts: PixelCounts, samples: int = 500, seed: int = 0) -> Pix
     auroc, aupro = (float(values[0]) for values in _areas(everything, normal, anomalous, overlap))
 
     rng = np.random.default_rng(seed)
-    with_regions = np.array([one.regions > 0 for one in counts.images])
+    with_regions = np.array([image.regions > 0 for image in counts.images])
     weights = np.zeros((samples, len(counts.images)))
     for stratum in (np.flatnonzero(with_regions), np.flatnonzero(~with_regions)):
         if len(stratum):
@@ -125,13 +125,17 @@ def _dense(images: list[_ImageCounts]) -> tuple[Counts, Counts, Counts]:
 
     Overlap is left as a sum over regions: relative to the whole, a resample's number of regions cancels out.
     """
-    bins = np.unique(np.concatenate([one.bins for one in images]))[::-1]
+    bins = np.unique(np.concatenate([image.bins for image in images]))[::-1]
     place = np.empty(_BINS, dtype=np.intp)
     place[bins] = np.arange(len(bins))
     normal, anomalous, overlap = (np.zeros((len(images), len(bins))) for _ in range(3))
-    for row, one in enumerate(images):
-        columns = place[one.bins]
-        normal[row, columns], anomalous[row, columns], overlap[row, columns] = one.normal, one.anomalous, one.overlap
+    for row, image in enumerate(images):
+        columns = place[image.bins]
+        normal[row, columns], anomalous[row, columns], overlap[row, columns] = (
+            image.normal,
+            image.anomalous,
+            image.overlap,
+        )
     return normal, anomalous, overlap
 
 

@@ -80,20 +80,20 @@ def curves(
 ) -> Figure:
     """Draw recall over false-positive rate and precision over recall, with the served threshold as a dot."""
     cuts = np.unique(np.concatenate([good, anomalies]))[::-1]
-    found = np.array([0, *((anomalies >= cut).sum() for cut in cuts)])
+    detected = np.array([0, *((anomalies >= cut).sum() for cut in cuts)])
     alarms = np.array([0, *((good >= cut).sum() for cut in cuts)])
-    recall, rate = found / len(anomalies), alarms / len(good)
-    precision = found / np.maximum(found + alarms, 1)
-    served_found, served_alarms = int((anomalies > threshold).sum()), int((good > threshold).sum())
+    recall, rate = detected / len(anomalies), alarms / len(good)
+    precision = detected / np.maximum(detected + alarms, 1)
+    served_detected, served_alarms = int((anomalies > threshold).sum()), int((good > threshold).sum())
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(rate, recall, color=GOOD)
-    left.plot(served_alarms / len(good), served_found / len(anomalies), "o", color=ANOMALY, label="served threshold")
+    left.plot(served_alarms / len(good), served_detected / len(anomalies), "o", color=ANOMALY, label="served threshold")
     left.plot([0, 1], [0, 1], color=LINE, linewidth=0.6, linestyle=":")
     left.set(xlabel="false-positive rate", ylabel="recall", title=f"AUROC {metrics['auroc']}")
     right.plot(recall[1:], precision[1:], color=GOOD)
-    if served_found + served_alarms:
-        served = served_found / len(anomalies), served_found / (served_found + served_alarms)
+    if served_detected + served_alarms:
+        served = served_detected / len(anomalies), served_detected / (served_detected + served_alarms)
         right.plot(*served, "o", color=ANOMALY, label="served threshold")
     title = f"Average precision {metrics['average_precision']}"
     right.set(xlabel="recall", ylabel="precision", title=title, ylim=(-0.02, 1.02))

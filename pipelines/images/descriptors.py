@@ -94,12 +94,12 @@ def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 
 def _second_differences(line: NDArray[np.int16], apart: int) -> NDArray[np.int16]:
     """Return for each value of `line` the two that lie `apart` from it, less twice itself; 0 at both ends."""
-    found = np.zeros_like(line)
-    between = found[apart:-apart]
+    differences = np.zeros_like(line)
+    between = differences[apart:-apart]
     np.add(line[: -2 * apart], line[2 * apart :], out=between)
     between -= line[apart:-apart]
     between -= line[apart:-apart]
-    return found
+    return differences
 
 
 @lru_cache(maxsize=64)

@@ -66,10 +66,10 @@ class Grid:
         shape = self.height * side // self.size, self.width * side // self.size
         total, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         places = ((row, column) for row in self.rows for column in self.columns)
-        for one, (row, column) in zip(maps, places, strict=True):
+        for tile_map, (row, column) in zip(maps, places, strict=True):
             top, left = row * side // self.size, column * side // self.size
             area = slice(top, top + side), slice(left, left + side)
-            total[area] += weight * one
+            total[area] += weight * tile_map
             weights[area] += weight
         return np.divide(total, weights, dtype=np.float32)
 
@@ -107,9 +107,9 @@ def parts(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int
 def _shape(count: int, height: int, width: int) -> tuple[int, int]:
     """Return rows and columns of an image cut into `count` tiles: the more along the shorter side, the more tiles."""
     for across in range(1, MOST_ACROSS + 1):
-        found = grid(height, width, STEP, across)
-        if len(found) == count:
-            return len(found.rows), len(found.columns)
+        tiles = grid(height, width, STEP, across)
+        if len(tiles) == count:
+            return len(tiles.rows), len(tiles.columns)
     return 1, count
 
 

@@ -1,7 +1,7 @@
-"""Takes in what lies in a project's inbox: list it, work through it batch by batch, report.
+"""Ingest a project's inbox: list it, process it batch by batch, report.
 
-Each step can be killed at any moment and run again. An object leaves the inbox only when what it holds is safe in S3
-and in the catalogue; writes to S3 name their content, and a batch's writes to the catalogue are one transaction.
+Every step is idempotent and may be killed at any time. An object leaves the inbox only after its content is stored in
+S3 and in the catalogue; S3 keys are content addresses, and each batch is one catalogue transaction.
 """
 
 from pipelines.ingest.batch import ingest_batch

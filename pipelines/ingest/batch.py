@@ -1,8 +1,8 @@
-"""Work through one batch of the inbox.
+"""Process one batch of the inbox.
 
-Three stages, in this order: every object is checked and what it holds written to S3, by several threads; then the
-whole batch is entered in the catalogue; only then do the objects leave the inbox. Killed in any stage, a repeated
-batch, or the next run, ends in the same state.
+In three stages: objects are validated and stored in S3 by several threads, the whole batch is committed to the
+catalogue, and only then are the objects deleted from the inbox. A batch killed in any stage reaches the same final
+state when it is repeated, by a retry or by the next run.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ OUTCOMES = ("accepted", "known", "annotated", "rejected", "failed")
 
 
 def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
-    """Take in the images of one batch as `list_inbox` described it.
+    """Ingest one batch as returned by `list_inbox`.
 
-    A bad file is refused, and an object that S3 fails to give or take is left in the inbox; neither fails the batch.
+    Invalid files are rejected, and objects that S3 fails to read or write stay in the inbox; neither fails the batch.
 
-    Returns {"uri": of the batch's report, "accepted", "known", "annotated", "rejected", "failed", "waiting": counts}.
+    Returns:
+        `uri` of the batch's report, and the counts of `accepted`, `known`, `annotated`, `rejected`, `failed` and
+        `waiting` objects.
 
     Raises:
-        StorageError: S3 failed for every object, or for the batch's own list.
-        CatalogueError: the catalogue cannot be used. In both cases trying again is safe.
+        StorageError: S3 failed for every object, or for the batch's own list. A retry is safe.
+        CatalogueError: the catalogue is unavailable. A retry is safe.
     """
     content = json.loads(read_uri(batch["uri"]))
     project = load_project(content["project"])
@@ -64,15 +66,15 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
     results += enter(
         project,
         run,
-        [one.sample for one in checked if one.sample],
-        [one.mask for one in checked if one.mask],
-        [rejection for one in checked for rejection in one.rejections],
+        [checked_item.sample for checked_item in checked if checked_item.sample],
+        [checked_item.mask for checked_item in checked if checked_item.mask],
+        [rejection for checked_item in checked for rejection in checked_item.rejections],
         Expected(**content["expected"]),
     )
-    if missing := [key for one in checked for key in one.missing]:
+    if missing := [key for checked_item in checked for key in checked_item.missing]:
         with connect() as connection:
             results += find_earlier(connection, project.name, run, missing)
-    _clear((one.done for one in checked), storage)
+    _clear((checked_item.done for checked_item in checked), storage)
 
     counts = Counter(result["outcome"] for result in results)
     key = f"{ingest_prefix(project.name, run)}/batch-{content['index']:04}-report.json"
@@ -98,16 +100,16 @@ def _check_all(
 def _sizes(project: str, hashes: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Return width and height of the samples with these hashes."""
     with connect() as connection:
-        found = connection.execute(
+        rows = connection.execute(
             select(samples.c.sha256, samples.c.width, samples.c.height).where(
                 samples.c.project == project, samples.c.sha256.in_(list(hashes))
             )
         )
-        return {row.sha256: (row.width, row.height) for row in found}
+        return {row.sha256: (row.width, row.height) for row in rows}
 
 
 def _clear(done: Iterable[list[dict[str, Any]]], storage: Storage) -> None:
-    """Remove from the inbox what is safe elsewhere, unless another object has taken its place meanwhile."""
+    """Delete processed objects from the inbox, except those that have been overwritten meanwhile."""
 
     def remove(items: list[dict[str, Any]]) -> None:
         for item in items:
@@ -116,7 +118,7 @@ def _clear(done: Iterable[list[dict[str, Any]]], storage: Storage) -> None:
                     storage.delete(item["key"])
             except NotFound:
                 continue
-            except StorageError as error:  # the next run finds it again and knows its content
+            except StorageError as error:  # the next run lists it again and recognises its content
                 log.warning("%s could not be removed from the inbox: %s", item["key"], error)
                 return
 

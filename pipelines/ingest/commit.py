@@ -1,7 +1,7 @@
-"""Enter a batch in the catalogue: one short transaction, so that a batch is known wholly or not at all.
+"""Commit a batch to the catalogue atomically, in one short transaction.
 
-Everything is looked up before it is inserted, under the project's lock: a repeated batch, and two batches at the same
-time, leave the same rows as one.
+Rows are looked up before they are inserted, under the project's lock, so that repeated and concurrent batches leave the
+same rows as a single one.
 """
 
 from collections import Counter
@@ -26,13 +26,21 @@ def enter(
     refused: Sequence[Rejection],
     expected: Expected,
 ) -> list[dict[str, Any]]:
-    """Enter samples, late masks and rejections; return for each what became of it, {"key", "outcome", …}.
+    """Insert samples, late masks and rejections; return the outcome of each as {"key", "outcome", …}.
 
-    Outcomes: accepted, known (these bytes were a sample already), annotated (a known sample or a late mask that says
-    something new), rejected. `notes` holds what the sender should hear of.
+    Outcomes: accepted, known (a sample with the same bytes exists), annotated (a known sample or a late mask with a new
+    annotation), rejected. `notes` are messages for the sender.
+
+    Args:
+        project: the project.
+        run: id of the ingest run.
+        taken: validated images.
+        masks: masks of images ingested earlier.
+        refused: rejected objects.
+        expected: numbers of good images after this run, for the assignment of sides.
 
     Raises:
-        CatalogueError: the database cannot be used; nothing was entered.
+        CatalogueError: the database is unavailable; nothing was inserted.
     """
     with transaction() as connection:
         lock_project(connection, project.name)
@@ -48,33 +56,34 @@ def enter_in(
     refused: Sequence[Rejection] = (),
     expected: Expected | None = None,
 ) -> list[dict[str, Any]]:
-    """Do what `enter` does within a transaction that holds the project's lock, and may enter more besides.
+    """Do the work of `enter` within the caller's transaction, which must hold the project's lock.
 
-    A sample whose item is `deliberate` gets its annotation from the caller.
+    A sample whose item is `deliberate` is annotated by the caller.
     """
-    hashes = {one.row["sha256"] for one in taken}
+    hashes = {sample.row["sha256"] for sample in taken}
     before = set(_rows(connection, project.name, hashes))
-    sides = _give_sides(connection, project, [one for one in taken if one.row["sha256"] not in before], expected)
-    insert_new(connection, samples, [one.row for one in taken])
+    new = [sample for sample in taken if sample.row["sha256"] not in before]
+    sides = _give_sides(connection, project, new, expected)
+    insert_new(connection, samples, [sample.row for sample in taken])
     rows = _rows(connection, project.name, hashes)
     added = _annotate(connection, project.name, taken, masks)
     _enter_rejections(connection, project.name, run, refused)
-    disputed = _disputed(connection, project.name, hashes | {one.item["sha256"] for one in masks})
-    results = [_outcome(one, rows[one.row["sha256"]], run, added, sides, disputed) for one in taken]
-    for late in masks:
-        sha256 = late.item["sha256"]
+    disputed = _disputed(connection, project.name, hashes | {mask.item["sha256"] for mask in masks})
+    results = [_outcome(sample, rows[sample.row["sha256"]], run, added, sides, disputed) for sample in taken]
+    for mask in masks:
+        sha256 = mask.item["sha256"]
         outcome = "annotated" if sha256 in added else "known"
-        results.append({"key": late.item["key"], "outcome": outcome, "sha256": sha256, "kind": "mask"})
-    for one in refused:
-        said = {"key": one.item["key"], "outcome": "rejected", "reason": one.reason}
-        results.append(said | {"rejected_key": one.rejected_key})
+        results.append({"key": mask.item["key"], "outcome": outcome, "sha256": sha256, "kind": "mask"})
+    for rejection in refused:
+        result = {"key": rejection.item["key"], "outcome": "rejected", "reason": rejection.reason}
+        results.append(result | {"rejected_key": rejection.rejected_key})
     return results
 
 
 def side_counts(connection: Connection, project: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Count the project's samples by side: first the good and unlabelled ones, then the anomalies."""
+    """Return the numbers of good and unlabelled samples, and of anomalies, each by side."""
     labels = effective_labels(project)
-    found = connection.execute(
+    rows = connection.execute(
         select(groups.c.side, labels.c.label, func.count())
         .select_from(samples)
         .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
@@ -84,14 +93,14 @@ def side_counts(connection: Connection, project: str) -> tuple[dict[str, int], d
     )
     good: Counter[str] = Counter()
     anomalies: Counter[str] = Counter()
-    for side, label, count in found:
+    for side, label, count in rows:
         (anomalies if label == "anomaly" else good)[side] += count
     return dict(good), dict(anomalies)
 
 
 def find_earlier(connection: Connection, project: str, run: str, keys: Iterable[str]) -> list[dict[str, Any]]:
-    """Return what this run did with objects that are gone by now, as `enter` would have: the batch was begun before."""
-    found: list[dict[str, Any]] = []
+    """Return the outcomes, as `enter` does, of objects that an earlier attempt of this run has processed."""
+    results: list[dict[str, Any]] = []
     for chunk in chunks(keys):
         for table, outcome in ((samples, "accepted"), (rejections, "rejected")):
             rows = connection.execute(
@@ -101,30 +110,30 @@ def find_earlier(connection: Connection, project: str, run: str, keys: Iterable[
             ).mappings()
             for row in rows:
                 more = {name: row[name] for name in ("sha256", "reason", "rejected_key") if name in row}
-                found.append({"key": row["source_key"], "outcome": outcome} | more)
-    return found
+                results.append({"key": row["source_key"], "outcome": outcome} | more)
+    return results
 
 
 def _rows(connection: Connection, project: str, hashes: Iterable[str]) -> dict[str, RowMapping]:
-    """Return the samples with these hashes and their sides."""
-    found: dict[str, RowMapping] = {}
+    """Return the samples with these hashes by SHA-256, with their sides."""
+    by_hash: dict[str, RowMapping] = {}
     for chunk in chunks(hashes):
         rows = connection.execute(
             select(samples.c.sha256, samples.c.source_key, samples.c.ingest_run, groups.c.side)
             .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
             .where(samples.c.project == project, samples.c.sha256.in_(chunk))
         ).mappings()
-        found |= {row["sha256"]: row for row in rows}
-    return found
+        by_hash |= {row["sha256"]: row for row in rows}
+    return by_hash
 
 
 def _give_sides(
     connection: Connection, project: Project, new: Sequence[Sample], expected: Expected | None
 ) -> dict[str, str]:
-    """Give the groups of new samples their sides and return the side of each group; a side once given stays."""
+    """Assign sides to the new groups among these samples and return the side of every group."""
     members: dict[str, list[Sample]] = {}
-    for one in {one.row["sha256"]: one for one in reversed(new)}.values():
-        members.setdefault(one.row["group_key"], []).append(one)
+    for sample in {sample.row["sha256"]: sample for sample in reversed(new)}.values():
+        members.setdefault(sample.row["group_key"], []).append(sample)
     sides: dict[str, str] = {}
     for chunk in chunks(members):
         rows = connection.execute(
@@ -147,18 +156,18 @@ def _give_sides(
 
 
 def _group(key: str, members: Sequence[Sample]) -> NewGroup:
-    known = [one.item["known"] for one in sorted(members, key=lambda one: str(one.item["key"]))]
+    metadata = [sample.item["known"] for sample in sorted(members, key=lambda sample: str(sample.item["key"]))]
     return NewGroup(
         key,
         size=len(members),
-        anomalous=all(one.item["label"] == "anomaly" for one in members),
-        split=next((one["split"] for one in known if one["split"]), None),
-        asked=next((one["asked"] for one in known if one["asked"]), None),
+        anomalous=all(sample.item["label"] == "anomaly" for sample in members),
+        split=next((entry["split"] for entry in metadata if entry["split"]), None),
+        asked=next((entry["asked"] for entry in metadata if entry["asked"]), None),
     )
 
 
 def _annotate(connection: Connection, project: str, taken: Sequence[Sample], masks: Sequence[Mask]) -> set[str]:
-    """Add the annotations that are not there yet; return the hashes of the samples that got one."""
+    """Insert missing annotations and return the hashes of the samples that received one."""
     wanted: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def want(
@@ -167,16 +176,16 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
         row = {"sha256": sha256, "label": label, "type": kind, "mask_key": mask_key, "source_key": source_key}
         wanted[tuple(row.values())] = row | {"project": project, "origin": "inbox", "author": author}
 
-    for one in taken:
-        item = one.item
+    for sample in taken:
+        item = sample.item
         if item["label"] and not item.get("deliberate"):
-            want(one.row["sha256"], item["label"], item["type"], one.mask_key, item["key"], item.get("author"))
+            want(sample.row["sha256"], item["label"], item["type"], sample.mask_key, item["key"], item.get("author"))
     for late in masks:
         item = late.item
         want(item["sha256"], "anomaly", item["type"], late.mask_key, item["image_key"])
     present: set[tuple[Any, ...]] = set()
     for chunk in chunks(sorted({key[0] for key in wanted})):
-        found = connection.execute(
+        rows = connection.execute(
             select(
                 annotations.c.sha256,
                 annotations.c.label,
@@ -189,11 +198,10 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
                 annotations.c.sha256.in_(chunk),
             )
         )
-        for row in found:
+        for row in rows:
             present.add(tuple(row))
-            present.add(
-                (*row[:3], None, row[4])
-            )  # the same without its mask, which a repeated batch may no longer find
+            # Also without its mask, which a repeated batch may no longer find in the inbox.
+            present.add((*row[:3], None, row[4]))
     missing = [row for key, row in wanted.items() if key not in present]
     if missing:
         connection.execute(annotations.insert(), missing)
@@ -201,43 +209,50 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
 
 
 def _enter_rejections(connection: Connection, project: str, run: str, refused: Sequence[Rejection]) -> None:
-    for one in refused:
+    for rejection in refused:
         same = and_(
             rejections.c.project == project,
-            rejections.c.source_key == one.item["key"],
-            rejections.c.etag == one.item["etag"],
+            rejections.c.source_key == rejection.item["key"],
+            rejections.c.etag == rejection.item["etag"],
         )
-        said = {"reason": one.reason, "rejected_key": one.rejected_key, "rejected_at": now(), "ingest_run": run}
-        if not connection.execute(update(rejections).where(same).values(**said)).rowcount:
+        values = {
+            "reason": rejection.reason,
+            "rejected_key": rejection.rejected_key,
+            "rejected_at": now(),
+            "ingest_run": run,
+        }
+        if not connection.execute(update(rejections).where(same).values(**values)).rowcount:
             connection.execute(
-                rejections.insert().values(project=project, source_key=one.item["key"], etag=one.item["etag"], **said)
+                rejections.insert().values(
+                    project=project, source_key=rejection.item["key"], etag=rejection.item["etag"], **values
+                )
             )
 
 
 def _disputed(connection: Connection, project: str, hashes: Iterable[str]) -> set[str]:
     labels = effective_labels(project)
-    found: set[str] = set()
+    disputed: set[str] = set()
     for chunk in chunks(hashes):
-        found.update(
+        disputed.update(
             connection.execute(select(labels.c.sha256).where(labels.c.sha256.in_(chunk), labels.c.disputed)).scalars()
         )
-    return found
+    return disputed
 
 
 def _outcome(
-    one: Sample, row: RowMapping, run: str, added: set[str], sides: dict[str, str], disputed: set[str]
+    sample: Sample, row: RowMapping, run: str, added: set[str], sides: dict[str, str], disputed: set[str]
 ) -> dict[str, Any]:
-    sha256 = one.row["sha256"]
-    known = one.item["known"]
-    if row["ingest_run"] == run and row["source_key"] == one.item["key"]:
+    sha256 = sample.row["sha256"]
+    metadata = sample.item["known"]
+    if row["ingest_run"] == run and row["source_key"] == sample.item["key"]:
         outcome = "accepted"
     else:
         outcome = "annotated" if sha256 in added else "known"
-    notes = list(known["notes"])
-    asked = known["split"] or known["asked"]
+    notes = list(metadata["notes"])
+    asked = metadata["split"] or metadata["asked"]
     allowed = ("training", "validation") if asked == "train" else (asked,)
     if asked and row["side"] not in allowed:
         notes.append(f"{asked} was asked for, but its group is in {row['side']} and stays there")
     if sha256 in disputed:
         notes.append("disputed: it came under both labels, and stays out of training until somebody decides")
-    return {"key": one.item["key"], "outcome": outcome, "sha256": sha256, "side": row["side"], "notes": notes}
+    return {"key": sample.item["key"], "outcome": outcome, "sha256": sha256, "side": row["side"], "notes": notes}

@@ -1,12 +1,12 @@
-"""What lies in a folder of images: which are good, which anomalies of which type, with which masks and split.
+"""Detect the layout of a folder of images: labels, anomaly types, masks and splits.
 
-Understood are
+Supported layouts:
 
-* the layout of MVTec AD: `train/good`, `test/good`, `test/<defect>`, `ground_truth/<defect>/<name>_mask.png`;
-* `good/` beside `anomaly/` (with or without a folder for each type below), or beside a folder for each defect;
-* images alone, in whatever folders, which are good (straight in `test/` they may be anything: unlabelled).
+* MVTec AD: `train/good`, `test/good`, `test/<defect>`, `ground_truth/<defect>/<name>_mask.png`;
+* `good/` beside `anomaly/` (with or without a sub-folder per type), or beside one folder per defect;
+* images alone in any folders, which are good (unlabelled if directly in `test/`).
 
-Anything else is refused: a defect taken for a good image would be learnt.
+Anything else is refused, since a defect mistaken for a good image would be learnt as normal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,15 @@ class BadFolder(InspectlineError):
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its file, the inbox folder it belongs to, its name there, its imported split, and its mask's file."""
+    """One image to import.
+
+    Attributes:
+        file: the image file.
+        folder: target folder in the inbox.
+        name: name below that folder.
+        split: imported split. Default None.
+        mask: the mask file. Default None.
+    """
 
     file: Path
     folder: str
@@ -49,13 +57,13 @@ class Image:
 
 
 def find_images(folder: Path) -> tuple[list[Image], int]:
-    """Return the images of a folder, and how many other files there are.
+    """Return the images of a folder and the number of other files.
 
     Raises:
-        BadFolder: the folder's layout leaves open which images are good.
+        BadFolder: the layout is ambiguous as to which images are good.
     """
     masks: dict[tuple[str, ...], Path] = {}
-    found: list[tuple[Path, tuple[str, ...]]] = []
+    candidates: list[tuple[Path, tuple[str, ...]]] = []
     skipped = 0
     for file in _files(folder):
         parts = file.relative_to(folder).parts
@@ -67,11 +75,11 @@ def find_images(folder: Path) -> tuple[list[Image], int]:
         elif stem.endswith("_mask") and any(file.with_name(stem[:-5] + end).exists() for end in _both_cases()):
             masks[(*_lower(_split(parts)[1]), stem.removesuffix("_mask"))] = file
         else:
-            found.append((file, parts))
-    tops = {_split(parts)[1][0].lower() for _, parts in found if _split(parts)[1]}
+            candidates.append((file, parts))
+    tops = {_split(parts)[1][0].lower() for _, parts in candidates if _split(parts)[1]}
     by_class = bool(tops & (_GOOD | _ANOMALY))
     images = []
-    for file, parts in found:
+    for file, parts in candidates:
         split, below = _split(parts)
         inbox = _inbox_folder(below, split, by_class, folder)
         mask = masks.pop((*_lower(below), file.stem), None) if inbox != "good" else None
@@ -80,32 +88,32 @@ def find_images(folder: Path) -> tuple[list[Image], int]:
 
 
 def _inbox_folder(below: Sequence[str], split: str | None, by_class: bool, folder: Path) -> str:
-    """Return the inbox folder for an image whose folders, after the split, are `below`."""
+    """Return the inbox folder for an image in the folders `below`, without the split."""
     if not below:
         return "unlabelled" if split == "test" else "good"
     label = below[0].lower()
     if label in _GOOD:
         return "good"
     if not (by_class or split):
-        if told := {*_lower(below)} & (_GOOD | _ANOMALY | _MASKS | set(SPLITS)):
+        if nested := {*_lower(below)} & (_GOOD | _ANOMALY | _MASKS | set(SPLITS)):
             raise BadFolder(
-                f"{folder} has {sorted(told)[0]}/ only further down, in {below[0]}/: give {folder / below[0]} itself"
+                f"{folder} has {sorted(nested)[0]}/ only further down, in {below[0]}/: give {folder / below[0]} itself"
             )
         return "good"
     kinds = below[1:] if label in _ANOMALY else below
-    # The type "anomaly" says no more than the label.
+    # The type "anomaly" stands for no type.
     return f"anomaly/{_safe(kinds[0]) if kinds else 'anomaly'}"
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    """Yield the files below a folder in order, hidden ones left out."""
+    """Yield the files below a folder in sorted order, without hidden ones."""
     for root, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _split(parts: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
-    """Return the split that a path begins with, if any, and its folders after that."""
+    """Return the split that a path begins with, if any, and the remaining folders."""
     folders = tuple(parts[:-1])
     if folders and (split := SPLITS.get(folders[0].lower())):
         return split, folders[1:]
@@ -113,7 +121,7 @@ def _split(parts: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _safe(part: str) -> str:
-    """Return a part of a path as every S3 server takes it; where letters had to go, a few digits keep it apart."""
+    """Replace characters that not every S3 server accepts in a path component; a hash suffix keeps it unique."""
     safe = re.sub(r"[^\w .=+,()@-]+", "_", part).strip() or "_"
     if safe == part:
         return part

@@ -1,10 +1,10 @@
 """Import a folder of images into a project's inbox: `python -m pipelines.ingest.import_folder FOLDER PROJECT`.
 
-The layouts are those of `pipelines.ingest.folder_layouts`; an imported split is kept. What an `index.csv` at the
-folder's root says of the files is carried over.
+Layouts are those of `pipelines.ingest.folder_layouts`; splits and the metadata of an `index.csv` at the folder's root
+are preserved.
 
-An import lands in sub-folders of the inbox named by its content, so that two imports do not meet, and the same one
-again only finds known samples.
+Files are uploaded to sub-folders of the inbox named by a content hash, so that different imports do not collide and a
+repeated import yields only known samples.
 """
 
 from __future__ import annotations
@@ -31,13 +31,20 @@ from pipelines.storage.s3 import Storage
 
 THREADS = 8
 _TIME_COLUMNS = re.compile(r"acquired_at|timestamp|(?:date_?)?time(?:_.*)?|date(?:_.*)?", re.IGNORECASE)
-# Beside ISO 8601; a number of two-digit year comes before one of four, which is longer.
+# Digit-only time formats by length, accepted in addition to ISO 8601.
 _TIMES = {12: "%y%m%d%H%M%S", 14: "%Y%m%d%H%M%S", 8: "%Y%m%d"}
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import put into the inbox: counts of images by inbox folder, of masks, and of files left aside."""
+    """The result of an import.
+
+    Attributes:
+        images: number of images by inbox folder.
+        masks: number of masks.
+        skipped: number of files that were neither.
+        uploaded: number of files uploaded.
+    """
 
     images: dict[str, int]
     masks: int
@@ -46,20 +53,26 @@ class Imported:
 
     @property
     def lines(self) -> list[str]:
-        """Return the outcome as people read it."""
-        said = ", ".join(f"{count} {folder}" for folder, count in sorted(self.images.items()))
-        lines = [f"{sum(self.images.values())} images and {self.masks} masks are in the inbox: {said}"]
+        """Return the result as lines of text for people."""
+        counts = ", ".join(f"{count} {folder}" for folder, count in sorted(self.images.items()))
+        lines = [f"{sum(self.images.values())} images and {self.masks} masks are in the inbox: {counts}"]
         if self.skipped:
             lines.append(f"{self.skipped} other files were left aside")
         return lines
 
 
 def import_folder(folder: Path, project: str, progress: Callable[[int, int], None] | None = None) -> Imported:
-    """Upload the images of `folder` to the inbox of `project`; `progress(done, total)` is called on the way.
+    """Upload the images of `folder` to the inbox of `project`.
+
+    Args:
+        folder: folder of images.
+        project: name of the project.
+        progress: called as `progress(done, total)` after each file. Default None.
 
     Raises:
-        BadFolder: there is no such folder, no image in it, or its index.csv cannot be read.
-        SettingsError, StorageError: the project's file or S3 cannot be used.
+        BadFolder: the folder is missing, holds no image, or its index.csv is unreadable.
+        SettingsError: the project file is invalid.
+        StorageError: S3 is unavailable.
     """
     rules = load_project(project)
     folder = folder.expanduser()
@@ -76,7 +89,7 @@ def import_folder(folder: Path, project: str, progress: Callable[[int, int], Non
     name = f"import-{_content_name(folder, images)}"
     indexes = _indexes(folder, images, name, rules)
     prefix = inbox_prefix(project)
-    # An index comes before its images: an ingest that runs meanwhile would give them sides without it.
+    # Upload each index before its images: a concurrent ingest would otherwise assign their sides without it.
     for below, text in indexes.items():
         storage.put(f"{prefix}{below}/{INDEX}", text.encode(), "text/csv; charset=utf-8")
     uploads = [(image.mask, f"{image.folder}/{name}/{image.mask_name}") for image in images if image.mask]
@@ -96,7 +109,7 @@ def import_folder(folder: Path, project: str, progress: Callable[[int, int], Non
 
 
 def _content_name(folder: Path, images: Sequence[Image]) -> str:
-    """Return a short name for a set of files, the same for the same names and sizes."""
+    """Return a short hash of the files' names and sizes."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(f"{image.file.relative_to(folder)} {image.file.stat().st_size}\n".encode("utf-8", "replace"))
@@ -104,11 +117,11 @@ def _content_name(folder: Path, images: Sequence[Image]) -> str:
 
 
 def _indexes(folder: Path, images: Sequence[Image], name: str, project: Project) -> dict[str, str]:
-    """Return the index.csv for each inbox folder of the import that has something to say, by its folder."""
-    said = _root_index(folder)
+    """Return the content of index.csv by inbox folder, for the folders that have metadata."""
+    index_rows = _root_index(folder)
     rows: dict[str, list[dict[str, str]]] = {}
     for image in images:
-        row = _acquired(said.get(image.file.relative_to(folder).as_posix(), {}), project.timezone)
+        row = _acquired(index_rows.get(image.file.relative_to(folder).as_posix(), {}), project.timezone)
         if image.split:
             row = {**row, "split": image.split}
         if row:
@@ -127,7 +140,7 @@ def _root_index(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _acquired(row: dict[str, str], timezone: str) -> dict[str, str]:
-    """Return a row with `acquired_at` read from whichever column holds a time."""
+    """Return a row with `acquired_at` parsed from the first column that holds a time."""
     row = {name: value for name, value in row.items() if value}
     columns = ("acquired_at", *(name for name in row if _TIME_COLUMNS.fullmatch(name)))
     for column in columns:
@@ -138,7 +151,7 @@ def _acquired(row: dict[str, str], timezone: str) -> dict[str, str]:
 
 
 def _moment(text: str, timezone: str) -> datetime | None:
-    """Read a time as people write them: ISO 8601, digits alone from the year on, or seconds since 1970."""
+    """Parse a time given in ISO 8601, as digits beginning with the year, or as Unix time; None if it is neither."""
     text = text.strip()
     try:
         if re.fullmatch(r"\d{9,10}(\.\d+)?", text):

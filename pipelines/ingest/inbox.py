@@ -1,6 +1,6 @@
-"""List the inbox and cut what is new into batches, one mapped task each.
+"""List the inbox and divide its objects into batches, one mapped task each.
 
-A batch's list of objects lies in S3, so that any worker can take it up and no long list travels through Airflow.
+A batch's list of objects is stored in S3, so that any worker can process it and XCom carries no long list.
 """
 
 import json
@@ -22,16 +22,23 @@ from pipelines.ingest.inbox_keys import INDEX, InboxPath, inbox_prefix, ingest_p
 from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index
 from pipelines.storage.s3 import Storage, StoredObject
 
-# Airflow expands at most 1,024 mapped tasks; what is beyond waits for the next run, five minutes later.
+# Airflow expands at most 1,024 mapped tasks; the remaining objects wait for the next run, five minutes later.
 MOST_BATCHES = 500
-# A mask whose image never comes is refused after this time.
+# A mask whose image does not arrive is rejected after this time.
 MASK_WAITS = timedelta(hours=24)
 _EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp")
 
 
 @dataclass
 class Listing:
-    """What a run found in the inbox: the items to work on, the index files in use, and what waits with the reason."""
+    """The content of the inbox.
+
+    Attributes:
+        items: objects to process.
+        indexes: index files in use.
+        waiting: number of objects left for later, by reason.
+        notes: messages for the sender.
+    """
 
     items: list[dict[str, Any]] = field(default_factory=list)
     indexes: list[dict[str, Any]] = field(default_factory=list)
@@ -39,18 +46,22 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
     def wait(self, why: str, count: int = 1) -> None:
-        """Count objects that stay in the inbox for now."""
+        """Add `count` (default 1) objects that stay in the inbox for the reason `why`."""
         self.waiting[why] = self.waiting.get(why, 0) + count
 
 
 def list_inbox(project: str, run_id: str, batch_size: int = 100) -> dict[str, Any]:
-    """List what lies in the inbox and write it to S3 as batches of at most `batch_size` images.
+    """List the inbox and write it to S3 as batches of at most `batch_size` (default 100) objects.
 
-    Returns {"batches": [{"project", "run", "index", "uri", "label", "count"}, …], "waiting": objects left for later}.
-    Run again, it lists anew what is there then.
+    A repeated call lists the inbox anew.
+
+    Returns:
+        {"batches": [{"project", "run", "index", "uri", "label", "count"}, …], "waiting": number of objects left}.
 
     Raises:
-        SettingsError, StorageError, CatalogueError: the project's file, S3 or the catalogue cannot be used.
+        SettingsError: the project file is invalid.
+        StorageError: S3 is unavailable.
+        CatalogueError: the catalogue is unavailable.
     """
     rules = load_project(project)
     storage = Storage(rules.bucket)
@@ -68,37 +79,37 @@ def list_inbox(project: str, run_id: str, batch_size: int = 100) -> dict[str, An
         batches.append(
             {"project": project, "run": run_id, "index": index, "uri": uri, "label": label, "count": len(items)}
         )
-    said = {"indexes": listing.indexes, "waiting": listing.waiting, "notes": listing.notes}
-    storage.put(f"{prefix}/listing.json", json.dumps(said).encode(), "application/json")
+    summary = {"indexes": listing.indexes, "waiting": listing.waiting, "notes": listing.notes}
+    storage.put(f"{prefix}/listing.json", json.dumps(summary).encode(), "application/json")
     return {"batches": batches, "waiting": sum(listing.waiting.values())}
 
 
 def _list(project: Project, storage: Storage) -> Listing:
-    """Read the inbox's listing and its index files, and pair images with their masks."""
+    """List the inbox, read its index files, and pair images with their masks."""
     prefix = inbox_prefix(project.name)
-    found: dict[str, tuple[InboxPath, StoredObject]] = {}
+    entries: dict[str, tuple[InboxPath, StoredObject]] = {}
     for item in storage.list(prefix):
         path = item.key.removeprefix(prefix)
-        if not path or (path.endswith("/") and item.size == 0):  # a folder that a console made
+        if not path or (path.endswith("/") and item.size == 0):  # a folder marker created by a console
             continue
-        found[path] = (read_path(path), item)
+        entries[path] = (read_path(path), item)
     listing = Listing()
-    indexes = {path: found.pop(path)[1] for path in list(found) if path.rpartition("/")[2].lower() == INDEX}
-    if not found and not indexes:
+    indexes = {path: entries.pop(path)[1] for path in list(entries) if path.rpartition("/")[2].lower() == INDEX}
+    if not entries and not indexes:
         return listing
     unread: list[str] = []
     read = list(_read_indexes(storage, indexes, listing, unread, prefix))
-    masks = _take_masks(found)
-    for path, (place, item) in found.items():
+    masks = _take_masks(entries)
+    for path, (place, item) in entries.items():
         if place.fault:
             listing.items.append(_item("refused", item, reason=place.fault))
             continue
         if _concerned(path, unread):
             listing.wait("their index.csv cannot be read")
             continue
-        known = describe(path, (index for index in read if path in index.rows), project)
+        metadata = describe(path, (index for index in read if path in index.rows), project)
         mask = masks.pop(place.stem, None)
-        more: dict[str, Any] = {"label": place.label, "type": place.type, "known": asdict(known)}
+        more: dict[str, Any] = {"label": place.label, "type": place.type, "known": asdict(metadata)}
         if mask:
             more["mask"] = _item("mask", mask[1])
         listing.items.append(_item("image", item, **more))
@@ -120,13 +131,13 @@ def _item(kind: str, stored: StoredObject, **more: Any) -> dict[str, Any]:
 def _read_indexes(
     storage: Storage, stored: dict[str, StoredObject], listing: Listing, unread: list[str], prefix: str
 ) -> Iterator[Index]:
-    """Yield the readable index files, the outermost first; enter the folders of the others in `unread`."""
+    """Yield the readable index files, outermost first; append the folders of the others to `unread`."""
     for path in sorted(stored, key=lambda path: (path.count("/"), path)):
         folder = path.rpartition("/")[0]
         item = stored[path]
         try:
             index = read_index(storage.get(item.key), folder)
-        except NotFound:  # taken away meanwhile
+        except NotFound:  # deleted meanwhile
             continue
         except BadIndex as error:
             unread.append(folder)
@@ -136,14 +147,14 @@ def _read_indexes(
         yield index
 
 
-def _take_masks(found: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str, tuple[InboxPath, StoredObject]]:
-    """Take the masks out of `found` and return them by the stem of their image.
+def _take_masks(entries: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str, tuple[InboxPath, StoredObject]]:
+    """Remove the masks from `entries` and return them by the stem of their image.
 
-    Among anomalies the name says it; elsewhere, what is named like a mask is one only if its image lies beside it.
+    Among anomalies a mask is identified by its name alone, elsewhere only if its image lies beside it.
     """
-    stems = {place.stem for place, _ in found.values() if place.mask_of is None}
+    stems = {place.stem for place, _ in entries.values() if place.mask_of is None}
     masks = {}
-    for path, (place, item) in list(found.items()):
+    for path, (place, item) in list(entries.items()):
         stem = place.mask_of or mask_stem(place)
         if place.fault or stem is None or (place.mask_of is None and stem not in stems):
             continue
@@ -152,14 +163,14 @@ def _take_masks(found: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str, t
         elif stem in masks:
             fault = "a second mask for the same image: draw both into one"
         else:
-            masks[stem] = found.pop(path)
+            masks[stem] = entries.pop(path)
             continue
-        found[path] = (replace(place, fault=fault), item)
+        entries[path] = (replace(place, fault=fault), item)
     return masks
 
 
 def _late_masks(project: str, masks: dict[str, tuple[InboxPath, StoredObject]], listing: Listing, prefix: str) -> None:
-    """Enter the masks whose image was taken in before; those whose image is still to come wait."""
+    """List the masks of images ingested earlier; those whose image has not arrived yet wait."""
     images = _earlier_images(project, [prefix + stem for stem in masks])
     for stem, (place, item) in masks.items():
         if image := images.get(prefix + stem):
@@ -173,9 +184,9 @@ def _late_masks(project: str, masks: dict[str, tuple[InboxPath, StoredObject]], 
 
 
 def _earlier_images(project: str, stems: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return sha256 and source key of the images that came earlier under these keys (without extension)."""
+    """Return sha256 and source key of images ingested earlier under these keys (without extension)."""
     names = {f"{stem}.{form}": stem for stem in stems for ending in _EXTENSIONS for form in (ending, ending.upper())}
-    found: dict[str, dict[str, str]] = {}
+    images: dict[str, dict[str, str]] = {}
     with connect() as connection:
         for chunk in chunks(names):
             for table in (samples, annotations):
@@ -184,12 +195,12 @@ def _earlier_images(project: str, stems: Sequence[str]) -> dict[str, dict[str, s
                     .where(table.c.project == project, table.c.source_key.in_(chunk))
                     .order_by(table.c.id)
                 )
-                found |= {names[row.source_key]: {"sha256": row.sha256, "image_key": row.source_key} for row in rows}
-    return found
+                images |= {names[row.source_key]: {"sha256": row.sha256, "image_key": row.source_key} for row in rows}
+    return images
 
 
 def _expected(project: str, items: list[dict[str, Any]]) -> dict[str, int]:
-    """Count the good and unlabelled images that there will be after this run, for the balance of subsets."""
+    """Count the good and unlabelled images expected after this run, for the balance of subsets."""
     splits = [item["known"]["split"] for item in items if item["kind"] == "image" and item["label"] != "anomaly"]
     with connect() as connection:
         good, _ = side_counts(connection, project)
@@ -198,7 +209,7 @@ def _expected(project: str, items: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _common_folder(items: list[dict[str, Any]]) -> str:
-    """Return the folder that all items share, label and type at most, with a slash, or nothing."""
+    """Return the folder shared by all items, at most label and type, with a trailing slash, or an empty string."""
     folders = [item["key"].split("/")[2:-1][:2] for item in items]
     shared = []
     for parts in zip(*folders, strict=False):

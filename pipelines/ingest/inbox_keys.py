@@ -1,4 +1,4 @@
-"""What the key of an inbox object says: `<project>/inbox/<good|anomaly[/<type>]|unlabelled>/<any name>`."""
+"""Parse and build keys of inbox objects: `<project>/inbox/<good|anomaly[/<type>]|unlabelled>/<any name>`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from urllib.parse import quote
 
 INDEX = "index.csv"
 _MASK = re.compile(r"(?P<stem>.+)_mask\.(?:png|bmp|tiff?|webp|jpe?g)", re.IGNORECASE)
-# A rejected object's key is longer by a few letters, quoted ones by far more; S3 allows 1,024 bytes.
+# Leaves room below S3's limit of 1,024 bytes, since rejected keys are longer, in particular quoted ones.
 _LONGEST = 900
 _EXPECTED = "put it into good/, anomaly/, anomaly/<type>/ or unlabelled/ of the inbox"
 
 
 def inbox_prefix(project: str) -> str:
-    """Return the prefix of all keys in a project's inbox."""
+    """Return the prefix of the keys in a project's inbox."""
     return f"{project}/inbox/"
 
 
 @dataclass(frozen=True)
 class InboxPath:
-    """A key below the inbox, read.
+    """A parsed key of the inbox.
 
-    `path` is the key without the inbox's prefix, `folder` and `name` its parts. `label` is good, anomaly or None
-    (unlabelled), `type` the anomaly's, `mask_of` the path without extension of the image that it is a mask of. `fault`
-    says why the key cannot be used, with what to do.
+    Attributes:
+        path: the key without the inbox's prefix.
+        folder: the folder part of the path.
+        name: the file name.
+        label: good, anomaly, or None (default): unlabelled.
+        type: type of the anomaly. Default None.
+        mask_of: path without extension of the image this is a mask of. Default None.
+        fault: why the key is invalid and what to do. Default None: it is valid.
     """
 
     path: str
@@ -38,13 +43,13 @@ class InboxPath:
 
     @property
     def stem(self) -> str:
-        """Return the path without the name's extension."""
+        """Return the path without extension."""
         name = self.name.rpartition(".")[0] or self.name
         return f"{self.folder}/{name}"
 
 
 def read_path(path: str) -> InboxPath:
-    """Read the part of an inbox key that follows `<project>/inbox/`."""
+    """Parse the part of an inbox key after `<project>/inbox/`."""
     folder, _, name = path.rpartition("/")
     if fault := _fault(path):
         return InboxPath(path, folder, name, fault=fault)
@@ -61,13 +66,13 @@ def read_path(path: str) -> InboxPath:
         folder,
         name,
         label="anomaly",
-        type=kind if kind not in ("", "anomaly") else None,  # anomaly/anomaly/ says no more than anomaly/
+        type=kind if kind not in ("", "anomaly") else None,  # anomaly/anomaly/ is equivalent to anomaly/
         mask_of=f"{folder}/{mask['stem']}" if mask else None,
     )
 
 
 def mask_stem(path: InboxPath) -> str | None:
-    """Return the stem of the image that the name says this is a mask of, whatever its folder."""
+    """Return the stem of the masked image if the name is that of a mask, regardless of the folder's label."""
     mask = _MASK.fullmatch(path.name)
     return f"{path.folder}/{mask['stem']}" if mask and path.folder else None
 
@@ -83,7 +88,7 @@ def _fault(path: str) -> str | None:
 
 
 def rejected_key(project: str, path: str) -> str:
-    """Return where a refused object goes: the same path under rejected/, quoted where the name itself is the fault."""
+    """Return the key of a rejected object: the same path under rejected/, percent-quoted if the path is invalid."""
     if _fault(path):
         parts = (quote(part, safe=" ()+,;=@!") for part in path.split("/"))
         path = "/".join(part.strip() if part.strip(". ") else part.replace(".", "%2E") or "%" for part in parts)
@@ -92,5 +97,5 @@ def rejected_key(project: str, path: str) -> str:
 
 
 def ingest_prefix(project: str, run_id: str) -> str:
-    """Return where a run's batches and reports lie; run ids hold characters that not every S3 server takes."""
+    """Return the prefix of a run's batches and reports, without characters that not every S3 server accepts."""
     return f"{project}/ingest/{re.sub(r'[^A-Za-z0-9._-]', '_', run_id)[:200]}"

@@ -1,9 +1,9 @@
-"""`index.csv` beside the images: what the sender knows of each file.
+"""Read `index.csv`, which holds the sender's metadata of the images beside and below it.
 
-Columns: `file` (path relative to the csv), and as far as known `split` (train, validation, test: an imported split
-that is kept), `subset` (training, validation, test: the side asked for), `group`, `acquired_at` (ISO 8601; without
-zone, the project's), and any others, of which the project's `group.column` may name one. An index.csv holds for its
-folder and all below; a deeper one wins.
+Columns: `file` (path relative to the csv), and optionally `split` (train, validation, test: an imported split, which is
+preserved), `subset` (training, validation, test: the requested side), `group`, `acquired_at` (ISO 8601; in the
+project's time zone if it has none), and any others, one of which the project's `group.column` may name. Where several
+apply, the values of the deepest index.csv take precedence.
 """
 
 from __future__ import annotations
@@ -25,20 +25,33 @@ MAX_BYTES = 64 << 20
 
 
 class BadIndex(InspectlineError):
-    """An index.csv cannot be read; the images that it concerns wait until it is mended or removed."""
+    """An index.csv cannot be read; its images wait until it is corrected or removed."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """An index.csv: its folder below the inbox (`""` for the inbox itself), and a row for each path below the inbox."""
+    """The content of one index.csv.
+
+    Attributes:
+        folder: its folder below the inbox; empty for the inbox itself.
+        rows: values by column name, by image path below the inbox.
+    """
 
     folder: str
     rows: dict[str, dict[str, str]] = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Known:
-    """What index.csv and the project's group rule say of one image; `notes` tells what of it could not be used."""
+class FileMetadata:
+    """Metadata of one image from index.csv and the project's group rule.
+
+    Attributes:
+        split: imported split: train, validation or test. Default None.
+        asked: requested side: training, validation or test. Default None.
+        group: the sample's group. Default None.
+        acquired_at: time of acquisition in ISO 8601 with zone. Default None.
+        notes: a message for each value that was ignored.
+    """
 
     split: str | None = None
     asked: str | None = None
@@ -48,10 +61,10 @@ class Known:
 
 
 def read_index(data: bytes, folder: str) -> Index:
-    """Read an index.csv that lies in `folder` of the inbox.
+    """Parse an index.csv in `folder` of the inbox.
 
     Raises:
-        BadIndex: it is no UTF-8 text with a header line that has a column `file`.
+        BadIndex: it is too large, not UTF-8, not CSV, or has no column `file`.
     """
     if len(data) > MAX_BYTES:
         raise BadIndex(f"has {len(data):,} bytes, more than {MAX_BYTES:,}: split it up")
@@ -78,8 +91,8 @@ def read_index(data: bytes, folder: str) -> Index:
     return Index(folder, rows)
 
 
-def describe(path: str, indexes: Iterable[Index], project: Project) -> Known:
-    """Return what `indexes`, the outermost first, and the project's group rule say of the image at `path`."""
+def describe(path: str, indexes: Iterable[Index], project: Project) -> FileMetadata:
+    """Return the metadata of the image at `path` from `indexes`, outermost first, and the project's group rule."""
     row: dict[str, str] = {}
     for index in indexes:
         row |= {name: value for name, value in index.rows.get(path, {}).items() if value}
@@ -99,19 +112,19 @@ def describe(path: str, indexes: Iterable[Index], project: Project) -> Known:
             acquired_at = read_time(text, project.timezone).isoformat()
         except ValueError:
             notes.append(f"acquired_at {text!r} is no ISO 8601 time, such as 2026-05-01T13:30:00+02:00: left out")
-    return Known(split, asked, _group(path, row, project), acquired_at, tuple(notes))
+    return FileMetadata(split, asked, _group(path, row, project), acquired_at, tuple(notes))
 
 
 def read_time(text: str, timezone: str) -> datetime:
-    """Read an ISO 8601 time; without a zone it is taken to be in `timezone`.
+    """Parse an ISO 8601 time, in `timezone` if it has no zone.
 
     Raises:
-        ValueError: it is no such time.
+        ValueError: it is not a valid time, or not representable in UTC.
     """
     moment = datetime.fromisoformat(text)
     try:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(timezone))
-        moment.astimezone(UTC)  # as the catalogue keeps it: the first and last hours of all time have none
+        moment.astimezone(UTC)  # the catalogue stores UTC, which overflows within hours of datetime's limits
     except (OverflowError, OSError) as error:
         raise ValueError(str(error)) from error
     return moment
@@ -124,7 +137,7 @@ def _group(path: str, row: dict[str, str], project: Project) -> str | None:
     if value := row.get("group"):
         return value
     if rule and rule.regex:
-        found = re.search(rule.regex, path)
-        if found:
-            return (found.group("group") if "group" in found.re.groupindex else found.group(1)) or None
+        match = re.search(rule.regex, path)
+        if match:
+            return (match.group("group") if "group" in match.re.groupindex else match.group(1)) or None
     return None

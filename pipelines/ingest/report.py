@@ -1,4 +1,4 @@
-"""The report of an ingest run: what became of each object, what waits for a decision, readable and in S3."""
+"""Report an ingest run: the outcome of each object and the samples awaiting a decision, as text and in S3."""
 
 import json
 from collections import Counter
@@ -18,17 +18,21 @@ from pipelines.ingest.batch import OUTCOMES
 from pipelines.ingest.inbox_keys import inbox_prefix, ingest_prefix
 from pipelines.storage.s3 import Storage, read_uri
 
-_SHOWN = 30  # lines of one kind in the task's log; the rest is in the report's file
+_SHOWN = 30  # lines per kind in the task's log; the report in S3 holds all
 _INDEX_STAYS = timedelta(hours=24)
 
 
 def report(project: str, run_id: str, batch_results: Iterable[dict[str, Any] | None]) -> dict[str, Any]:
-    """Sum up the batches of a run, put away the index files that are used up, and write the report to S3.
+    """Summarise the batches of a run, archive index files that are fully processed, and write the report to S3.
 
-    `disputed` and `unlabelled` count the project's samples that wait for somebody's decision, from this run or before.
+    Args:
+        project: name of the project.
+        run_id: id of the ingest run.
+        batch_results: results of `ingest_batch`; None for a batch without a result.
 
-    Returns {"uri", "accepted", "known", "annotated", "rejected", "failed", "waiting", "disputed", "unlabelled",
-    "lines"}, the lines for people.
+    Returns:
+        `uri` of the report; counts `accepted`, `known`, `annotated`, `rejected`, `failed`, `waiting`; `disputed` and
+        `unlabelled`, the numbers of all the project's samples that await a decision; `lines` of text for people.
     """
     storage = Storage(load_project(project).bucket)
     prefix = ingest_prefix(project, run_id)
@@ -59,11 +63,11 @@ def _results(batch_results: Iterable[dict[str, Any] | None]) -> Iterator[dict[st
 
 
 def _undecided(project: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the disputed samples with what was said of each, and count the unlabelled ones."""
+    """Return the disputed samples with their annotations, and the number of unlabelled ones."""
     labels = effective_labels(project)
     here = (samples.c.project == project, samples.c.withdrawn_at.is_(None))
     with connect() as connection:
-        said = connection.execute(
+        rows = connection.execute(
             select(samples.c.sha256, annotations.c.label, annotations.c.source_key)
             .join(labels, labels.c.sha256 == samples.c.sha256)
             .join(annotations, annotations.c.sha256 == samples.c.sha256)
@@ -71,41 +75,41 @@ def _undecided(project: str) -> tuple[list[dict[str, Any]], int]:
             .order_by(annotations.c.id)
         )
         disputed: dict[str, list[str]] = {}
-        for row in said:
+        for row in rows:
             disputed.setdefault(row.sha256, []).append(f"{row.label}: {row.source_key}")
         unlabelled = connection.execute(
             select(samples.c.id)
             .outerjoin(labels, labels.c.sha256 == samples.c.sha256)
             .where(*here, labels.c.sha256.is_(None))
         ).all()
-    return [{"sha256": sha256, "said": said} for sha256, said in disputed.items()], len(unlabelled)
+    return [{"sha256": sha256, "said": labels} for sha256, labels in disputed.items()], len(unlabelled)
 
 
 def _put_away_indexes(project: str, prefix: str, indexes: list[dict[str, Any]], storage: Storage) -> None:
-    """Move index files out of the inbox once every file they name is accounted for, or a day old with none to come."""
+    """Archive index files whose images are all accounted for, or that are over a day old with no image in the inbox."""
     for index in indexes:
         key = index["key"]
         try:
             present = storage.stat(key)
-            if present.etag != index["etag"]:  # a newer one, not read by this run
+            if present.etag != index["etag"]:  # replaced since this run read it
                 continue
             old = now() - present.modified > _INDEX_STAYS and not any(map(storage.exists, index["files"]))
             if old or _accounted(project, index["files"]):
                 path = key.removeprefix(inbox_prefix(project))
                 storage.copy(key, f"{prefix}/index/{path}")
                 storage.delete(key)
-        except StorageError:  # it stays for the next run; NotFound: it is gone
+        except StorageError:  # left for the next run; NotFound: already gone
             continue
 
 
 def _accounted(project: str, files: list[str]) -> bool:
-    """Tell whether the catalogue knows what became of every one of these inbox keys."""
+    """Return whether the catalogue holds an outcome for each of these inbox keys."""
     missing = set(files)
     with connect() as connection:
         for chunk in chunks(files):
             for table in (samples, annotations, rejections):
-                known = select(table.c.source_key).where(table.c.project == project, table.c.source_key.in_(chunk))
-                missing.difference_update(connection.execute(known).scalars())
+                query = select(table.c.source_key).where(table.c.project == project, table.c.source_key.in_(chunk))
+                missing.difference_update(connection.execute(query).scalars())
     return not missing
 
 
@@ -117,28 +121,30 @@ def _lines(
     disputed: list[dict[str, Any]],
     uri: str,
 ) -> Iterator[str]:
-    """Yield the report as people read it."""
+    """Yield the report as lines of text for people."""
     prefix = inbox_prefix(project)
     if not any(totals[name] for name in (*OUTCOMES, "waiting")):
         yield f"{project}: nothing new in the inbox"
     else:
-        said = ", ".join(f"{totals[name]} {name}" for name in (*OUTCOMES, "waiting") if totals[name])
-        yield f"{project}: {said}"
+        counts = ", ".join(f"{totals[name]} {name}" for name in (*OUTCOMES, "waiting") if totals[name])
+        yield f"{project}: {counts}"
     for kind in ("rejected", "failed", "waiting"):
         of_kind = [result for result in results if result["outcome"] == kind]
-        yield from _some((f"{kind} {one['key'].removeprefix(prefix)}: {one['reason']}" for one in of_kind), uri)
+        yield from _some(
+            (f"{kind} {result['key'].removeprefix(prefix)}: {result['reason']}" for result in of_kind), uri
+        )
     yield from (f"waiting: {count}, {why}" for why, count in listing["waiting"].items())
     yield from _some((f"index: {note}" for note in listing["notes"]), uri)
-    notes = ((one["key"].removeprefix(prefix), note) for one in results for note in one.get("notes", ()))
+    notes = ((result["key"].removeprefix(prefix), note) for result in results for note in result.get("notes", ()))
     yield from _some((f"note {key}: {note}" for key, note in notes if not note.startswith("disputed")), uri)
-    told = (f"disputed {one['sha256'][:12]} ({'; '.join(one['said'])})" for one in disputed)
-    yield from _some((f"{line}: python -m pipelines.datasets decide decides" for line in told), uri)
+    disputes = (f"disputed {sample['sha256'][:12]} ({'; '.join(sample['said'])})" for sample in disputed)
+    yield from _some((f"{line}: python -m pipelines.datasets decide decides" for line in disputes), uri)
     if totals["unlabelled"]:
         yield f"{totals['unlabelled']} samples have no label yet and stay out of training"
 
 
 def _some(lines: Iterable[str], uri: str) -> Iterator[str]:
-    """Yield the first lines of a kind, and say how many more there are."""
+    """Yield the first `_SHOWN` lines, then the number of those left out."""
     every = list(lines)
     yield from every[:_SHOWN]
     if len(every) > _SHOWN:

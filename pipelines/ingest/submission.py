@@ -1,8 +1,8 @@
-"""Takes in one image that somebody sent to serving, with the request for the run that is to see it.
+"""Ingest one image posted to serving, together with the request for a run that uses it.
 
-The same road as the inbox's, and through it: the image is put into the inbox first, beside it an index.csv that says
-what the sender said, so that whatever is cut off halfway is found and ended by the next ingest. Sample and request are
-entered in one transaction. Sent again, nothing is doubled.
+The image passes through the inbox like any other, beside an index.csv with the sender's metadata, so that the next
+ingest completes a submission that was interrupted. Sample and request are inserted in one transaction. Repeated
+submissions are idempotent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipelines.errors import InspectlineError, StorageError
 from pipelines.images.decode import CONTENT_TYPES, open_image
 from pipelines.ingest.commit import enter_in
 from pipelines.ingest.inbox_keys import INDEX, inbox_prefix, read_path
-from pipelines.ingest.index_csv import Index, Known, describe
+from pipelines.ingest.index_csv import FileMetadata, Index, describe
 from pipelines.ingest.validate import make_safe
 from pipelines.storage.s3 import Storage
 
@@ -37,14 +37,21 @@ log = logging.getLogger(__name__)
 
 
 class BadName(InspectlineError):
-    """A type of anomaly that no folder of the inbox could have."""
+    """A type of anomaly that is not a valid folder name in the inbox."""
 
 
 @dataclass(frozen=True)
 class Posted:
-    """An image and what its sender says of it.
+    """An image and its sender's metadata.
 
-    `label` is good or anomaly, `subset` the side asked for, `name` what the sender calls the file.
+    Attributes:
+        data: the encoded image.
+        label: good or anomaly.
+        type: type of the anomaly. Default None.
+        subset: requested side. Default None.
+        name: the sender's file name. Default empty.
+        group: group of the sample. Default None.
+        author: name of the sender's account. Default None.
     """
 
     data: bytes = field(repr=False)
@@ -57,47 +64,48 @@ class Posted:
 
 
 def take_in(project: Project, posted: Posted, kind: str) -> tuple[int, dict[str, Any]]:
-    """Enter the image as a sample, in the subset asked for unless its group is elsewhere, and ask for a run of `kind`.
+    """Insert the image as a sample, in the requested subset unless its group has another, and request a run of `kind`.
 
-    Returns the request's id and what became of the sample: `sha256`, `known` (it was one before), `subset`, `label` as
-    it holds now (None: disputed), `state` (`temp`, `trained` or `withdrawn`), `notes`.
+    Returns:
+        The request's id, and the state of the sample: `sha256`, `known` (whether it existed before), `subset`,
+        effective `label` (None: disputed), `state` (`temp`, `trained` or `withdrawn`), `notes`.
 
     Raises:
-        BadImage, BadName: nothing was stored; the message is for the sender.
-        StorageError, CatalogueError: nothing was entered; trying again is safe.
+        BadImage, BadName: the submission is invalid and nothing was stored; the message is for the sender.
+        StorageError, CatalogueError: a store is unavailable and nothing was inserted; a retry is safe.
     """
     image = open_image(posted.data, max_pixels=project.image.max_pixels, min_side=project.image.min_side)
     sha256 = hashlib.sha256(posted.data).hexdigest()
-    known = known_of(project, posted, sha256)
+    metadata = metadata_of(project, posted, sha256)
     folder = f"{inbox_prefix(project.name)}{folder_of(posted.label, posted.type)}/posted/{sha256}"
     file = f"{sha256}.{image.extension}"
-    item = {"key": f"{folder}/{file}", "label": posted.label, "type": posted.type, "known": asdict(known)}
+    item = {"key": f"{folder}/{file}", "label": posted.label, "type": posted.type, "known": asdict(metadata)}
     run = f"posted {secrets.token_hex(8)}"
-    with connect() as connection:  # S3 is to hear of nothing that the catalogue cannot take now
+    with connect() as connection:  # fail before anything is written to S3 if the catalogue is unavailable
         connection.execute(select(samples.c.id).limit(1))
     with _inbox(Storage(project.bucket), folder) as put:
-        put(INDEX, _index(file, known), "text/csv")
+        put(INDEX, _index(file, metadata), "text/csv")
         put(file, posted.data, CONTENT_TYPES[image.format])
         sample = make_safe(posted.data, image, item | {"author": posted.author}, project, run)
         with transaction() as connection:
             lock_project(connection, project.name)
             (result,) = enter_in(connection, project, run, [sample])
-            told = sample_now(connection, project.name, sha256, posted.label)
-            told["known"] = result["outcome"] != "accepted"
-            told["notes"] = [*result["notes"], *told["notes"]]
-            request = ask_once(connection, project.name, kind, posted.author, told)
-    return request, told
+            outcome = sample_now(connection, project.name, sha256, posted.label)
+            outcome["known"] = result["outcome"] != "accepted"
+            outcome["notes"] = [*result["notes"], *outcome["notes"]]
+            request = ask_once(connection, project.name, kind, posted.author, outcome)
+    return request, outcome
 
 
 def folder_of(label: str, kind: str | None) -> str:
     """Return the inbox folder of a label and type.
 
     Raises:
-        BadName: the type would be no folder's name.
+        BadName: the type is not a valid folder name.
     """
     if label == "good":
         return "good"
-    # A folder anomaly/anomaly says no more than anomaly/: what is below it has no type.
+    # anomaly/anomaly/ is equivalent to anomaly/: objects below it have no type.
     folder = f"anomaly/{kind or 'anomaly'}"
     place = read_path(f"{folder}/name.png")
     if place.fault or place.type != (None if kind in (None, "anomaly") else kind) or len(kind or "") > 100:
@@ -105,19 +113,20 @@ def folder_of(label: str, kind: str | None) -> str:
     return folder
 
 
-def known_of(project: Project, posted: Posted, sha256: str) -> Known:
-    """Return what the sender and the project's group rule, on the file name, say: what an index.csv would have said."""
+def metadata_of(project: Project, posted: Posted, sha256: str) -> FileMetadata:
+    """Return the sender's metadata as from an index.csv, with the project's group rule applied to the file name."""
     name = posted.name.replace("\\", "/").rpartition("/")[2] or sha256
     path = f"{folder_of(posted.label, posted.type)}/{name}"
     row = {"group": posted.group or "", "subset": posted.subset or ""}
-    known = describe(path, [Index("", {path: row})], project)
-    return replace(known, group=known.group or sha256)
+    metadata = describe(path, [Index("", {path: row})], project)
+    return replace(metadata, group=metadata.group or sha256)
 
 
-def sample_now(connection: Connection, project: str, sha256: str, said: str) -> dict[str, Any]:
-    """Return what the catalogue says of a sample of which somebody `said` good or anomaly.
+def sample_now(connection: Connection, project: str, sha256: str, label: str) -> dict[str, Any]:
+    """Return the state of a sample just submitted with `label` (good or anomaly).
 
-    These are `sha256`, `subset`, `label` (None: disputed), `state` (temp, trained, withdrawn) and `notes`.
+    Returns:
+        `sha256`, `subset`, effective `label` (None: disputed), `state` (temp, trained, withdrawn) and `notes`.
     """
     labels = effective_labels(project)
     row = connection.execute(
@@ -130,22 +139,22 @@ def sample_now(connection: Connection, project: str, sha256: str, said: str) -> 
     notes = []
     if row.withdrawn_at:
         notes.append("it was withdrawn, and stays out of training")
-    if row.label and row.label != said:
+    if row.label and row.label != label:
         notes.append(f"somebody decided that it is {row.label}, and that holds until POST /annotations decides anew")
-    subset = row.side if (row.label or said) == "good" else ANOMALY_SUBSETS[row.side]
+    subset = row.side if (row.label or label) == "good" else ANOMALY_SUBSETS[row.side]
     return {"sha256": sha256, "subset": subset, "label": row.label, "state": state, "notes": notes}
 
 
-def _index(file: str, known: Known) -> bytes:
-    """Return the index.csv of one file."""
+def _index(file: str, metadata: FileMetadata) -> bytes:
+    """Return the content of an index.csv for one file."""
     lines = io.StringIO()
-    csv.writer(lines).writerows([["file", "subset", "group"], [file, known.asked or "", known.group or ""]])
+    csv.writer(lines).writerows([["file", "subset", "group"], [file, metadata.asked or "", metadata.group or ""]])
     return lines.getvalue().encode()
 
 
 @contextmanager
 def _inbox(storage: Storage, folder: str) -> Iterator[Callable[[str, bytes, str], None]]:
-    """Give what puts files into a folder of the inbox; at the end they are a sample, or were never sent: they go."""
+    """Yield a function that writes files to a folder of the inbox; they are deleted on exit, whatever the outcome."""
     placed: list[str] = []
 
     def put(name: str, data: bytes, content_type: str) -> None:
@@ -155,7 +164,7 @@ def _inbox(storage: Storage, folder: str) -> Iterator[Callable[[str, bytes, str]
     try:
         yield put
     finally:
-        for key in reversed(placed):  # the image before what is said of it
+        for key in reversed(placed):  # the image before its index.csv
             try:
                 storage.delete(key)
             except StorageError as error:

@@ -1,6 +1,6 @@
-"""One inbox object at a time: read it once, check it, make what it holds safe in S3, before the catalogue hears of it.
+"""Validate one inbox object and store its content in S3, before it is committed to the catalogue.
 
-Nothing here depends on what was done before: keys name their content, so that doing it again changes nothing.
+Idempotent: keys are content addresses, so that a repetition writes the same objects.
 """
 
 from __future__ import annotations
@@ -19,17 +19,23 @@ from pipelines.images.descriptors import describe
 from pipelines.ingest.inbox_keys import inbox_prefix, rejected_key
 from pipelines.storage.s3 import Storage
 
-# Where the endpoint serves a folder, a file that is being copied in shows before it is whole. A file that cannot be
-# used and is younger than this is looked at again after the time: if it has changed, it is left for the next run.
+# An S3 endpoint that serves a folder lists files while they are still being copied. An invalid file younger than this
+# is checked again after that time, and left for the next run if it has changed.
 SETTLE_SECONDS = 2.0
-# No accepted pixel format takes more bytes a pixel uncompressed, and metadata does not take more than the rest.
+# Upper bounds on the size of an uncompressed pixel in any accepted format, and of a file's metadata.
 _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image that is safe in S3: its row in the catalogue, and the annotation that goes with it."""
+    """An image stored in S3.
+
+    Attributes:
+        item: the inbox item, which includes its annotation.
+        row: its row in the catalogue's table `samples`.
+        mask_key: key of its mask. Default None.
+    """
 
     item: dict[str, Any]
     row: dict[str, Any]
@@ -38,7 +44,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask that is safe in S3, of an image that came earlier."""
+    """A mask stored in S3, of an image ingested earlier.
+
+    Attributes:
+        item: the inbox item.
+        mask_key: key of the mask.
+    """
 
     item: dict[str, Any]
     mask_key: str
@@ -46,7 +57,13 @@ class Mask:
 
 @dataclass(frozen=True)
 class Rejection:
-    """An object whose copy is safe under rejected/, beside it the reason."""
+    """An object copied to rejected/ beside a file with the reason.
+
+    Attributes:
+        item: the inbox item.
+        reason: why it was rejected and what to do.
+        rejected_key: key of the copy.
+    """
 
     item: dict[str, Any]
     reason: str
@@ -55,10 +72,15 @@ class Rejection:
 
 @dataclass
 class Checked:
-    """What became of one item of a batch.
+    """The validation result of one item of a batch.
 
-    `done` lists the objects that may go once the catalogue knows, in the order in which they are to go: a mask before
-    its image, so that a mask is never left alone. `missing` lists the keys of those that are gone already.
+    Attributes:
+        sample: the accepted image. Default None.
+        mask: the accepted late mask. Default None.
+        rejections: rejected objects.
+        done: objects to delete after the commit, in this order: a mask before its image, so that no mask is orphaned.
+        missing: keys of objects that no longer exist.
+        unsettled: whether the object is still being written. Default False.
     """
 
     sample: Sample | None = None
@@ -70,10 +92,16 @@ class Checked:
 
 
 def check(item: dict[str, Any], project: Project, run: str, sizes: dict[str, tuple[int, int]]) -> Checked:
-    """Check one item of a batch; `sizes` gives width and height of the samples that late masks belong to.
+    """Validate one item of a batch.
+
+    Args:
+        item: the item as listed by `list_inbox`.
+        project: the project.
+        run: id of the ingest run.
+        sizes: width and height in pixels of the samples of late masks, by SHA-256.
 
     Raises:
-        StorageError: S3 did not do what was asked; nothing is lost, the object stays in the inbox.
+        StorageError: S3 failed; the object stays in the inbox.
     """
     storage = Storage(project.bucket)
     try:
@@ -82,7 +110,7 @@ def check(item: dict[str, Any], project: Project, run: str, sizes: dict[str, tup
         if item["kind"] == "mask":
             return _check_mask(item, project, storage, sizes)
         return _check_image(item, project, run, storage)
-    except NotFound:  # taken by another worker, or by whoever put it there
+    except NotFound:  # removed by another worker or by its sender
         return Checked(missing=[item["key"]])
 
 
@@ -119,7 +147,7 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
 
 
 def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Project, run: str) -> Sample:
-    """Write an image that was opened to where samples are kept, and return what the catalogue is to hear of it."""
+    """Store a decoded image among the samples in S3 and return its entry for the catalogue."""
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"{project.name}/samples/{sha256[:2]}/{sha256}.{image.extension}"
     Storage(project.bucket).put(key, data, CONTENT_TYPES[image.format])
@@ -157,11 +185,11 @@ def _store_mask(item: dict[str, Any], size: tuple[int, int], project: Project, s
 
 
 def store_mask(data: bytes, size: tuple[int, int], project: Project) -> str:
-    """Write the mask of an image of `size` (width, height) to where samples are kept, and return its key.
+    """Store the mask of an image of `size` (width, height in pixels) among the samples in S3 and return its key.
 
     Raises:
-        BadImage: it is no image, or of another size.
-        StorageError: S3 did not take it.
+        BadImage: it is not a readable image, or differs in size.
+        StorageError: S3 failed.
     """
     open_mask(data, size)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -171,7 +199,7 @@ def store_mask(data: bytes, size: tuple[int, int], project: Project) -> str:
 
 
 def _refuse_mask(item: dict[str, Any], reason: str, project: Project, storage: Storage) -> Checked:
-    """Refuse a mask that lies beside its image; one that is still landing comes again as a late mask."""
+    """Reject a mask listed with its image; one that is still being written is listed again as a late mask."""
     try:
         if _still_landing(item, storage):
             return Checked()
@@ -189,14 +217,14 @@ def _reject(item: dict[str, Any], reason: str, project: Project, storage: Storag
 
 
 def _put_first(of_image: Checked, of_mask: Checked) -> None:
-    """Add what became of a mask to what became of its image."""
+    """Merge the result of a mask into that of its image."""
     of_image.rejections += of_mask.rejections
     of_image.missing += of_mask.missing
     of_image.done[:0] = of_mask.done
 
 
 def _still_landing(item: dict[str, Any], storage: Storage) -> bool:
-    """Tell whether an object has changed since it was listed, after giving a young one time to."""
+    """Return whether an object has changed since it was listed, after waiting until it is `SETTLE_SECONDS` old."""
     age = (now() - datetime.fromisoformat(item["modified"])).total_seconds()
     if age < SETTLE_SECONDS:
         time.sleep(SETTLE_SECONDS - max(age, 0))
@@ -204,10 +232,10 @@ def _still_landing(item: dict[str, Any], storage: Storage) -> bool:
 
 
 def is_changed(item: dict[str, Any], storage: Storage) -> bool:
-    """Tell whether the object is another than the one that was listed.
+    """Return whether the object differs from the one that was listed.
 
     Raises:
-        NotFound: it is gone.
+        NotFound: it no longer exists.
     """
     present = storage.stat(item["key"])
     return (present.etag, present.size) != (item["etag"], item["size"])
