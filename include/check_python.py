@@ -1,5 +1,5 @@
 # ruff: noqa: UP031
-"""Say in one line what is wrong with the Python that is to run Inspectline; even an old one can read this file."""
+"""Report in one line why this Python cannot run Inspectline; the file's syntax is valid in old versions as well."""
 
 import sys
 
@@ -33,6 +33,6 @@ def missing_modules():
 
 
 if __name__ == "__main__":
-    found = problem(sys.version_info[:2], missing_modules())
-    if found:
-        sys.exit(found)
+    fault = problem(sys.version_info[:2], missing_modules())
+    if fault:
+        sys.exit(fault)

@@ -1,4 +1,4 @@
-"""Create the buckets that are missing: those of the project files, and those named as arguments (MLflow's)."""
+"""Create the missing buckets of the project files and those given as arguments (MLflow's)."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ PATIENCE = 90.0  # seconds; an S3 server that has just started may answer before
 
 
 def wanted(extra: list[str]) -> list[str]:
-    """Return the names of all buckets, each once; a project file with a mistake is said in Airflow, not here."""
+    """Return the distinct bucket names; invalid project files are skipped, since Airflow reports them."""
     projects = [project.bucket for project in load_projects().values() if isinstance(project, Project)]
     return list(dict.fromkeys(projects + extra))
 

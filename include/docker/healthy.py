@@ -1,4 +1,4 @@
-"""Tell whether a container is well, for its health check: exit status 0 or 1, and a line that says why not.
+"""Check a container's health: exit status 0, or 1 with a one-line reason.
 
 healthy.py url http://localhost:5000/health     something answers there with 200
 healthy.py component triggerer                  Airflow's API server has heard of it lately
@@ -17,14 +17,14 @@ SECONDS = 8
 
 
 def get(url: str) -> bytes:
-    """Return the body of an answer with status 200; any other raises."""
+    """Return the body of a response with status 200; raise on any other status."""
     with urllib.request.urlopen(url, timeout=SECONDS) as answer:  # noqa: S310  the address is ours
         body: bytes = answer.read()
     return body
 
 
 def component(name: str) -> None:
-    """Raise unless a component (`triggerer`, `dag_processor`) has given a sign of life within Airflow's own limit."""
+    """Raise unless a component (`triggerer`, `dag_processor`) has sent a heartbeat within Airflow's limit."""
     status = json.loads(get(MONITOR)).get(name, {}).get("status")
     if status != "healthy":
         raise RuntimeError(f"Airflow's {name} is {status}")

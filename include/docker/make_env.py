@@ -16,7 +16,7 @@ _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)")
 
 
 def secret(name: str) -> str:
-    """Return a new random value for the variable `name`; it can be part of an address as it is."""
+    """Generate a random, URL-safe value for the variable `name`."""
     if name.endswith("_FERNET_KEY"):
         return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     if name.endswith("_JWT_SECRET"):
@@ -34,29 +34,29 @@ def assigned(text: str) -> dict[str, str]:
 
 
 def fill(example: str, present: str = "") -> tuple[str, list[str]]:
-    """Return the new `.env`, from the example and the `.env` that is there, and the names of the values made."""
-    known = assigned(present)
-    if not known:
-        made = [name for name, value in assigned(example).items() if not value]
-        lines = [f"{line}{secret(line[:-1])}" if line[:-1] in made else line for line in example.splitlines()]
-        return "\n".join(lines) + "\n", made
-    made = [name for name in assigned(example) if not known.get(name)]
-    # An empty value stays where it is, and the last line counts.
-    added = [f"{name}={assigned(example)[name] or secret(name)}" for name in made]
-    return "\n".join([present.rstrip("\n"), *added]) + "\n", made
+    """Return the completed `.env`, from the example and the existing `.env`, and the names of the generated values."""
+    present_values = assigned(present)
+    if not present_values:
+        generated = [name for name, value in assigned(example).items() if not value]
+        lines = [f"{line}{secret(line[:-1])}" if line[:-1] in generated else line for line in example.splitlines()]
+        return "\n".join(lines) + "\n", generated
+    generated = [name for name in assigned(example) if not present_values.get(name)]
+    # Empty assignments are left in place, since the last assignment of a variable takes effect.
+    added = [f"{name}={assigned(example)[name] or secret(name)}" for name in generated]
+    return "\n".join([present.rstrip("\n"), *added]) + "\n", generated
 
 
 def main(arguments: list[str]) -> int:
-    """Write the file, with mode 0600, and say what was done."""
+    """Write the file with mode 0600 and print what changed."""
     target = Path(arguments[0]) if arguments else EXAMPLE.with_name(".env")
     present = target.read_text(encoding="utf-8") if target.exists() else ""
-    text, made = fill(EXAMPLE.read_text(encoding="utf-8"), present)
-    if made:
+    text, generated = fill(EXAMPLE.read_text(encoding="utf-8"), present)
+    if generated:
         half = target.with_name(f"{target.name}.{os.getpid()}")
         half.touch(mode=0o600)
         half.write_text(text, encoding="utf-8")
         half.replace(target)
-    print(f"{target}: {len(made)} values made" if made else f"{target} is complete; nothing changed")
+    print(f"{target}: {len(generated)} values made" if generated else f"{target} is complete; nothing changed")
     return 0
 
 

@@ -82,7 +82,7 @@ def _project(options: argparse.Namespace, folder: Path | None) -> str:
 
 
 def _running(stack: Stack) -> dict[str, str]:
-    """Return the running stack's environment, which becomes this process's too."""
+    """Return the running stack's environment after applying it to this process."""
     if not supervision.running(stack):
         raise StackError("the stack is down: make up")
     environ = environment(stack)
@@ -95,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--home", type=Path, help="the stack's folder (default: INSPECTLINE_HOME, else var)")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def command(name: str, act: object, told: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=told)
+    def command(name: str, act: object, description: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=description)
         added.set_defaults(act=act)
         return added
 
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and return the exit status; what goes wrong is said in one line."""
+    """Run one command and return the exit status; errors are printed in one line."""
     options = _parser().parse_args(arguments)
     try:
         options.act(open_stack(options.home), options)

@@ -1,4 +1,4 @@
-"""Airflow's REST API v2, as far as the local stack needs it."""
+"""A client for the parts of Airflow's REST API v2 that the local stack uses."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _PAUSE = 1.0  # seconds, doubled each time
 
 
 class Airflow:
-    """A signed-in client; it signs in again when its token has run out, and waits out a restart of the server."""
+    """An authenticated client; renews expired tokens and retries while the server restarts."""
 
     def __init__(self, url: str, password: str) -> None:
         self.url = url
@@ -30,7 +30,7 @@ class Airflow:
         return cls(stack.url("airflow"), environ["AIRFLOW_ADMIN_PASSWORD"])
 
     def call(self, method: str, path: str, *, missing_ok: bool = False, again: bool = False, **arguments: Any) -> Any:
-        """Call `/api/v2<path>` and return the answer's JSON; None for an answer 404 if `missing_ok`.
+        """Call `/api/v2<path>` and return the JSON of the response; None for status 404 if `missing_ok`.
 
         A POST whose answer is lost is sent once more only if `again` says that this does no harm: what it makes has a
         name, and an answer 409 then says that it is there.
@@ -77,23 +77,23 @@ class Airflow:
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def set_pool(self, name: str, slots: int, description: str) -> None:
-        """Make a pool, unless there is one: somebody may have changed its slots on purpose."""
+        """Create a pool unless it exists, since its slots may have been changed on purpose."""
         if self.call("GET", f"/pools/{name}", missing_ok=True) is None:
             body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
             self.call("POST", "/pools", json=body, again=True)
 
     def dag(self, dag_id: str) -> dict[str, Any] | None:
         """Return a DAG's details, or None if there is none (yet)."""
-        found = self.call("GET", f"/dags/{dag_id}/details", missing_ok=True)
-        return None if found is None or found.get("is_stale") else dict(found)
+        details = self.call("GET", f"/dags/{dag_id}/details", missing_ok=True)
+        return None if details is None or details.get("is_stale") else dict(details)
 
     def import_errors(self) -> list[str]:
         """Return Airflow's import errors, the last line of each."""
-        found = self.call("GET", "/importErrors")["import_errors"]
-        return [f"{one['filename']}: {one['stack_trace'].strip().splitlines()[-1]}" for one in found]
+        errors = self.call("GET", "/importErrors")["import_errors"]
+        return [f"{error['filename']}: {error['stack_trace'].strip().splitlines()[-1]}" for error in errors]
 
     def unpause(self, dag_id: str) -> None:
-        """Let a DAG run."""
+        """Unpause a DAG."""
         self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
     def dags(self, pattern: str) -> list[dict[str, Any]]:
@@ -101,11 +101,11 @@ class Airflow:
         return list(self.call("GET", "/dags", params={"dag_id_pattern": pattern, "limit": 100})["dags"])
 
     def parse_again(self, file_token: str) -> None:
-        """Ask the DAG processor to read a DAG file now."""
+        """Request the immediate parsing of a DAG file."""
         self.call("PUT", f"/parseDagFile/{file_token}")
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
-        """Start a run and return its id, which is ours: asked for again after a lost answer, it starts none twice."""
+        """Trigger a run and return its id, which the client chooses so that a retry after a lost answer is idempotent."""
         run_id = f"manual__{datetime.now(UTC).isoformat()}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
         self.call("POST", f"/dags/{dag_id}/dagRuns", json=body, again=True)
@@ -117,25 +117,25 @@ class Airflow:
 
     def active_runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the DAG's queued and running runs, the oldest first."""
-        found = self.call("GET", f"/dags/{dag_id}/dagRuns", params={"state": ["queued", "running"], "limit": 100})
-        return sorted(found["dag_runs"], key=lambda run: str(run["run_after"]))
+        page = self.call("GET", f"/dags/{dag_id}/dagRuns", params={"state": ["queued", "running"], "limit": 100})
+        return sorted(page["dag_runs"], key=lambda run: str(run["run_after"]))
 
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
-        """Return the DAG's tasks, each after those that it waits for."""
+        """Return the DAG's tasks in topological order."""
         return list(self.call("GET", f"/dags/{dag_id}/tasks")["tasks"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the run's task instances, every mapped one for itself."""
-        found: list[dict[str, Any]] = []
+        """Return the run's task instances, mapped ones separately."""
+        instances: list[dict[str, Any]] = []
         while True:
             page = self.call(
                 "GET",
                 f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances",
-                params={"limit": 100, "offset": len(found), "order_by": "map_index"},
+                params={"limit": 100, "offset": len(instances), "order_by": "map_index"},
             )
-            found += page["task_instances"]
-            if len(found) >= page["total_entries"] or not page["task_instances"]:
-                return found
+            instances += page["task_instances"]
+            if len(instances) >= page["total_entries"] or not page["task_instances"]:
+                return instances
 
     def log_lines(self, dag_id: str, run_id: str, task_id: str, attempt: int, map_index: int = -1) -> list[str]:
         """Return the messages in a task's log so far."""

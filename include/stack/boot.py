@@ -1,4 +1,4 @@
-"""Start and stop the stack: databases brought up to date, programs started, health awaited, Airflow told its pool."""
+"""Start and stop the stack: migrate the databases, start the programs, await health, create Airflow's pool."""
 
 import importlib.metadata
 import subprocess
@@ -17,16 +17,16 @@ from include.stack.errors import StackError
 from include.stack.layout import ENV_FILE, Stack, taken_ports
 from pipelines.storage.files import write_atomically
 
-BOOT_SECONDS = 600.0  # a minute is usual; two cores that others use as well may need several
+BOOT_SECONDS = 600.0  # typically one minute; several on two busy cores
 _TRIES = 6
-Report = Callable[[Mapping[str, str]], None]  # called again and again with each program's health
+Report = Callable[[Mapping[str, str]], None]  # called repeatedly with the health of each program
 
 
 def up(stack: Stack, report: Report, env_file: Path | None = ENV_FILE) -> dict[str, str]:
-    """Start the stack, or what is missing of it, and return its environment once everything is healthy.
+    """Start the missing programs of the stack and return its environment once all are healthy.
 
     Raises:
-        StackError: a port is taken, or a program does not become healthy.
+        StackError: a port is in use, or a program does not become healthy.
     """
     stack.make_folders()
     with _alone(stack):
@@ -63,19 +63,19 @@ def await_health(stack: Stack, report: Report, seconds: float = BOOT_SECONDS) ->
     """Wait until every program is healthy.
 
     Raises:
-        StackError: one is not within `seconds`, or ends again and again.
+        StackError: a program is not healthy within `seconds`, or exits repeatedly.
     """
     end = time.monotonic() + seconds
-    seen: dict[str, set[int]] = {}
+    pids: dict[str, set[int]] = {}
     while True:
-        found = health.check(stack)
-        report(found)
-        ill = {name: state for name, state in found.items() if state != "healthy"}
+        health_states = health.check(stack)
+        report(health_states)
+        ill = {name: state for name, state in health_states.items() if state != "healthy"}
         if not ill:
             return
         for name, info in supervision.states(stack).items():
-            seen.setdefault(name, set()).add(int(info["pid"]))
-            if name in ill and len(seen[name]) > _TRIES:
+            pids.setdefault(name, set()).add(int(info["pid"]))
+            if name in ill and len(pids[name]) > _TRIES:
                 raise StackError(f"{name} ends again and again: see {stack.logs / name}.log")
         if time.monotonic() > end:
             name, state = next(iter(ill.items()))
@@ -85,7 +85,11 @@ def await_health(stack: Stack, report: Report, seconds: float = BOOT_SECONDS) ->
 
 @contextmanager
 def _alone(stack: Stack) -> Iterator[None]:
-    """Keep two commands from starting or stopping the same stack at once."""
+    """Hold the stack's lock, which prevents concurrent starts and stops.
+
+    Raises:
+        StackError: another command holds it.
+    """
     lock = FileLock(stack.home / ".lock", timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -105,7 +109,7 @@ def _same(stack: Stack, environ: dict[str, str]) -> bool:
 
 
 def _migrate(stack: Stack, environ: dict[str, str]) -> None:
-    """Bring Airflow's database and the catalogue up to date; Airflow's, which takes long, once for each version."""
+    """Migrate the catalogue and, once per Airflow version since it is slow, Airflow's database."""
     version = importlib.metadata.version("apache-airflow")
     stamp = stack.airflow / "migrated"
     commands = {"pipelines.catalogue": ["migrate"]}
@@ -126,7 +130,7 @@ def _migrate(stack: Stack, environ: dict[str, str]) -> None:
 
 
 def _make_bucket(stack: Stack, environ: dict[str, str]) -> None:
-    """Make the bucket of the stack and those that its project files name."""
+    """Create the buckets of the stack and of its project files."""
     script = (
         "from pipelines.config.project import Project, load_projects\n"
         "from pipelines.storage.s3 import Storage\n"

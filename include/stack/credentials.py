@@ -1,4 +1,4 @@
-"""The stack's passwords and keys: made once, kept in `secrets.env` with mode 0600, never replaced."""
+"""The stack's passwords and keys: generated once, stored in `secrets.env` with mode 0600, never replaced."""
 
 import base64
 import json
@@ -20,17 +20,17 @@ _MAKERS = {
 
 
 def credentials(stack: Stack) -> dict[str, str]:
-    """Return the stack's secrets by variable, making those that are missing, and Airflow's password file."""
-    known = read_env(stack.secrets) if stack.secrets.exists() else {}
-    missing = {name: make() for name, make in _MAKERS.items() if not known.get(name)}
+    """Return the stack's secrets by variable, generating missing ones, and write Airflow's password file."""
+    secrets_by_name = read_env(stack.secrets) if stack.secrets.exists() else {}
+    missing = {name: make() for name, make in _MAKERS.items() if not secrets_by_name.get(name)}
     if missing:
-        known |= missing
+        secrets_by_name |= missing
         lines = ["# Made by `make up`. Keep it: Airflow's stored values cannot be read without these keys."]
-        lines += [f"{name}={value}" for name, value in known.items()]
+        lines += [f"{name}={value}" for name, value in secrets_by_name.items()]
         write_atomically(stack.secrets, "\n".join(lines) + "\n", mode=0o600, durable=True)
     stack.secrets.chmod(0o600)
-    passwords = json.dumps({ADMIN: known["AIRFLOW_ADMIN_PASSWORD"]}) + "\n"
+    passwords = json.dumps({ADMIN: secrets_by_name["AIRFLOW_ADMIN_PASSWORD"]}) + "\n"
     file = stack.airflow / "passwords.json"
     if not file.exists() or file.read_text() != passwords:
         write_atomically(file, passwords, mode=0o600, durable=True)
-    return known
+    return secrets_by_name

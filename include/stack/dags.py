@@ -1,4 +1,4 @@
-"""A project's DAGs in a running Airflow: found as soon as they can be, unpaused, and run one after another."""
+"""Await, inspect and unpause a project's DAGs in a running Airflow."""
 
 import time
 from graphlib import TopologicalSorter
@@ -12,7 +12,7 @@ _APPEAR_SECONDS = 180.0
 
 
 def await_dag(airflow: Airflow, dag_id: str, seconds: float = _APPEAR_SECONDS) -> dict[str, Any]:
-    """Return a DAG's details once Airflow has read it; a new project's DAG files are read again at once.
+    """Return a DAG's details once Airflow has parsed it; the DAG files are parsed anew for a new project.
 
     Raises:
         StackError: it does not appear, with Airflow's import error if there is one.
@@ -20,9 +20,9 @@ def await_dag(airflow: Airflow, dag_id: str, seconds: float = _APPEAR_SECONDS) -
     end = time.monotonic() + seconds
     asked: set[str] = set()
     while True:
-        found = airflow.dag(dag_id)
-        if found is not None:
-            return found
+        details = airflow.dag(dag_id)
+        if details is not None:
+            return details
         kind = dag_id.rpartition("_")[2]
         for other in airflow.dags(f"%\\_{kind}"):
             if other["file_token"] not in asked:
@@ -35,7 +35,7 @@ def await_dag(airflow: Airflow, dag_id: str, seconds: float = _APPEAR_SECONDS) -
 
 
 def unpause(airflow: Airflow, project: str, kinds: tuple[str, ...] = KINDS) -> None:
-    """Let a project's DAGs run by their schedules."""
+    """Unpause a project's DAGs."""
     for kind in kinds:
         dag = await_dag(airflow, f"{project}_{kind}")
         if dag["is_paused"]:
@@ -43,7 +43,7 @@ def unpause(airflow: Airflow, project: str, kinds: tuple[str, ...] = KINDS) -> N
 
 
 def task_order(airflow: Airflow, dag_id: str) -> list[str]:
-    """Return the ids of a DAG's tasks, each after those that it waits for."""
+    """Return the ids of a DAG's tasks in topological order."""
     tasks = airflow.tasks(dag_id)
     waits: dict[str, list[str]] = {task["task_id"]: [] for task in tasks}
     for task in tasks:

@@ -21,7 +21,7 @@ from pipelines.config.settings import settings
 
 
 def demo(stack: Stack, data: Path | None, project: str) -> None:
-    """Bring images into the inbox, run the retraining, and show what came of it.
+    """Import images, run the retraining, and show the results.
 
     Raises:
         InspectlineError: a step did not succeed.
@@ -45,11 +45,11 @@ def demo(stack: Stack, data: Path | None, project: str) -> None:
     airflow = Airflow.of(stack, environ)
     run_id = _retrain(airflow, project)
     trained = time.monotonic()
-    # Only now: watch, too, would start a training for so many new images; it finds nothing left to do.
+    # Unpaused only after the training, since watch would otherwise start another one for these new images.
     dags.unpause(airflow, project)
-    found = outcome.outcome_of(project, run_id)
-    _show(found)
-    _show_verdicts(stack, project, found)
+    trained_outcome = outcome.outcome_of(project, run_id)
+    _show(trained_outcome)
+    _show_verdicts(stack, project, trained_outcome)
     console.rule("Where to look", align="left")
     screen.show_addresses(stack, environ)
     taken = (
@@ -61,7 +61,7 @@ def demo(stack: Stack, data: Path | None, project: str) -> None:
 
 
 def _retrain(airflow: Airflow, project: str) -> str:
-    """Start `<project>_retrain`, by force if it was trained before, and follow it to its end.
+    """Trigger `<project>_retrain`, forced if the project was trained before, and follow it until it finishes.
 
     Raises:
         StackError: a task failed.
@@ -83,7 +83,7 @@ def _retrain(airflow: Airflow, project: str) -> str:
 
 
 def _failure(airflow: Airflow, dag_id: str, run_id: str, failed: Sequence[TaskRow], url: str) -> str:
-    """Say what failed, with the last error of its log."""
+    """Return which task failed, with the last error in its log."""
     first = next((row for row in failed if row.state == "failed"), None)
     if first is None:
         return f"the run did not succeed: see {url}"
@@ -103,39 +103,39 @@ def _times(rows: Sequence[TaskRow]) -> Table:
     return table
 
 
-def _show(found: Outcome) -> None:
+def _show(training: Outcome) -> None:
     console.rule("What came of it", align="left")
-    if found.earlier:
+    if training.earlier:
         console.print(
-            f"The same data were trained before, by training {found.training_id}; nothing new was to be done."
+            f"The same data were trained before, by training {training.training_id}; nothing new was to be done."
         )
-    counted = ", ".join(f"{count} {subset}" for subset, count in found.counts.items() if count)
+    counted = ", ".join(f"{count} {subset}" for subset, count in training.counts.items() if count)
     _say("Images", counted)
-    console.print(outcome.figures_table(found.result["metrics"]))
-    _say("Threshold", outcome.threshold_sentence(found.result, found.detail))
-    _say("Promotion", outcome.promotion_sentence(found.result))
-    for note in dict.fromkeys(found.result.get("notes", [])):
+    console.print(outcome.figures_table(training.result["metrics"]))
+    _say("Threshold", outcome.threshold_sentence(training.result, training.detail))
+    _say("Promotion", outcome.promotion_sentence(training.result))
+    for note in dict.fromkeys(training.result.get("notes", [])):
         _say("Note", note)
 
 
 def _say(head: str, text: str) -> None:
-    """Print a sentence under its heading; nothing is broken into lines where there is no screen."""
+    """Print a sentence after its heading, without line breaks where there is no terminal."""
     console.print(Text.assemble((f"{head:<11}", "bold"), text), soft_wrap=not console.is_terminal)
 
 
-def _show_verdicts(stack: Stack, project: str, found: Outcome) -> None:
+def _show_verdicts(stack: Stack, project: str, training: Outcome) -> None:
     console.rule("Serving, asked about images that training never saw", align="left")
     verdict.await_served(stack, project)
-    samples = verdict.pick_samples(found.manifest_uri)
+    samples = verdict.pick_samples(training.manifest_uri)
     for sample in samples:
-        said = verdict.ask(stack, project, sample)
-        known = (said.type or "defective").replace("_", " ") if said.label == "anomaly" else "good"
-        word = "anomaly" if said.is_anomaly else "good"
-        agrees = "[green]right[/]" if said.right else "[yellow]wrong[/]"
-        compared = f"score {said.score:.4g} {'>' if said.is_anomaly else '≤'} threshold {said.threshold:.4g}"
+        answer = verdict.ask(stack, project, sample)
+        actual = (answer.type or "defective").replace("_", " ") if answer.label == "anomaly" else "good"
+        word = "anomaly" if answer.is_anomaly else "good"
+        agrees = "[green]right[/]" if answer.right else "[yellow]wrong[/]"
+        compared = f"score {answer.score:.4g} {'>' if answer.is_anomaly else '≤'} threshold {answer.threshold:.4g}"
         console.print(
-            f"  {known} part {said.name[:12]}…: [bold]{word}[/] ({agrees}); {compared}; "
-            f"version {said.version}, {said.milliseconds:.0f} ms"
+            f"  {actual} part {answer.name[:12]}…: [bold]{word}[/] ({agrees}); {compared}; "
+            f"version {answer.version}, {answer.milliseconds:.0f} ms"
         )
     if not samples:
         console.print("  The dataset has no test images to ask about.")

@@ -1,4 +1,4 @@
-"""Files of `NAME=value` lines, as Docker Compose reads `.env`."""
+"""Parse files of `NAME=value` lines as Docker Compose parses `.env`."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,12 @@ _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
 
 def read_env(path: Path) -> dict[str, str]:
-    """Return the variables of an env file; quotes around a value go, ` #` begins a comment outside of quotes.
+    """Return the variables of an env file; enclosing quotes are removed, and ` #` outside of quotes begins a comment.
 
     Raises:
         StackError: a line is neither `NAME=value` nor a comment.
     """
-    found = {}
+    variables = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -22,8 +22,8 @@ def read_env(path: Path) -> dict[str, str]:
         match = _LINE.fullmatch(text)
         if match is None:
             raise StackError(f"{path}, line {number}: write NAME=value, or # before a comment")
-        found[match[1]] = _value(match[2].strip())
-    return found
+        variables[match[1]] = _value(match[2].strip())
+    return variables
 
 
 def _value(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The environment that the stack's programs run in: the one place where local settings are decided."""
+"""Build the environment of the stack's programs; the only module that defines local settings."""
 
 import json
 import os
@@ -11,22 +11,22 @@ from include.stack.layout import ENV_FILE, HOST, Stack
 from pipelines.config.settings import REPOSITORY
 
 BUCKET = "inspectline"
-# Set in a shell, these would lead parts of the stack to somebody else's servers.
+# Inherited from a shell, these would direct parts of the stack to foreign servers.
 _FOREIGN = ("AIRFLOW", "AWS_", "INSPECTLINE_", "MLFLOW_", "_MLFLOW_", "SERVING_", "PYTHONPATH", "SUPERVISOR_")
-# What `.env` may say to the local stack; the rest of it is for docker compose.
+# Variables of `.env` that apply to the local stack; the others are for docker compose.
 _SETTABLE = ("INSPECTLINE_", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "KERAS_BACKEND")
 
 
 def environment(stack: Stack, env_file: Path | None = ENV_FILE) -> dict[str, str]:
-    """Return all variables for the stack's programs, and for commands that work with a running stack.
+    """Return the environment of the stack's programs and of commands that use a running stack.
 
-    What `env_file` says of `_SETTABLE` variables wins, so that a real SMTP server, say, is one line there.
+    `_SETTABLE` variables in `env_file` take precedence, so that a real SMTP server, for instance, is configured there.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    said = read_env(env_file) if env_file and env_file.exists() else {}
-    chosen = {name: value for name, value in said.items() if name.startswith(_SETTABLE)}
-    made = credentials(stack)
-    return kept | _shared(stack) | _airflow(stack) | made | chosen
+    from_file = read_env(env_file) if env_file and env_file.exists() else {}
+    chosen = {name: value for name, value in from_file.items() if name.startswith(_SETTABLE)}
+    generated = credentials(stack)
+    return kept | _shared(stack) | _airflow(stack) | generated | chosen
 
 
 def _shared(stack: Stack) -> dict[str, str]:
@@ -79,7 +79,7 @@ def _airflow(stack: Stack) -> dict[str, str]:
             "simple_auth_manager_passwords_file": str(stack.airflow / "passwords.json"),
             "execution_api_server_url": f"{stack.url('airflow')}/execution/",
         },
-        # SQLite: writers wait for each other instead of giving up after five seconds.
+        # SQLite writers wait for each other longer than the default of five seconds.
         "database": {"sql_alchemy_conn": f"sqlite:///{stack.airflow / 'airflow.db'}?timeout=60"},
         "api": {
             "host": HOST,
@@ -87,11 +87,11 @@ def _airflow(stack: Stack) -> dict[str, str]:
             "workers": "1",
             "base_url": stack.url("airflow", "localhost"),
         },
-        # While everything starts on two cores, the API may take longer than the five seconds that a task waits for it.
+        # During a start on two cores, the API may exceed a task's default timeout of five seconds.
         "workers": {"execution_api_timeout": "30"},
         "logging": {"base_log_folder": str(stack.airflow / "logs")},
         "dag_processor": {"parsing_processes": "1", "min_file_process_interval": "30"},
-        # A task whose process died is noticed within a minute and a half instead of five.
+        # Detects tasks whose process has died within 90 seconds instead of five minutes.
         "scheduler": {
             "task_instance_heartbeat_timeout": "60",
             "task_instance_heartbeat_timeout_detection_interval": "10",

@@ -1,4 +1,4 @@
-"""What the local stack raises."""
+"""Errors of the local stack."""
 
 from pipelines.errors import InspectlineError
 

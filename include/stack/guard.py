@@ -1,9 +1,9 @@
-"""Watch over what supervisord cannot see: supervisord itself, and the scheduler's worker processes.
+"""Monitor what supervisord cannot: supervisord itself, and the scheduler's worker processes.
 
-supervisord restarts the guard, the guard starts supervisord anew: one of them may die at any moment.
+supervisord restarts the guard and the guard restarts supervisord, so that either may be killed at any time.
 
-A worker of the LocalExecutor that is killed while it waits for a task takes the queue's lock with it, and no task
-starts ever again; so the scheduler is restarted when one is missing.
+A LocalExecutor worker killed while it waits for a task never releases the queue's lock, which blocks all further tasks.
+The scheduler is therefore restarted when a worker is missing.
 """
 
 import os
@@ -21,16 +21,16 @@ _WORKER = "airflow worker -- LocalExecutor"
 
 
 def main() -> None:
-    """Watch until told to end."""
+    """Monitor until terminated."""
     stack = open_stack()
     parent = os.getppid()
     most: dict[int, int] = {}  # workers of a scheduler, by its process id
     while True:
         time.sleep(_EVERY)
         if os.getppid() != parent:
-            # Nothing is printed: the pipe to the supervisor's log went with it.
+            # Nothing is printed, since the pipe to the supervisor's log is closed.
             supervision.spawn(stack, {name: value for name, value in os.environ.items() if name != MARK})
-            return  # the new supervisor starts a guard of its own
+            return  # the new supervisor starts its own guard
         scheduler = int(supervision.states(stack).get("scheduler", {}).get("pid", 0))
         alive = workers(stack, scheduler) if scheduler else 0
         if scheduler and alive < most.get(scheduler, 0):
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def workers(stack: Stack, scheduler: int) -> int:
-    """Return how many LocalExecutor workers are alive beneath the process `scheduler`."""
+    """Count the live LocalExecutor workers among the children of process `scheduler`."""
     count = 0
     for member in find(stack.home, "scheduler"):
         try:

@@ -1,4 +1,4 @@
-"""Whether each program of the stack does its work, asked the way its users would."""
+"""Check the health of each program of the stack through its public interface."""
 
 import socket
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ _HEARTBEATS = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processo
 
 
 def check(stack: Stack) -> dict[str, str]:
-    """Return for each program `healthy`, or in a few words what is the matter."""
+    """Return `healthy` or a short description of the problem for each program."""
     states = supervision.states(stack)
     airflow: Mapping[str, Any] | None = None
-    found = {}
+    health_states = {}
     for program in programs(stack):
         state = states.get(program.name, {}).get("statename", "STOPPED")
         if state != "RUNNING":
-            found[program.name] = state.lower()
+            health_states[program.name] = state.lower()
             continue
         if program.name in _HEARTBEATS or program.name == "api-server":
             airflow = _airflow(stack) if airflow is None else airflow
-            found[program.name] = _airflow_health(program.name, airflow, float(states[program.name]["start"]))
+            health_states[program.name] = _airflow_health(program.name, airflow, float(states[program.name]["start"]))
         else:
-            found[program.name] = _plain_health(stack, program)
-    return found
+            health_states[program.name] = _plain_health(stack, program)
+    return health_states
 
 
 def _plain_health(stack: Stack, program: Program) -> str:
@@ -42,13 +42,13 @@ def _plain_health(stack: Stack, program: Program) -> str:
         answer = requests.get(stack.url(program.listener) + _PATHS[program.name], timeout=_SECONDS)
     except requests.RequestException:
         return "does not answer"
-    # Serving without a model says 503 and is well.
+    # Serving answers 503 without a model, which is healthy.
     well = answer.status_code < 500 or (program.name == "serving" and answer.status_code == 503)
     return "healthy" if well else f"answers {answer.status_code}"
 
 
 def _greets(port: int) -> bool:
-    """Tell whether an SMTP server greets at `port`."""
+    """Return whether an SMTP server greets at `port`."""
     try:
         with socket.create_connection((HOST, port), timeout=_SECONDS) as connection:
             return connection.recv(3) == b"220"
@@ -66,7 +66,7 @@ def _airflow(stack: Stack) -> Mapping[str, Any]:
 
 
 def _airflow_health(program: str, airflow: Mapping[str, Any], started: float) -> str:
-    """Judge by what the API server says; a heartbeat from before the program's last start counts for nothing."""
+    """Return a component's health as reported by the API server; heartbeats older than its last start are ignored."""
     if not airflow:
         return "does not answer" if program == "api-server" else "waits for api-server"
     if program == "api-server":

@@ -1,4 +1,4 @@
-"""Puts images into a project's inbox: the user's own, or battery cells drawn for the purpose."""
+"""Import images into a project's inbox: the user's own, or drawn battery cells."""
 
 import os
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from include.stack.screen import console
 
 
 def use(environ: Mapping[str, str]) -> None:
-    """Make this process a client of the stack: `pipelines` reads its settings from the environment."""
+    """Set this process's environment to that of the stack, from which `pipelines` reads its settings."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "INSPECTLINE_", "MLFLOW_"))]:
         del os.environ[name]
     os.environ.update(environ)
 
 
 def check_images(folder: Path) -> None:
-    """Look into a folder before anything is started for it.
+    """Validate a folder before anything is started for it.
 
     Raises:
         BadFolder: it holds no images, or its layout leaves open which are good.
@@ -54,7 +54,7 @@ def import_images(folder: Path, project: str) -> None:
 
 
 def draw_demo_images(stack: Stack) -> Path:
-    """Draw the demo's battery cells into the stack's own folder, those that are missing, and return it."""
+    """Draw the demo's missing battery cells into the stack's folder and return it."""
     folder = stack.home / "demo" / "battery_cells"
     write_images(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Start one program of the stack in the place of this process: `python -m include.stack.launch …`.
+"""Replace this process by one program of the stack: `python -m include.stack.launch …`.
 
 What an earlier incarnation left behind (children of a server killed with -9, which hold its port) is ended first.
 With `--after PORT` the program starts when something answers there, or after two minutes at the latest.
@@ -18,7 +18,7 @@ _PATIENCE = 120.0  # seconds
 
 
 def main(arguments: list[str]) -> None:
-    """Clean up after the program's last incarnation, wait for what it needs, and become it."""
+    """End leftovers of the program's previous process, wait for its dependency, and exec it."""
     parser = argparse.ArgumentParser(prog="include.stack.launch")
     parser.add_argument("home", type=Path)
     parser.add_argument("program")

@@ -1,4 +1,4 @@
-"""Where a local stack keeps its things, and on which ports it listens."""
+"""Folders and ports of a local stack."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from pipelines.storage.files import write_atomically
 
 HOST = "127.0.0.1"
 ENV_FILE = REPOSITORY / ".env"
-# What listens: (what people call it, the variable that moves it, its usual port).
+# Listeners: (display name, environment variable, default port).
 LISTENERS = {
     "airflow": ("Airflow", "AIRFLOW_PORT", 8080),
     "mlflow": ("MLflow", "MLFLOW_PORT", 5000),
@@ -41,7 +41,7 @@ class Stack:
 
     @property
     def run(self) -> Path:
-        """The folder of what is only true while the stack runs."""
+        """The folder of runtime state."""
         return self.home / "run"
 
     @property
@@ -56,7 +56,7 @@ class Stack:
 
     @property
     def mail(self) -> Path:
-        """The Maildir that every mail ends in."""
+        """The Maildir that receives every mail."""
         return self.home / "mail"
 
     @property
@@ -71,7 +71,7 @@ class Stack:
 
     @property
     def socket(self) -> Path:
-        """The supervisor's Unix socket; beneath the temporary folder if the stack's own path is too long for one."""
+        """The supervisor's Unix socket; in the temporary folder if the stack's path is too long for a socket."""
         usual = self.run / "supervisor.sock"
         if len(os.fsencode(usual)) <= _LONGEST_SOCKET:
             return usual
@@ -83,7 +83,7 @@ class Stack:
         return f"http://{host}:{self.ports[listener]}"
 
     def make_folders(self) -> None:
-        """Make every folder that the programs expect."""
+        """Create the folders that the programs expect."""
         for folder in (self.logs, self.run, self.airflow, self.objects, self.projects, self.home / "cache"):
             folder.mkdir(parents=True, exist_ok=True)
         for private in (self.run, self.socket.parent):
@@ -91,11 +91,11 @@ class Stack:
             private.chmod(0o700)
 
     def remember_ports(self) -> None:
-        """Note the ports, so that other commands find the running stack without being told again."""
+        """Store the ports, so that other commands find the running stack."""
         write_atomically(self.run / "ports.json", json.dumps(dict(self.ports)), durable=True)
 
     def forget_ports(self) -> None:
-        """Take the note away: the next start uses what is asked for then."""
+        """Delete the stored ports, so that the next start uses its own settings."""
         (self.run / "ports.json").unlink(missing_ok=True)
 
 
@@ -104,23 +104,23 @@ def open_stack(
 ) -> Stack:
     """Return the stack of `home` (default: INSPECTLINE_HOME, else `var` in the repository).
 
-    A port is the one its variable gives in `environ` (default: the process's), else the one that the stack runs with,
-    else the one in `env_file`, else the usual one.
+    Each port is taken from its variable in `environ` (default: the process's environment), else from the running stack,
+    else from `env_file`, else its default.
 
     Raises:
-        StackError: a port is not one, or `env_file` cannot be read.
+        StackError: a port is invalid, or `env_file` cannot be read.
     """
     env = os.environ if environ is None else environ
     folder = home or Path(env.get("INSPECTLINE_HOME") or REPOSITORY / "var")
     folder = folder.expanduser().resolve()
-    said = read_env(env_file) if env_file and env_file.exists() else {}
+    from_file = read_env(env_file) if env_file and env_file.exists() else {}
     try:
         runs_with = json.loads((folder / "run" / "ports.json").read_text())
     except (OSError, ValueError):
         runs_with = {}
     ports = {}
     for listener, (_, variable, usual) in LISTENERS.items():
-        value = env.get(variable) or runs_with.get(listener) or said.get(variable) or usual
+        value = env.get(variable) or runs_with.get(listener) or from_file.get(variable) or usual
         ports[listener] = _port(variable, str(value))
     _refuse_shared(ports)
     return Stack(folder, ports)
@@ -133,16 +133,16 @@ def _port(variable: str, value: str) -> int:
 
 
 def _refuse_shared(ports: Mapping[str, int]) -> None:
-    seen: dict[int, str] = {}
+    variables: dict[int, str] = {}
     for listener, port in ports.items():
         variable = LISTENERS[listener][1]
-        if port in seen:
-            raise StackError(f"{seen[port]} and {variable} are both {port}: give each its own port")
-        seen[port] = variable
+        if port in variables:
+            raise StackError(f"{variables[port]} and {variable} are both {port}: give each its own port")
+        variables[port] = variable
 
 
 def taken_ports(stack: Stack) -> list[str]:
-    """Return a line for each of the stack's ports that something else listens on: which, and what to change."""
+    """Return a line for each of the stack's ports in use by another program: which, and what to change."""
     lines = []
     for listener, port in stack.ports.items():
         name, variable, _ = LISTENERS[listener]

@@ -1,4 +1,4 @@
-"""What came of a training, from the catalogue and its package, in words and tables for people."""
+"""Describe the outcome of a training in sentences and tables, from the catalogue and the model package."""
 
 import json
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Outcome:
 
 
 def has_completed(project: str) -> bool:
-    """Tell whether a training of the project has completed before."""
+    """Return whether a training of the project has completed before."""
     with connect() as connection:
         query = select(trainings.c.training_id).where(
             trainings.c.project == project, trainings.c.kind == "retrain", trainings.c.state == "completed"
@@ -41,7 +41,7 @@ def has_completed(project: str) -> bool:
 
 
 def outcome_of(project: str, dag_run_id: str) -> Outcome:
-    """Return what came of a run; of a run that was skipped, what the training with the same data and parameters gave.
+    """Return the outcome of a run; for a skipped run, that of the training with the same data and parameters.
 
     Raises:
         StackError: the catalogue holds no completed training for it.
@@ -88,27 +88,29 @@ def figures_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def threshold_sentence(result: Mapping[str, Any], detail: Mapping[str, Any]) -> str:
-    """Say what the threshold is and how it was set."""
+    """Return a sentence with the threshold and how it was set."""
     policy = str(result["policy"])
-    said = f"{_number(result['threshold'])}, {_POLICIES.get(policy, policy)}"
+    sentence = f"{_number(result['threshold'])}, {_POLICIES.get(policy, policy)}"
     costs = detail.get("costs") or {}
     if policy == "least_cost" and costs:
-        said += (
+        sentence += (
             f" (a false alarm costs {costs['cost_false_alarm']:g}, a miss {costs['cost_miss']:g}; "
             f"{percent(costs['defect_rate'])} of the parts are defective)"
         )
     if "n_validation" in detail:
-        said += f"; set on {detail['n_validation']} good and {detail.get('n_anomaly_threshold', 0)} defective images"
+        sentence += (
+            f"; set on {detail['n_validation']} good and {detail.get('n_anomaly_threshold', 0)} defective images"
+        )
     if kept := detail.get("promise_kept_at"):
-        said += f"; false-positive rate promised: {percent(kept)}"
+        sentence += f"; false-positive rate promised: {percent(kept)}"
     served = (detail.get("thresholds") or {}).get(policy, {}).get("false_positive_rate")
     if served and served.get("low") is not None:
-        said += f", expected: {percent(served['value'])} ({percent(served['low'])} – {percent(served['high'])})"
-    return said
+        sentence += f", expected: {percent(served['value'])} ({percent(served['low'])} – {percent(served['high'])})"
+    return sentence
 
 
 def promotion_sentence(result: Mapping[str, Any]) -> str:
-    """Say whether the version serves now, and why."""
+    """Return a sentence saying whether the version was promoted, and why."""
     return f"version {result['version']} is {'champion' if result['promoted'] else 'challenger'}. {result['why']}"
 
 

@@ -1,7 +1,7 @@
-"""The stack's processes, found by the mark that each carries in its environment, whoever their parent is now.
+"""Identify the stack's processes by a marker in their environment, regardless of their current parent.
 
-A server killed with -9 leaves children behind that hold its port or go on with its work. They inherited the variable
-`INSPECTLINE_SUPERVISED=<home>|<program>` and are found by it in /proc (Linux).
+A server killed with -9 leaves children that hold its port or continue its work. They have inherited the variable
+`INSPECTLINE_SUPERVISED=<home>|<program>`, by which they are identified in /proc (Linux).
 """
 
 import contextlib
@@ -49,10 +49,10 @@ def find(home: Path, program: str | None = None) -> list[Process]:
 
 
 def end(home: Path, program: str | None = None, *, grace: float = 0.0, limit: float = 20.0) -> list[Process]:
-    """End the processes that `find` finds, and return them: SIGTERM first if they have `grace` seconds, then SIGKILL.
+    """End the processes returned by `find`, and return them: SIGTERM if `grace` seconds are given, then SIGKILL.
 
     Raises:
-        TimeoutError: some were still there after `limit` seconds.
+        TimeoutError: some still exist after `limit` seconds.
     """
     ended = {process.pid: process for process in find(home, program)}
     if grace:
@@ -71,7 +71,7 @@ def end(home: Path, program: str | None = None, *, grace: float = 0.0, limit: fl
 
 
 def memory(pids: Iterable[int]) -> int:
-    """Return the memory of these processes in bytes, what they share counted once (PSS)."""
+    """Return the memory of these processes in bytes, counting shared pages once (PSS)."""
     total = 0
     for pid in pids:
         with contextlib.suppress(psutil.Error, OSError):  # exited meanwhile, or another user's

@@ -1,4 +1,4 @@
-"""The programs of the local stack: what each runs, and in which order they start and stop."""
+"""The programs of the local stack: their commands, and the order in which they start and stop."""
 
 import sys
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from pipelines.config.settings import REPOSITORY
 class Program:
     """One supervised program.
 
-    `order` is supervisord's priority: lower starts earlier and stops later. `after` names the listener that has to
-    answer before it starts; `patience` is how many seconds it may take to stop before it is killed.
+    `order` is supervisord's priority: lower starts earlier and stops later. `after` is the listener that must answer
+    before the program starts; `patience` is the number of seconds to stop before it is killed.
     """
 
     name: str
@@ -26,10 +26,10 @@ class Program:
 
 
 def programs(stack: Stack) -> list[Program]:
-    """Return the stack's programs in the order in which they start; serving only where it is installed."""
+    """Return the stack's programs in start order; serving is included only if it is installed."""
     python = (sys.executable, "-m")
     airflow = (*python, "airflow")
-    found = [
+    declared = [
         Program(
             "s3",
             (*python, "localbucket", "--host", HOST, "--port", str(stack.ports["s3"]), str(stack.objects)),
@@ -53,20 +53,20 @@ def programs(stack: Stack) -> list[Program]:
         ),
         Program("api-server", (*airflow, "api-server"), order=30, listener="airflow", patience=15),
         Program("dag-processor", (*airflow, "dag-processor"), order=40),
-        # Task logs are read from the folder itself: nothing more has to listen.
+        # Task logs are read from the shared folder, so no log server is needed.
         Program("triggerer", (*airflow, "triggerer", "--skip-serve-logs"), order=40, patience=20),
         Program("scheduler", (*airflow, "scheduler", "--skip-serve-logs"), order=50, after="airflow", patience=25),
     ]
     if find_spec("serving.app") is not None:
-        found.append(
+        declared.append(
             Program(
                 "serving",
                 (*python, "gunicorn", "--config", str(REPOSITORY / "serving" / "gunicorn.conf.py"))
                 + ("--bind", f"{HOST}:{stack.ports['serving']}"),
                 order=60,
                 listener="serving",
-                patience=35,  # it finishes the requests that it has begun
+                patience=35,  # completes requests in progress
             )
         )
-    found.append(Program("guard", (*python, "include.stack.guard"), order=90))
-    return found
+    declared.append(Program("guard", (*python, "include.stack.guard"), order=90))
+    return declared

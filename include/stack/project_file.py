@@ -1,4 +1,4 @@
-"""Project files for images that no line was declared for yet, written beneath the stack's own folder."""
+"""Create project files for imported images without a declared project, in the stack's folder."""
 
 import re
 import unicodedata
@@ -21,7 +21,7 @@ _HEAD = """\
 
 
 def slug(name: str) -> str:
-    """Return `name` as a project may be named: lower-case letters, digits and _, beginning with a letter."""
+    """Convert `name` to a valid project name: lower-case letters, digits and _, beginning with a letter."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
     if not words[:1].isalpha():
@@ -30,7 +30,7 @@ def slug(name: str) -> str:
 
 
 def choose_project(project: str | None, folder: Path | None, default: str) -> str:
-    """Return the project that is meant: the one named, else one named as the folder, else the default.
+    """Return the project to use: the given one, else one with the folder's name, else the default.
 
     Raises:
         StackError: `project` cannot be the name of one.
@@ -45,14 +45,14 @@ def choose_project(project: str | None, folder: Path | None, default: str) -> st
 
 
 def declare(stack: Stack, project: str, source: str) -> Path | None:
-    """Write a project file for a project that has none, and return its path; None if there was one.
+    """Write a project file unless the project has one; return its path, or None.
 
     Raises:
-        SettingsError: the project's file is there and wrong.
+        SettingsError: the existing project file is invalid.
     """
-    known = project_files()
-    if project in known:
-        read_project(known[project])
+    files = project_files()
+    if project in files:
+        read_project(files[project])
         return None
     declared = {
         "title": project.replace("_", " ").capitalize(),

@@ -1,4 +1,4 @@
-"""Shows a DAG run as it goes: a live table on a terminal, a line for each step elsewhere."""
+"""Display a running DAG run: a live table on a terminal, one line per step elsewhere."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _LOOKS = {
 
 
 class RunDisplay:
-    """A live picture of one run; `update` takes its rows."""
+    """A live display of one run, refreshed by `update`."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -50,7 +50,7 @@ class RunDisplay:
             self._live.stop()
 
     def update(self, rows: Sequence[TaskRow], remark: str = "") -> None:
-        """Show where the run stands; `remark` is what holds it up, if anything."""
+        """Refresh the display; `remark` says what the run is waiting for, if anything."""
         if self._live:
             self._live.update(Group(Text(self._title, style="bold"), self._table(rows), Text(remark, style="yellow")))
             return
@@ -61,12 +61,12 @@ class RunDisplay:
             self._say(row)
 
     def _say(self, row: TaskRow) -> None:
-        """Print a row's line if there is news."""
+        """Print a row's line if it has changed."""
         if row.ended or row.state == "up_for_retry":
             if self._said.get(row.task_id) != f"{row.state} {row.attempt}":
                 self._said[row.task_id] = f"{row.state} {row.attempt}"
                 mark = _LOOKS[row.state][0]
-                self._console.print(f"  {mark} {row.task_id}: {row.state.replace('_', ' ')}{_told(row)}")
+                self._console.print(f"  {mark} {row.task_id}: {row.state.replace('_', ' ')}{_remark(row)}")
         elif row.state == "running" and _PROGRESS_WORD in row.note and time.monotonic() - self._last_note > _LINE_EVERY:
             self._last_note = time.monotonic()
             self._console.print(f"    {row.task_id}: {row.note}")
@@ -92,7 +92,7 @@ class RunDisplay:
 
 
 def follow(airflow: Airflow, dag_id: str, run_id: str, display: RunDisplay) -> tuple[str, list[TaskRow]]:
-    """Show a run until it ends, and return its final state and rows."""
+    """Display a run until it finishes, and return its final state and rows."""
     order = dags.task_order(airflow, dag_id)
     noted: dict[str, str] = {}
     logged = 0.0
@@ -125,7 +125,7 @@ def _with_note(row: TaskRow, note: str) -> TaskRow:
 
 
 def _held_up(airflow: Airflow, dag_id: str, run_id: str, state: str) -> str:
-    """Say which run goes first while ours is queued: one runs at a time."""
+    """Return which run this queued one waits for, since one runs at a time; empty if none."""
     if state != "queued":
         return ""
     first = next((run for run in airflow.active_runs(dag_id) if run["state"] == "running"), None)
@@ -134,7 +134,7 @@ def _held_up(airflow: Airflow, dag_id: str, run_id: str, state: str) -> str:
     return f"waiting for the run {first['dag_run_id']}, which began earlier; one runs at a time"
 
 
-def _told(row: TaskRow) -> str:
+def _remark(row: TaskRow) -> str:
     parts = [] if row.seconds is None or row.state in ("skipped", *WAITING) else [f"{row.seconds:.0f} s"]
     parts += [row.note] if row.note else []
     return f" ({', '.join(parts)})" if parts else ""

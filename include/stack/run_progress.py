@@ -1,4 +1,4 @@
-"""Where a DAG run stands, from what Airflow's REST API says of its task instances: one row a task."""
+"""Summarise the progress of a DAG run, one row per task, from its task instances in Airflow's REST API."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 WAITING = ("none", "scheduled", "queued", "up_for_retry", "up_for_reschedule", "deferred")
 FAILED = ("failed", "upstream_failed")
-# What a mapped task says of itself when its instances differ: the first of these that one of them is in.
+# The state of a mapped task whose instances differ is the first of these that any instance is in.
 _LOUDEST = ("failed", "running", "restarting", "up_for_retry", "queued", "scheduled", "deferred", "none")
 
 
@@ -24,19 +24,19 @@ class TaskRow:
 
     @property
     def ended(self) -> bool:
-        """Tell whether the task has come to its end."""
+        """Return whether the task has finished."""
         return self.state in (*FAILED, "success", "skipped", "removed")
 
 
 def task_rows(
     order: Sequence[str], instances: Iterable[Mapping[str, Any]], now: datetime | None = None
 ) -> list[TaskRow]:
-    """Return a row for each task in `order`; mapped instances are counted together."""
+    """Return one row per task in `order`; mapped instances are aggregated."""
     moment = now or datetime.now(UTC)
     by_task: dict[str, list[Mapping[str, Any]]] = {task_id: [] for task_id in order}
     for instance in instances:
         by_task.setdefault(instance["task_id"], []).append(instance)
-    return [_row(task_id, found, moment) for task_id, found in by_task.items()]
+    return [_row(task_id, of_task, moment) for task_id, of_task in by_task.items()]
 
 
 def _row(task_id: str, instances: Sequence[Mapping[str, Any]], now: datetime) -> TaskRow:

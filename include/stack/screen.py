@@ -1,4 +1,4 @@
-"""What the stack's commands show: a live display on a terminal, plain lines everywhere else."""
+"""Output of the stack's commands: a live display on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from pipelines.catalogue.users import FIRST
 
 console = Console(highlight=False)
 if not console.is_terminal:
-    console = Console(highlight=False, width=160)  # nothing is cut where there is no screen to fit on
+    console = Console(highlight=False, width=160)  # avoids truncation where there is no terminal
 _ADDRESSED = {"s3": "s3", "mailbox": "smtp", "mlflow": "mlflow", "api-server": "airflow", "serving": "serving"}
 
 
 class BootDisplay:
-    """Shows how the programs become healthy, one after another."""
+    """Displays the health of the programs while they start."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -37,17 +37,17 @@ class BootDisplay:
         if self._live:
             self._live.stop()
 
-    def __call__(self, found: Mapping[str, str]) -> None:
-        """Take in each program's health."""
+    def __call__(self, health_states: Mapping[str, str]) -> None:
+        """Refresh the display with the health of each program."""
         now = time.monotonic() - self._began
-        for name, state in found.items():
+        for name, state in health_states.items():
             if state == "healthy" and name not in self._healthy:
                 self._healthy[name] = now
                 if not self._live:
                     console.print(f"  {name}: healthy after {now:.0f} s")
         if self._live:
             table = Table.grid(padding=(0, 2))
-            for name, state in found.items():
+            for name, state in health_states.items():
                 well = name in self._healthy and state == "healthy"
                 after = f"{self._healthy[name]:.0f} s" if well else f"{now:.0f} s"
                 table.add_row(f"  {name}", f"[green]{state}[/]" if well else f"[yellow]{state}[/]", after)
@@ -55,9 +55,9 @@ class BootDisplay:
 
 
 def show_status(stack: Stack) -> bool:
-    """Print process, state, pid, memory, address and health of each program; tell whether all is well."""
+    """Print process, state, pid, memory, address and health of each program; return whether all are healthy."""
     states = supervision.states(stack)
-    found = health.check(stack)
+    health_states = health.check(stack)
     pids: dict[str, list[int]] = {}
     for process in processes.find(stack.home):
         pids.setdefault(process.program, []).append(process.pid)
@@ -73,7 +73,7 @@ def show_status(stack: Stack) -> bool:
             state, well = ("RUNNING", "healthy") if states else ("STOPPED", "stopped")
             pid = str(own[0]) if own else ""
         else:
-            state, well = states.get(name, {}).get("statename", "STOPPED"), found[name]
+            state, well = states.get(name, {}).get("statename", "STOPPED"), health_states[name]
             pid = str(states.get(name, {}).get("pid") or "")
         colour = "green" if well == "healthy" else "red" if states else "yellow"
         address = _address(stack, name)
@@ -81,11 +81,11 @@ def show_status(stack: Stack) -> bool:
     if states:
         table.add_row("", "", "", str(sum(map(len, pids.values()))), _mib(total), "", "", style="bold")
     console.print(table)
-    return bool(states) and all(state == "healthy" for state in found.values())
+    return bool(states) and all(state == "healthy" for state in health_states.values())
 
 
 def show_addresses(stack: Stack, environ: Mapping[str, str]) -> None:
-    """Print where to look, and with which login."""
+    """Print the addresses of the user interfaces and their logins."""
     table = Table.grid(padding=(0, 2))
     table.add_row("Airflow", stack.url("airflow", "localhost"), f"{ADMIN} / {environ['AIRFLOW_ADMIN_PASSWORD']}")
     table.add_row("MLflow", stack.url("mlflow", "localhost"), "no login")

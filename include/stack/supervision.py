@@ -1,4 +1,4 @@
-"""supervisord: its configuration, starting it, and talking to it over its socket."""
+"""Configure, start and control supervisord over its socket."""
 
 import os
 import shlex
@@ -69,12 +69,12 @@ stdout_logfile_backups=2
 
 
 def _escape(value: Path | str) -> str:
-    """Write a value so that supervisord expands nothing in it."""
+    """Escape a value so that supervisord expands nothing in it."""
     return str(value).replace("%", "%%")
 
 
 def digest(stack: Stack, environ: dict[str, str]) -> str:
-    """Return what tells one set of programs and settings from another."""
+    """Return a digest of the programs and settings."""
     ours = {name: value for name, value in environ.items() if name.startswith(("AIRFLOW", "INSPECTLINE", "MLFLOW"))}
     return sha256(f"{configuration(stack)}{sorted(ours.items())}".encode()).hexdigest()
 
@@ -124,7 +124,7 @@ def running(stack: Stack) -> bool:
 
 
 def states(stack: Stack) -> dict[str, dict[str, Any]]:
-    """Return what supervisord says of each program (`statename`, `pid`, `start`…); empty if it does not run."""
+    """Return supervisord's status of each program (`statename`, `pid`, `start`…); empty if it does not run."""
     try:
         return {info["name"]: info for info in connection(stack).getAllProcessInfo()}
     except (OSError, Fault):
@@ -132,7 +132,7 @@ def states(stack: Stack) -> dict[str, dict[str, Any]]:
 
 
 def start_program(stack: Stack, name: str) -> None:
-    """Start one program that was given up or stopped by hand."""
+    """Start one program that failed repeatedly or was stopped manually."""
     _unless_already(connection(stack).startProcess, name, False)
 
 
@@ -151,7 +151,7 @@ def _unless_already(act: Any, *arguments: Any) -> None:
 
 
 def stop(stack: Stack, limit: float = 120.0) -> None:
-    """Have supervisord stop every program in reverse order, then itself; then end whatever is left of the stack.
+    """Stop all programs in reverse order, then supervisord, then any remaining processes of the stack.
 
     Raises:
         StackError: something could not be ended.
@@ -165,7 +165,7 @@ def stop(stack: Stack, limit: float = 120.0) -> None:
         while processes.find(stack.home, SUPERVISOR) and time.monotonic() < end:
             time.sleep(0.2)
     try:
-        processes.end(stack.home, SUPERVISOR)  # first, so that it starts nothing anew
+        processes.end(stack.home, SUPERVISOR)  # first, so that it restarts nothing
         processes.end(stack.home, grace=5.0)
     except TimeoutError as error:
         raise StackError(str(error)) from None

@@ -1,4 +1,4 @@
-"""What serving says of images that no training saw: a good one and defective ones of the test subsets."""
+"""Query serving about test images, which training never uses: a good one and defective ones."""
 
 import os
 import time
@@ -20,7 +20,7 @@ _KINDS = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """Serving's answer for one test sample, beside what is known of it."""
+    """Serving's answer for one test sample, beside its annotation."""
 
     name: str
     label: str
@@ -33,38 +33,42 @@ class Verdict:
 
     @property
     def right(self) -> bool:
-        """Tell whether serving agrees with the annotation."""
+        """Return whether serving agrees with the annotation."""
         return self.is_anomaly == (self.label == "anomaly")
 
 
 def await_served(stack: Stack, project: str, seconds: float = _SWAP_SECONDS) -> str:
-    """Wait until serving has the version that the registry says is to serve, and return it.
+    """Wait until serving has loaded the version to serve according to the registry, and return it.
 
     Raises:
-        StackError: there is none yet, or serving does not take it.
+        StackError: there is none yet, or serving does not load it.
     """
     serve = load_project(project).serve
     meant = to_serve(project, serve)
     if meant is None:
         raise StackError(f"{project} has no {serve} version yet, so nothing serves")
     end = time.monotonic() + seconds
-    said: dict[str, Any] = {}
+    status: dict[str, Any] = {}
     while time.monotonic() < end:
         try:
-            said = requests.get(f"{stack.url('serving')}/projects/{project}/status", timeout=5).json()
+            status = requests.get(f"{stack.url('serving')}/projects/{project}/status", timeout=5).json()
         except (requests.RequestException, ValueError):
-            said = {}
-        if str(said.get("version")) == meant.version:
+            status = {}
+        if str(status.get("version")) == meant.version:
             return meant.version
         time.sleep(0.5)
-    why = (said.get("refused") or {}).get("why") or (said.get("last_poll") or {}).get("problem") or "it does not answer"
+    why = (
+        (status.get("refused") or {}).get("why")
+        or (status.get("last_poll") or {}).get("problem")
+        or "it does not answer"
+    )
     raise StackError(f"serving does not take version {meant.version} of {project} within {seconds:g} s: {why}")
 
 
 def pick_samples(manifest_uri: str) -> list[dict[str, Any]]:
     """Return the first good sample of the test subsets, in order of hashes, and the first of each kind of defect.
 
-    Nobody looked at their scores before: the verdicts are as good as the model is. At most `_KINDS` defects.
+    The choice does not depend on their scores, so that the verdicts reflect the model. At most `_KINDS` defects.
     """
     from pipelines.datasets.versions import read_manifest
 
@@ -76,7 +80,7 @@ def pick_samples(manifest_uri: str) -> list[dict[str, Any]]:
 
 
 def login() -> tuple[str, str]:
-    """Return the name and password of the stack's first account, whose environment this process has taken on."""
+    """Return name and password of the stack's first account, from this process's environment."""
     return FIRST, os.environ.get("INSPECTLINE_ADMIN_PASSWORD", "")
 
 
@@ -84,7 +88,7 @@ def ask(stack: Stack, project: str, sample: dict[str, Any]) -> Verdict:
     """Send a sample's image to serving as a camera would.
 
     Raises:
-        StackError: serving does not judge it.
+        StackError: serving returns no verdict.
     """
     data = Storage(load_project(project).bucket).get(sample["key"])
     name = str(sample["key"]).rpartition("/")[2]
@@ -96,7 +100,7 @@ def ask(stack: Stack, project: str, sample: dict[str, Any]) -> Verdict:
             auth=login(),
             timeout=60,
         )
-        said = answer.json()
+        content = answer.json()
     except (requests.RequestException, ValueError) as error:
         raise StackError(f"serving does not answer at {stack.url('serving')} ({type(error).__name__})") from None
     if answer.status_code == 401:
@@ -105,14 +109,14 @@ def ask(stack: Stack, project: str, sample: dict[str, Any]) -> Verdict:
             f"(. {stack.secrets}; echo $INSPECTLINE_ADMIN_PASSWORD) | make account NAME={FIRST}"
         )
     if not answer.ok:
-        raise StackError(f"serving answers {answer.status_code} for a test image: {said}")
+        raise StackError(f"serving answers {answer.status_code} for a test image: {content}")
     return Verdict(
         name=name,
         label=str(sample["label"]),
         type=sample["type"] if isinstance(sample["type"], str) else None,
-        is_anomaly=bool(said["is_anomaly"]),
-        score=float(said["anomaly_score"]),
-        threshold=float(said["threshold"]),
-        version=str(said["model_version"]),
+        is_anomaly=bool(content["is_anomaly"]),
+        score=float(content["anomaly_score"]),
+        threshold=float(content["threshold"]),
+        version=str(content["model_version"]),
         milliseconds=(time.monotonic() - began) * 1000,
     )

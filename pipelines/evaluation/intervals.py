@@ -1,7 +1,4 @@
-"""Confidence intervals of proportions.
-
-All intervals are two-sided at 95 % unless told otherwise.
-"""
+"""Confidence intervals of proportions, two-sided at 95 % by default."""
 
 from __future__ import annotations
 
@@ -13,10 +10,13 @@ CONFIDENCE = 0.95
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
-    """Return `hits / trials` with its exact interval, which covers the true rate at least as often as stated.
+    """Return `hits / trials` with its exact interval, whose coverage is at least `confidence` (default 0.95).
 
     Source: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
-    Biometrika 26 (1934), in its Beta quantile form. Raises ValueError unless `0 <= hits <= trials` and `trials > 0`.
+    Biometrika 26 (1934), in its Beta quantile form.
+
+    Raises:
+        ValueError: unless `0 <= hits <= trials` and `trials > 0`.
     """
     _check_counts(hits, trials)
     tail = (1 - confidence) / 2
@@ -26,10 +26,13 @@ def clopper_pearson(hits: int, trials: int, confidence: float = CONFIDENCE) -> E
 
 
 def wilson(hits: float, trials: float, confidence: float = CONFIDENCE) -> Estimate:
-    """Return `hits / trials` with Wilson's score interval, which stays sensible at 0 and at 1.
+    """Return `hits / trials` with Wilson's score interval, which is well behaved near 0 and 1.
 
-    `hits` may be a fraction (an area treated as a proportion). Source: Wilson, "Probable inference, the law of
-    succession, and statistical inference", JASA 22 (1927). Raises ValueError as `clopper_pearson` does.
+    `hits` may be fractional, for an area treated as a proportion. Source: Wilson, "Probable inference, the law of
+    succession, and statistical inference", JASA 22 (1927).
+
+    Raises:
+        ValueError: unless `0 <= hits <= trials` and `trials > 0`.
     """
     _check_counts(hits, trials)
     rate, z = hits / trials, normal_quantile(0.5 + confidence / 2)
@@ -39,14 +42,14 @@ def wilson(hits: float, trials: float, confidence: float = CONFIDENCE) -> Estima
 
 
 def beta_quantile(probability: float, a: float, b: float) -> float:
-    """Return the value below which a Beta(a, b) variable lies with the given probability."""
+    """Return the quantile of the Beta(a, b) distribution at `probability`."""
     from scipy.special import betaincinv
 
     return float(betaincinv(a, b, probability))
 
 
 def normal_quantile(probability: float) -> float:
-    """Return the value below which a standard normal variable lies with the given probability."""
+    """Return the quantile of the standard normal distribution at `probability`."""
     from statistics import NormalDist
 
     return NormalDist().inv_cdf(probability)

@@ -1,7 +1,7 @@
-"""Image-level figures of a model, each with its 95 % confidence interval.
+"""Image-level metrics of a model, each with its 95 % confidence interval.
 
-`good` and `anomalies` are anomaly scores of the test subsets, larger is more anomalous. Intervals are chosen to stay
-honest at the edge: a perfect figure from few images has a wide interval, not one of width nought.
+`good` and `anomalies` are anomaly scores of the test subsets; higher is more anomalous. The intervals keep their
+coverage at the extremes: a perfect metric from few images has a wide interval rather than one of zero width.
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from pipelines.evaluation.intervals import CONFIDENCE, clopper_pearson, normal_q
 from pipelines.steps import Estimate
 
 DRAWS = 20_000
-# Below it, a count is too far from normal for an interval on the logit scale.
+# Below this value of n p (1 - p), the normal approximation on the logit scale is too poor.
 LEAST_SPREAD = 5
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of the verdicts at a threshold; an anomaly found is a true positive."""
+    """The confusion matrix at a threshold; anomalies are the positive class.
+
+    Attributes:
+        true_positive: anomalies called anomalous.
+        false_negative: anomalies called good.
+        false_positive: good images called anomalous.
+        true_negative: good images called good.
+    """
 
     true_positive: int
     false_negative: int
@@ -33,7 +40,7 @@ class Confusion:
 
     @classmethod
     def at(cls, threshold: float, good: ArrayLike, anomalies: ArrayLike) -> Confusion:
-        """Count verdicts: an image is called anomalous when its score is above the threshold."""
+        """Count the verdicts: an image is called anomalous if its score is above the threshold."""
         good, anomalies = np.asarray(good), np.asarray(anomalies)
         detected, alarms = int(np.sum(anomalies > threshold)), int(np.sum(good > threshold))
         return cls(detected, len(anomalies) - detected, alarms, len(good) - alarms)
@@ -48,15 +55,16 @@ class Confusion:
 
 
 def auroc(good: ArrayLike, anomalies: ArrayLike) -> Estimate:
-    """Return the area under the ROC curve: the chance that an anomaly scores above a good image, ties counting half.
+    """Return the area under the ROC curve: the probability that an anomaly scores above a good image, ties count half.
 
-    The interval spans two: DeLong's (DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988)) on the logit scale
-    (Pepe, *The Statistical Evaluation of Medical Tests*, 2003, section 5.2), and Newcombe's method 5 (Statistics in
-    Medicine 25 (2006)). With the few anomalies of an inspection line DeLong's alone is too narrow near 1 (12 anomalies
-    at AUROC 0.98: it covers the truth in 80 % of simulated test sets, and with perfect separation its width is
-    nought), Newcombe's alone where anomalies vary more than good images do; together they cover it in 93 % or more of
-    all cases tried.
-    Raises ValueError if either side is empty.
+    The interval is the union of two: DeLong's (DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988)) on the logit
+    scale (Pepe, *The Statistical Evaluation of Medical Tests*, 2003, section 5.2), and Newcombe's method 5 (Statistics
+    in Medicine 25 (2006)). With few anomalies, DeLong's alone is too narrow near 1 (12 anomalies at AUROC 0.98: 80 %
+    coverage in simulation, and zero width at perfect separation), and Newcombe's alone is where anomalies vary more
+    than good images. Together they cover the true value in at least 93 % of all simulated cases.
+
+    Raises:
+        ValueError: either side is empty.
     """
     good, anomalies = _sides(good, anomalies)
     area, variance = delong(good, anomalies)
@@ -69,7 +77,7 @@ def auroc(good: ArrayLike, anomalies: ArrayLike) -> Estimate:
 
 
 def delong(good: ArrayLike, anomalies: ArrayLike) -> tuple[float, float]:
-    """Return AUROC and its variance by DeLong's placement values; the variance is 0 with a single image on a side."""
+    """Return AUROC and its variance from DeLong's placement values; a side with a single image adds no variance."""
     good, anomalies = _sides(good, anomalies)
     above, of_good = placements(good, anomalies)
     variance = sum(float(np.var(values, ddof=1)) / len(values) for values in (above, of_good) if len(values) > 1)
@@ -85,9 +93,11 @@ def average_precision(good: ArrayLike, anomalies: ArrayLike) -> Estimate:
     """Return average precision, the sum over thresholds of (recall gained) x precision, without interpolation.
 
     Depends on the share of anomalies among the test images. The interval is Boyd, Eng and Page's logit interval ("Area
-    under the precision-recall curve", ECML 2013), which takes the number of anomalies n for the number of trials;
-    where n AP (1 - AP) is below 5, and that interval would span nearly everything, it is Wilson's interval of as many.
-    Raises ValueError if either is empty.
+    under the precision-recall curve", ECML 2013) with the number of anomalies n as the number of trials. Where
+    n AP (1 - AP) is below 5, that interval would span almost [0, 1], and Wilson's interval with n trials is used.
+
+    Raises:
+        ValueError: either side is empty.
     """
     good, anomalies = _sides(good, anomalies)
     scores = np.concatenate([good, anomalies])
@@ -107,7 +117,7 @@ def average_precision(good: ArrayLike, anomalies: ArrayLike) -> Estimate:
 
 
 def recall(verdicts: Confusion) -> Estimate:
-    """Return the share of anomalies found, with the Clopper-Pearson interval."""
+    """Return the share of anomalies detected, with the Clopper-Pearson interval."""
     return clopper_pearson(verdicts.true_positive, verdicts.anomalies)
 
 
@@ -117,17 +127,23 @@ def false_positive_rate(verdicts: Confusion) -> Estimate:
 
 
 def precision(verdicts: Confusion) -> Estimate | None:
-    """Return the share of alarms that are anomalies at the test mix, with Wilson's interval; None without an alarm."""
+    """Return the share of alarms that are anomalies at the test set's class balance, with Wilson's interval.
+
+    None without an alarm.
+    """
     alarms = verdicts.true_positive + verdicts.false_positive
     return wilson(verdicts.true_positive, alarms) if alarms else None
 
 
 def f1(verdicts: Confusion, seed: int = 0) -> Estimate:
-    """Return F1 at the test mix.
+    """Return F1 at the test set's class balance.
 
-    The interval is that of F1 when recall and false-positive rate are drawn from their Jeffreys posteriors, as in
-    Goutte and Gaussier, "A probabilistic interpretation of precision, recall and F-score" (ECIR 2005), with the numbers
-    of good and anomalous images held fixed. Raises ValueError without anomalies.
+    The interval is computed by sampling recall and false-positive rate from their Jeffreys posteriors, as in Goutte and
+    Gaussier, "A probabilistic interpretation of precision, recall and F-score" (ECIR 2005), with the numbers of good
+    and anomalous images fixed.
+
+    Raises:
+        ValueError: there are no anomalies.
     """
     if not verdicts.anomalies:
         raise ValueError("F1 needs anomalies")
@@ -138,10 +154,10 @@ def f1(verdicts: Confusion, seed: int = 0) -> Estimate:
 
 
 def precision_on_line(verdicts: Confusion, defect_rate: float, seed: int = 0) -> Estimate | None:
-    """Return the share of alarms to expect to be real at the line's defect rate; None without an alarm.
+    """Return the precision expected at the line's defect rate; None without an alarm.
 
-    A test set has far more anomalies than a line: this is p recall / (p recall + (1 - p) FPR), with its interval drawn
-    as that of `f1`.
+    A test set has a far higher share of anomalies than a line. With defect rate p, the expected precision is
+    p recall / (p recall + (1 - p) FPR). The interval is sampled as in `f1`.
     """
     if not verdicts.anomalies or not verdicts.good or not verdicts.true_positive + verdicts.false_positive:
         return None
@@ -155,7 +171,11 @@ def precision_on_line(verdicts: Confusion, defect_rate: float, seed: int = 0) ->
 
 
 def mean(values: ArrayLike) -> Estimate:
-    """Return the mean with Student's t interval; of a single value the interval is that value. Raises if empty."""
+    """Return the mean with Student's t interval; for a single value the interval has zero width.
+
+    Raises:
+        ValueError: there are no values.
+    """
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
         raise ValueError("a mean needs at least one value")
@@ -169,7 +189,7 @@ def mean(values: ArrayLike) -> Estimate:
 
 
 def recall_by_type(threshold: float, anomalies: ArrayLike, types: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return for each anomaly type how many there are, how many are found and the recall with its interval."""
+    """Return for each anomaly type its number of images (`n`), of detected ones (`found`), and recall with interval."""
     scores, names = np.asarray(anomalies), np.asarray(types, dtype=object)
     rows = {}
     for name in sorted(set(types)):
@@ -207,7 +227,7 @@ def _newcombe(area: float, n_good: int, n_anomalies: int) -> Estimate:
 
 
 def _jeffreys(verdicts: Confusion, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw numbers of anomalies found and of false alarms from the posteriors of their rates."""
+    """Sample the numbers of detected anomalies and of false alarms from the posteriors of their rates."""
     rng = np.random.default_rng(seed)
     detected = rng.beta(verdicts.true_positive + 0.5, verdicts.false_negative + 0.5, DRAWS) * verdicts.anomalies
     alarms = rng.beta(verdicts.false_positive + 0.5, verdicts.true_negative + 0.5, DRAWS) * verdicts.good

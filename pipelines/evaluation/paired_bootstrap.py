@@ -1,4 +1,4 @@
-"""How much two models differ in AUROC on the same images, by a paired, stratified bootstrap."""
+"""Estimate the difference in AUROC of two models on the same images by a paired, stratified bootstrap."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ def auroc_difference(
     samples: int,
     seed: int = 0,
 ) -> Estimate:
-    """Return the first model's AUROC less the second's, with the central 95 % of its bootstrap distribution.
+    """Return the first model's AUROC minus the second's, with the central 95 % of its bootstrap distribution.
 
-    Good images and anomalies are drawn anew apart (stratified), and each draw takes an image's two scores together
-    (paired), so that what is hard for both cancels out. Images of a group (a part, a batch) resemble each other: whole
-    groups are drawn, unless there are fewer than 10 of them on a side, where single images are (Efron and Tibshirani,
-    *An Introduction to the Bootstrap*, 1993, chapters 8 and 13).
+    Good images and anomalies are resampled separately (stratified), and the two scores of an image together (paired),
+    which cancels variation common to both models. Images of a group (a part, a batch) are correlated, so whole groups
+    are resampled; a class with fewer than 10 groups is resampled by single images (Efron and Tibshirani, *An
+    Introduction to the Bootstrap*, 1993, chapters 8 and 13).
 
     Args:
         good: scores of the good images by the first and by the second model, each [n].
         anomalies: scores of the anomalies, each [m].
-        good_groups, anomaly_groups: the group of each image.
-        samples: number of draws.
+        good_groups: group of each good image, [n].
+        anomaly_groups: group of each anomaly, [m].
+        samples: number of bootstrap resamples.
+        seed: seed of the resampling. Default 0.
     """
     rng = np.random.default_rng(seed)
     sides = [np.asarray(scores, dtype=np.float64) for scores in (*good, *anomalies)]
@@ -59,7 +61,7 @@ def auroc_difference(
 
 
 def draw_weights(rng: np.random.Generator, groups: Sequence[str], samples: int) -> Weights:
-    """Return how often each image is drawn, [samples, images]; images of a group are drawn together."""
+    """Return how often each image occurs in each resample, [samples, images]; groups are resampled as a whole."""
     names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(names) < FEWEST_GROUPS:
         names, group = np.arange(len(groups)), np.arange(len(groups))

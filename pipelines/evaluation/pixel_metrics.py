@@ -1,8 +1,8 @@
-"""Pixel-level figures where masks exist: pixel AUROC and AUPRO, at the masks' original size.
+"""Pixel-level metrics where masks exist: pixel AUROC and AUPRO, at the masks' original size.
 
-Image by image, error maps are counted into bins of their floating-point pattern: monotonous in the value and never
-coarser than 0.4 % of it, whatever its scale. Curves are then cumulative counts, so that memory does not grow with the
-number of pixels, and a bootstrap over images is a matrix product.
+Error maps are accumulated image by image into histograms, binned by the leading bits of the floating-point pattern: the
+bins are monotonic in the value and at most 0.4 % of it wide at any scale. Curves are cumulative counts, so that memory
+does not grow with the number of pixels, and a bootstrap over images is a matrix product.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ Counts = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _ImageCounts:
-    """One image in bins: its normal and its anomalous pixels, and its regions' pixels, each region adding up to 1."""
+    """The histogram of one image.
+
+    Attributes:
+        bins: indices of the non-empty bins, [b].
+        normal: normal pixels per bin, [b].
+        anomalous: anomalous pixels per bin, [b].
+        overlap: anomalous pixels per bin, weighted so that each region adds up to 1, [b].
+        regions: number of regions.
+    """
 
     bins: NDArray[np.intp]
     normal: Counts
@@ -36,7 +44,11 @@ class _ImageCounts:
 
 @dataclass
 class PixelCounts:
-    """Counts over the test images, to which `add` adds one image at a time."""
+    """Histograms of the test images, added one at a time by `add`.
+
+    Attributes:
+        images: the histogram of each image.
+    """
 
     images: list[_ImageCounts] = field(default_factory=list)
 
@@ -44,6 +56,9 @@ class PixelCounts:
         """Add one image: its error map [H, W] and its mask [H, W], all False for a good image.
 
         Regions are the mask's 8-connected components, as in Bergmann et al.'s evaluation code.
+
+        Raises:
+            ValueError: map and mask differ in size.
         """
         from scipy.ndimage import label
 
@@ -79,9 +94,11 @@ class PixelCounts:
 
 @dataclass(frozen=True)
 class PixelFigures:
-    """Pixel AUROC, and AUPRO: the area under the per-region-overlap curve up to a false-positive rate of 0.3, over 0.3.
+    """Pixel-level metrics; the intervals are percentiles of a bootstrap over images, whose pixels are not independent.
 
-    The intervals are percentiles of a bootstrap over images, since pixels of one image are not independent.
+    Attributes:
+        pixel_auroc: area under the pixel-level ROC curve.
+        aupro: area under the per-region-overlap curve up to a false-positive rate of 0.3, divided by 0.3.
     """
 
     pixel_auroc: Estimate
@@ -89,11 +106,19 @@ class PixelFigures:
 
 
 def pixel_figures(counts: PixelCounts, samples: int = 500, seed: int = 0) -> PixelFigures:
-    """Return the figures of the images added.
+    """Return the pixel-level metrics of the accumulated images.
 
-    AUPRO as in Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 129 (2021), section 5.2: the overlap is
-    averaged over all regions of the ground truth, whatever their size, and the false-positive rate is over all pixels
-    outside them. Raises ValueError without normal or without anomalous pixels.
+    AUPRO is defined as in Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 129 (2021), section 5.2: the
+    overlap is averaged over all ground-truth regions regardless of size, and the false-positive rate is computed over
+    all pixels outside them.
+
+    Args:
+        counts: the accumulated images.
+        samples: number of bootstrap resamples. Default 500.
+        seed: seed of the bootstrap. Default 0.
+
+    Raises:
+        ValueError: there are no normal or no anomalous pixels.
     """
     if not counts.usable:
         raise ValueError("pixel figures need a mask with anomalous pixels and some normal ones")
@@ -106,14 +131,14 @@ def pixel_figures(counts: PixelCounts, samples: int = 500, seed: int = 0) -> Pix
     weights = np.zeros((samples, len(counts.images)))
     for stratum in (np.flatnonzero(with_regions), np.flatnonzero(~with_regions)):
         if len(stratum):
-            # Resampling within each kind keeps both kinds in every draw.
+            # Stratified resampling keeps images with and without regions in every resample.
             weights[:, stratum] = rng.multinomial(len(stratum), np.full(len(stratum), 1 / len(stratum)), size=samples)
     draws = _areas(weights, normal, anomalous, overlap)
     return PixelFigures(_percentiles(auroc, draws[0]), _percentiles(aupro, draws[1]))
 
 
 def _bin(error_map: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return for each value a bin number that grows with it: IEEE 754 patterns order as sign and magnitude."""
+    """Return the bin index of each value, monotonic in it: IEEE 754 patterns are ordered as sign and magnitude."""
     values = np.ascontiguousarray(error_map, dtype=np.float32) + np.float32(0)  # -0 becomes 0
     pattern = values.view(np.uint32)
     ordered = np.where(pattern >> 31, ~pattern, pattern | np.uint32(1 << 31))
@@ -121,9 +146,9 @@ def _bin(error_map: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def _dense(images: list[_ImageCounts]) -> tuple[Counts, Counts, Counts]:
-    """Return counts of normal and anomalous pixels and of overlap, [images, bins], from the highest bin downwards.
+    """Return normal pixels, anomalous pixels and overlap, each [images, bins], in descending order of bins.
 
-    Overlap is left as a sum over regions: relative to the whole, a resample's number of regions cancels out.
+    Overlap is a sum over regions, not a mean: the curve is normalised by its total, which cancels their number.
     """
     bins = np.unique(np.concatenate([image.bins for image in images]))[::-1]
     place = np.empty(_BINS, dtype=np.intp)
@@ -152,7 +177,7 @@ def _areas(weights: Counts, normal: Counts, anomalous: Counts, overlap: Counts) 
 
 
 def _curve(counts: Counts) -> Counts:
-    """Return cumulative shares [draws, bins + 1] that begin at 0 and end at 1."""
+    """Return cumulative shares [draws, bins + 1] from 0 to 1."""
     total = np.cumsum(counts, axis=1)
     return np.pad(total / total[:, -1:], ((0, 0), (1, 0)))
 

@@ -1,12 +1,11 @@
-"""Plots that evaluations share: the confusion matrix, the score histogram, ROC and precision-recall curves.
+"""Plots shared by evaluations: confusion matrix, score histogram, ROC and precision-recall curves.
 
-Drawn with matplotlib's Agg canvas and without pyplot, so that any thread may draw and nothing is left open.
+Uses matplotlib's Agg canvas without pyplot, which is thread-safe and leaves no figures open.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,14 +15,17 @@ from numpy.typing import NDArray
 
 from pipelines.steps import Estimate
 
-if TYPE_CHECKING:
-    pass
 
 GOOD, ANOMALY, LINE = "#3b6ea5", "#c8553d", "#222222"
 
 
 def confusion_matrix(counts: dict[str, int], threshold: float) -> Figure:
-    """Draw the four counts, shaded by their share of the row."""
+    """Plot the confusion matrix, shaded by the share of the row.
+
+    Args:
+        counts: `true_positive`, `false_negative`, `false_positive` and `true_negative`.
+        threshold: the threshold, for the title.
+    """
     table = np.array(
         [
             [counts["true_negative"], counts["false_positive"]],
@@ -50,12 +52,12 @@ def score_histogram(
     threshold: float,
     policy: str,
 ) -> Figure:
-    """Draw the anomaly scores of the test and validation images, with the threshold as a line."""
+    """Plot histograms of the anomaly scores of the test and validation images, with the threshold as a line."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     everything = np.concatenate([good, anomalies, validation, [threshold]])
     low, high = float(everything.min()), float(everything.max())
-    # Anomalies often score a hundred times as high as good images: then only a logarithmic scale shows both.
+    # Anomalies often score a hundred times as high as good images, which needs a logarithmic scale.
     logarithmic = low > 0 and high / low > 20
     span = (high - low) or abs(high) or 1.0
     edges = (np.geomspace(low, high, 50) if logarithmic else np.linspace(low, low + span, 50)).tolist()
@@ -78,7 +80,7 @@ def score_histogram(
 def curves(
     good: NDArray[np.float64], anomalies: NDArray[np.float64], threshold: float, metrics: dict[str, Estimate]
 ) -> Figure:
-    """Draw recall over false-positive rate and precision over recall, with the served threshold as a dot."""
+    """Plot the ROC and the precision-recall curve, with the served threshold as a dot."""
     cuts = np.unique(np.concatenate([good, anomalies]))[::-1]
     detected = np.array([0, *((anomalies >= cut).sum() for cut in cuts)])
     alarms = np.array([0, *((good >= cut).sum() for cut in cuts)])
@@ -105,7 +107,7 @@ def curves(
 def picture(axes: Axes, pixels: NDArray[np.uint8], title: str) -> None:
     """Show an image uint8 [H, W, 3] with its title and without axes."""
     axes.imshow(pixels)
-    # Types are words of the sender: a stray $ is no mathematics.
+    # Titles hold anomaly types entered by users, in which a $ must not start math text.
     axes.set_title(title, fontsize=8, parse_math=False)
     axes.set_axis_off()
 

@@ -1,8 +1,8 @@
-"""Images of more than eight bits a channel, brought to eight.
+"""Convert images of more than eight bits per channel to eight bits.
 
-The darkest value that the format can hold becomes 0 and the brightest 255; in between the scale is linear. A TIFF says
-how many bits it uses. Cameras of 12 bits, however, mostly save into 16 without saying so, and would come out almost
-black: an image whose brightest pixel stays within 12 bits (4,095) is therefore read as one of 12 bits.
+The format's value range is mapped linearly to 0…255. A TIFF declares its bit depth. Most 12-bit cameras, however, save
+16-bit files without declaring it, which would come out almost black: an image whose maximum is within 12 bits (4,095)
+is therefore read as 12-bit.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # TIFF 6.0, section 8
 
 
 def to_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Return a loaded grey image of more than eight bits a pixel as uint8 [H, W, 3].
+    """Convert a loaded greyscale image of more than eight bits per pixel to uint8 [H, W, 3].
 
     Raises:
-        BadImage: the pixels are no finite numbers.
+        BadImage: some pixels are not finite numbers.
     """
     values = np.asarray(image)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -33,7 +33,7 @@ def to_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _range(values: NDArray[np.generic], image: Image.Image) -> tuple[float, float]:
-    """Return the values that are to be black and white."""
+    """Return the pixel values that map to black and to white."""
     low, high = float(values.min()), float(values.max())
     tags = getattr(image, "tag_v2", {})
     declared = _first(tags.get(_MAX_SAMPLE_VALUE))
@@ -51,7 +51,7 @@ def _range(values: NDArray[np.generic], image: Image.Image) -> tuple[float, floa
         for brightest in ranges:
             if high <= brightest:
                 return 0.0, brightest
-    return low, max(high, low + 1)  # below zero or beyond 16 bits there is no usual range: the image's own
+    return low, max(high, low + 1)  # no customary range below zero or beyond 16 bits: use the image's own
 
 
 def _first(tag: object) -> float:

@@ -1,13 +1,13 @@
-"""The one way from a file's bytes to pixels, for ingest, training and serving alike.
+"""Decode image files to pixels; the single decoder of ingest, training and serving.
 
-Accepted are JPEG, PNG, BMP, TIFF and WebP, told by their content and never by their name. The header is checked before
-anything is decoded. Every image comes out upright (EXIF orientation applied) as RGB, eight bits a channel:
+Accepts JPEG, PNG, BMP, TIFF and WebP, identified by content and never by file name. The header is validated before
+anything is decoded. Every image is returned upright (EXIF orientation applied) as RGB with eight bits per channel:
 
-* transparency is laid on white, as a viewer shows it;
-* CMYK, YCbCr, palette, greyscale and black-and-white are converted;
-* more than eight bits are scaled, never clipped; see `pipelines.images.bit_depth`.
+* transparent images are composited on white;
+* CMYK, YCbCr, palette, greyscale and bilevel images are converted;
+* higher bit depths are scaled, never clipped; see `pipelines.images.bit_depth`.
 
-Whatever is wrong with a file, `BadImage` says it in one line, with what to do.
+Invalid files raise `BadImage`, whose one-line message says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Imported here so that `Image.open` finds them registered, and no thread has to load plugins while others decode.
+# Imported eagerly to register the plugins, so that no thread loads them while others decode.
 from PIL import (
     BmpImagePlugin,
     Image,
@@ -42,17 +42,21 @@ CONTENT_TYPES = {name: f"image/{name.lower()}" for name in EXTENSIONS}
 _ORIENTATION = 0x0112
 _STRIP = 1 << 19  # pixels
 
-# Pillow only warns of what we either check ourselves (size) or can do without (damaged metadata).
+# Pillow's warnings concern the size, which is checked here, and damaged metadata, which is not needed.
 warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """An image as the pipeline sees it.
+    """A decoded image.
 
-    `pixels` is uint8 [height, width, 3], RGB, upright. `format` is JPEG, PNG, BMP, TIFF or WEBP and `extension` the
-    file name's ending that goes with it; `mode` is Pillow's name of the file's pixel format (`L`, `I;16`, `CMYK`…);
-    `width` and `height` are in pixels, of the upright image.
+    Attributes:
+        pixels: uint8 [height, width, 3], RGB, upright.
+        format: JPEG, PNG, BMP, TIFF or WEBP.
+        extension: file name extension of the format, without dot.
+        mode: Pillow's name of the file's pixel format (`L`, `I;16`, `CMYK`…).
+        width: width of the upright image in pixels.
+        height: height of the upright image in pixels.
     """
 
     pixels: NDArray[np.uint8]
@@ -64,21 +68,21 @@ class OpenedImage:
 
 
 def open_image(data: bytes, *, max_pixels: int, min_side: int) -> OpenedImage:
-    """Decode one image file of at most `max_pixels` (width x height) and at least `min_side` pixels a side.
+    """Decode one image file of at most `max_pixels` (width x height) and at least `min_side` pixels per side.
 
-    Safe to call from many threads.
+    Thread-safe.
 
     Raises:
-        BadImage: the file is empty, no image of an accepted format, damaged, animated, too large or too small.
+        BadImage: the file is empty, not an image of an accepted format, damaged, animated, too large or too small.
     """
     return decode(identify(data, max_pixels=max_pixels, min_side=min_side))
 
 
 def identify(data: bytes, *, max_pixels: int, min_side: int) -> ImageFile.ImageFile:
-    """Do the first half of `open_image`: check the header, and decode nothing yet; its `size` says what it will take.
+    """Perform the first half of `open_image`: validate the header without decoding; the result's `size` is in pixels.
 
     Raises:
-        BadImage: as `open_image`, but for damage behind the header.
+        BadImage: as `open_image`, except for damage after the header.
     """
     image = _open(data, max_pixels)
     if min(image.size) < min_side:
@@ -90,7 +94,7 @@ def identify(data: bytes, *, max_pixels: int, min_side: int) -> ImageFile.ImageF
 
 
 def decode(image: ImageFile.ImageFile) -> OpenedImage:
-    """Do the second half of `open_image`: decode what `identify` returned.
+    """Perform the second half of `open_image`: decode the result of `identify`.
 
     Raises:
         BadImage: the file is damaged.
@@ -106,11 +110,11 @@ def decode(image: ImageFile.ImageFile) -> OpenedImage:
 def open_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Decode the mask of an image of `size` (width, height) into bool [height, width], true where it marks a defect.
 
-    A pixel marks a defect if it is brighter than a quarter of the brightest: soft edges and traces of compression do
-    not count, and the small numbers of a class map (0, 1, 2…) do.
+    A pixel marks a defect if it exceeds a quarter of the maximum, which excludes soft edges and compression artefacts.
+    In a class map (maximum at most 16) every non-zero pixel does.
 
     Raises:
-        BadImage: the file is no readable image, or not of that size.
+        BadImage: the file is not a readable image, or differs in size.
     """
     width, height = size
     image = _open(data, max_pixels=max(width * height, 1), kind="mask")
@@ -125,13 +129,13 @@ def open_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _open(data: bytes, max_pixels: int, kind: str = "image") -> ImageFile.ImageFile:
-    """Read the header alone, and refuse what must not be decoded."""
+    """Read the header alone and refuse files that must not be decoded."""
     if not data:
         raise BadImage("the file is empty (0 bytes): send the file again")
     if missing := truncation(data):
         raise BadImage(f"the file is truncated or damaged ({missing}): send the file again")
     size = webp_size(data)
-    if size:  # Pillow's WebP decoder takes the memory for all pixels as soon as it opens the file.
+    if size:  # Pillow's WebP decoder allocates memory for all pixels as soon as it opens the file.
         _check_pixels(size, max_pixels, kind)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -140,7 +144,7 @@ def _open(data: bytes, max_pixels: int, kind: str = "image") -> ImageFile.ImageF
     except Exception as error:  # Pillow raises almost anything on a damaged header
         raise BadImage(_unidentified(data)) from error
     _check_pixels(image.size, max_pixels, kind)
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph with its previews
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO holds a photograph and its previews
         raise BadImage(f"the file is an animation or holds several pages ({image.format}): send one picture a file")
     return image
 
@@ -168,10 +172,10 @@ def _unidentified(data: bytes) -> str:
 
 
 def _decoded(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
-    """Decode to uint8 [H, W, 3], as stored (orientation not applied)."""
+    """Decode to uint8 [H, W, 3] as stored, without applying the orientation."""
     try:
         image.load()
-    except Exception as error:  # OSError, SyntaxError, struct.error, EOFError, MemoryError… whatever the decoder met
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, MemoryError and others
         raise BadImage(f"the file is truncated or damaged ({_reason(error)}): send the file again") from error
     try:
         if image.mode in DEEP_MODES:
@@ -191,7 +195,7 @@ def _decoded(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
 
 
 def _rgb(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
-    """Convert and copy out some rows at a time: done at once, it takes four times the memory of the pixels."""
+    """Convert to RGB in strips of rows, since converting at once takes four times the memory of the pixels."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     rows = max(1, _STRIP // width)
@@ -208,9 +212,9 @@ def _reason(error: Exception) -> str:
 
 def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
     """Apply the EXIF orientation (EXIF 2.32, tag 0x0112) of the decoded `image` to its pixels."""
-    try:  # a TIFF is already turned by its decoder, which then drops the tag
+    try:  # the TIFF decoder has already applied the orientation and removed the tag
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF says nothing; the pixels are fine
+    except Exception:  # damaged EXIF is ignored, since the pixels are intact
         orientation = 1
     turned = {
         2: lambda: pixels[:, ::-1],

@@ -1,7 +1,7 @@
-"""Plain numbers that describe an image: what the profile shows, and what drift is measured on.
+"""Compute scalar image descriptors, shown in the profile and monitored for drift.
 
-Numpy alone, a few milliseconds whatever the image's size: colour and light are taken from a regular grid of pixels,
-sharpness and noise, which are properties of neighbouring pixels, from tiles at full resolution.
+Takes a few milliseconds regardless of image size: colour and brightness are computed on a regularly subsampled image,
+sharpness and noise, which depend on neighbouring pixels, on tiles at full resolution. Uses numpy alone.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _SAMPLED = 1 << 14  # pixels
 _TILE = 64  # pixels
 _TILES = 4  # a side, at most
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32) / 255  # ITU-R BT.601
-# The same in 256ths, so that second differences, taken twice, fit 16 bits with luminance in eighths of a level.
+# The same weights in 256ths; with luminance in eighths of a level, second differences taken twice fit 16 bits.
 _LUMA_256, _LEVEL = (77, 150, 29), 8
 
 
 def describe(pixels: NDArray[np.uint8]) -> dict[str, float]:
-    """Return the `DESCRIPTORS` of `pixels`, uint8 [H, W, 3] RGB; deterministic, every value finite."""
+    """Return the `DESCRIPTORS` of `pixels` (uint8 [H, W, 3], RGB) by name; deterministic, all values finite."""
     height, width = pixels.shape[:2]
     step = math.ceil(math.sqrt(height * width / _SAMPLED))
-    # Channel by channel: numpy is ten times as fast along a plane as across three neighbours.
+    # Separate planes are ten times as fast in numpy as interleaved channels.
     red, green, blue = (np.ascontiguousarray(pixels[::step, ::step, channel]) for channel in range(3))
     count = red.size
     luminance = _luminance(red, green, blue)
@@ -66,7 +66,7 @@ def describe(pixels: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return sharpness and noise, both from second differences of luminance over evenly spread tiles."""
+    """Return sharpness and noise from second differences of luminance over evenly spaced tiles."""
     height, width = pixels.shape[:2]
     if min(height, width) < 3:
         return 0.0, 0.0
@@ -78,14 +78,14 @@ def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
         weighted *= weight
         tiles += weighted
     tiles //= 256 // _LEVEL
-    # All rows of all tiles as one line: numpy is three times as fast along it as along each row. Differences that go
-    # across the edge of a tile mean nothing; `inner` leaves them out.
+    # Flattening all rows of all tiles makes numpy three times as fast. Differences across the edges of tiles are
+    # meaningless and excluded by `inner`.
     line, inner = tiles.astype(np.int16).ravel(), np.s_[:, 1:-1, 1:-1]
     down = _second_differences(line, tiles.shape[-1])
     laplacian = _second_differences(line, 1)
     laplacian += down
-    # Immerkær, "Fast noise variance estimation", CVIU 64 (1996): a mask that structure does not excite, the second
-    # difference of second differences; sigma = sqrt(pi/2) / 6 x mean of its absolute response
+    # Immerkær, "Fast noise variance estimation", CVIU 64 (1996): a filter insensitive to image structure, the second
+    # difference of second differences; sigma = sqrt(pi/2) / 6 x mean of its absolute response.
     response = np.abs(_second_differences(down, 1)).reshape(tiles.shape)[inner]
     noise = math.sqrt(math.pi / 2) / 6 * float(response.mean())
     sharpness = _deviation(laplacian.reshape(tiles.shape)[inner].astype(np.float32))
@@ -93,7 +93,7 @@ def _detail(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def _second_differences(line: NDArray[np.int16], apart: int) -> NDArray[np.int16]:
-    """Return for each value of `line` the two that lie `apart` from it, less twice itself; 0 at both ends."""
+    """Return line[i - apart] - 2 line[i] + line[i + apart] for each i; 0 at both ends."""
     differences = np.zeros_like(line)
     between = differences[apart:-apart]
     np.add(line[: -2 * apart], line[2 * apart :], out=between)
@@ -104,7 +104,7 @@ def _second_differences(line: NDArray[np.int16], apart: int) -> NDArray[np.int16
 
 @lru_cache(maxsize=64)
 def _starts(side: int) -> tuple[int, ...]:
-    """Return where tiles begin along a side of `side` pixels: evenly spread, and no more than it takes to cover it."""
+    """Return the evenly spaced start positions of tiles along `side` pixels, no more than needed to cover it."""
     count = min(_TILES, -(-side // _TILE))
     return tuple(np.linspace(0, max(0, side - _TILE), count, dtype=np.intp).tolist())
 

@@ -1,7 +1,7 @@
-"""What an image file's own structure tells without decoding it: its kind, its size, and whether its end is there.
+"""Inspect the structure of an image file without decoding it: format, size and completeness.
 
-Pillow decodes a file whose last bytes are missing if all pixel rows happen to be there, and does not check the
-checksums of a PNG's pixels.
+Needed because Pillow decodes a truncated file if all pixel rows are present, and does not verify the checksums of a
+PNG's pixel data.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _KINDS = (
     (b"<?xml", "XML"),
     (b"<!DOCTYPE html", "HTML"),
 )
-# In a JPEG's pixel data, ff is followed by 00 (a plain ff), d0-d7 (restart) or ff (filling); anything else is a marker.
+# In JPEG entropy-coded data, ff is followed by 00 (escaped ff), d0-d7 (restart) or ff (fill); all else is a marker.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def looks_like(data: bytes) -> str | None:
-    """Return the kind of file that `data` begins like (`JPEG`, `GIF`, `PDF`…), or None."""
+    """Return the file format identified by the leading bytes of `data` (`JPEG`, `GIF`, `PDF`…), or None."""
     for magic, kind in _KINDS:
         if data.startswith(magic):
             return kind
@@ -42,7 +42,7 @@ def looks_like(data: bytes) -> str | None:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height in pixels as a WebP header states them (RFC 9649, section 2), None for another kind."""
+    """Return width and height in pixels from a WebP header (RFC 9649, section 2), None for other formats."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
         return None
     kind = data[12:16]
@@ -58,7 +58,7 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def truncation(data: bytes) -> str | None:
-    """Return what is missing or damaged in a JPEG, PNG or WebP file, None if it is whole or of another kind."""
+    """Return what is missing or damaged in a JPEG, PNG or WebP file, None if it is complete or of another format."""
     kind = looks_like(data)
     if kind == "JPEG":
         return None if _jpeg_ends(data) else "its end marker is missing"
@@ -70,13 +70,13 @@ def truncation(data: bytes) -> str | None:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Walk the segments of a JPEG (ITU-T T.81, annex B) to its end-of-image marker; the rest does not count."""
+    """Return whether a JPEG's segments (ITU-T T.81, annex B) reach an end-of-image marker; later bytes are ignored."""
     position = 2
     while marker := _JPEG_MARKER.search(data, position):
         code = data[marker.start() + 1]
         if code == 0xD9:
             return True
-        if code in (0x01, 0xD8):  # these stand alone
+        if code in (0x01, 0xD8):  # markers without a segment
             position = marker.end()
         else:
             position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
@@ -84,7 +84,7 @@ def _jpeg_ends(data: bytes) -> bool:
 
 
 def _png_fault(data: bytes) -> str | None:
-    """Walk the chunks of a PNG (ISO/IEC 15948, section 5) to its end chunk and check those that pixels depend on."""
+    """Verify the critical chunks of a PNG (ISO/IEC 15948, section 5) up to its end chunk; return what is wrong."""
     position = 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)

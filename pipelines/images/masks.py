@@ -1,4 +1,4 @@
-"""Masks as annotations are read: where a mask marks anything, and which class each of its pixels bears."""
+"""Decode the class values of masks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CLASS_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 def read_classes(data: bytes, size: tuple[int, int]) -> NDArray[np.uint16]:
     """Decode the class map of an image of `size` (width, height) into uint16 [height, width]; 0 is background.
 
-    A bilevel, grey or palette image holds its class values as they were drawn: 0, 1, 2…, a palette's indices, or 0 and
-    255. A colour image has no class values; wherever it marks anything, it bears class 1.
+    The pixel values of a bilevel, greyscale or palette image are the class values, unchanged: 0, 1, 2…, palette
+    indices, or 0 and 255. A colour image has no class values; every pixel it marks has class 1.
 
     Raises:
-        BadImage: the file is no readable image, or not of that size.
+        BadImage: the file is not a readable image, or differs in size.
     """
-    marked = open_mask(data, size)  # refuses what cannot be read, and turns by EXIF
+    marked = open_mask(data, size)  # refuses unreadable files and applies the EXIF orientation
     image = Image.open(io.BytesIO(data))
     if image.mode not in _CLASS_MODES:
         return marked.astype(np.uint16)

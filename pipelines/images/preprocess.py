@@ -1,10 +1,14 @@
-"""Bring an image of any shape to the squares a model takes, and an error map back onto the image.
+"""Resize images to a model's square input, and map error maps back to image coordinates.
 
-`fit` keeps proportions and mirrors the image into the margins, so that the network sees more of the same
-surface instead of an artificial edge; `stretch` changes proportions and uses every pixel of the square; `tile` keeps
-proportions and cuts a long image into several squares (`pipelines.images.tiling`), `tile2` to `tile4` a large one into
-2 to 4 along its shorter side; `auto` is `tile2` for images that would lose a third of their resolution, else `tile`.
-All are deterministic, and leave an image that already has the right size exactly as it is.
+Modes of `resize`:
+
+* `fit` preserves the aspect ratio and fills the margins by reflection, which avoids artificial edges;
+* `stretch` scales both sides to the square;
+* `tile` preserves the aspect ratio and cuts a long image into several squares (`pipelines.images.tiling`);
+* `tile2` to `tile4` cut a large image into 2 to 4 tiles along its shorter side;
+* `auto` is `tile2` for images that would otherwise lose a third of their resolution, else `tile`.
+
+All are deterministic and leave an image of the right size unchanged.
 """
 
 from __future__ import annotations
@@ -19,13 +23,19 @@ from PIL import Image
 from pipelines.config.project import Resize
 from pipelines.images.tiling import Grid, grid
 
-# How many times the input's side an image's shorter side must exceed for `auto` to lay two tiles along it.
+# Ratio of an image's shorter side to the input's side above which `auto` places two tiles along it.
 LARGE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """What the graph sees of one image: uint8 [tiles, S, S, 3], and the image's own height and width in pixels."""
+    """The model input of one image.
+
+    Attributes:
+        tiles: uint8 [tiles, S, S, 3].
+        height: height of the original image in pixels.
+        width: width of the original image in pixels.
+    """
 
     tiles: NDArray[np.uint8]
     height: int
@@ -33,9 +43,12 @@ class PreparedImage:
 
 
 def prepare(pixels: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.uint8]:
-    """Return `pixels` [H, W, 3] (uint8, RGB) as uint8 [tiles, size, size, 3]; `fit` and `stretch` give one tile.
+    """Resize `pixels` (uint8 [H, W, 3], RGB) with antialiasing to uint8 [tiles, size, size, 3].
 
-    Antialiased. Raises ValueError.
+    `fit` and `stretch` give one tile.
+
+    Raises:
+        ValueError: `pixels` has another shape or type, or `resize` is unknown.
     """
     check_pixels(pixels)
     height, width = pixels.shape[:2]
@@ -49,7 +62,7 @@ def prepare(pixels: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.
 
 
 def tile_grid(height: int, width: int, size: int, resize: Resize) -> Grid | None:
-    """Return how an image of `height` x `width` pixels is cut into tiles, or None where `resize` cuts nothing."""
+    """Return the tile grid of an image of `height` x `width` pixels, or None if `resize` does not tile."""
     if resize == "auto":
         return grid(height, width, size, across=2 if min(height, width) > LARGE * size else 1)
     if not resize.startswith("tile"):
@@ -60,9 +73,9 @@ def tile_grid(height: int, width: int, size: int, resize: Resize) -> Grid | None
 
 
 def restore_map(error_map: NDArray[np.float32], height: int, width: int, resize: Resize) -> NDArray[np.float32]:
-    """Lay the error map [h, w] of a prepared image back onto its image: float32 [height, width].
+    """Map the error map [h, w] of a prepared image to the coordinates of its original: float32 [height, width].
 
-    The margins that `fit` added are cut off; the rest is scaled bilinearly.
+    Crops the margins added by `fit` and scales bilinearly.
     """
     inner = np.ascontiguousarray(error_map, dtype=np.float32)
     if resize == "fit":
@@ -75,13 +88,16 @@ def _resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     if pixels.shape[:2] == (height, width):
         return np.ascontiguousarray(pixels)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    # The gap lets a box average do the first part of a large reduction: 20 megapixels take milliseconds.
+    # `reducing_gap` performs most of a large reduction by fast box averaging: 20 megapixels take milliseconds.
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
 def placement(height: int, width: int, size: int, resize: Resize) -> tuple[int, int, int, int]:
-    """Return top, left, height and width, in pixels of the square, of the part that an image of `height` x
-    `width` fills.
+    """Return top, left, height and width, in pixels of the square, of the area filled by an image of `height` x
+    `width`.
+
+    Raises:
+        ValueError: `resize` is neither `fit` nor `stretch`.
     """
     if resize == "stretch":
         return 0, 0, size, size

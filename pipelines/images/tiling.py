@@ -1,7 +1,7 @@
-"""Tiles: a large or long image as several overlapping squares, and their error maps as one map again.
+"""Cut a large or long image into overlapping square tiles, and merge their error maps.
 
-The image is scaled, its proportions kept, until its shorter side measures so many tiles; the longer side takes as many
-more as it needs. Where the tiles lie depends on the image's shape alone.
+The image is scaled, preserving its aspect ratio, so that its shorter side spans the given number of tiles; the longer
+side takes as many as it needs. The layout depends on the image's shape alone.
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-# What is cut apart at the edge of one tile lies inside another: tiles overlap by an eighth of their side at least.
+# Tiles overlap by at least an eighth of their side, so that a defect cut by one tile's edge lies inside another.
 STRIDE = 7 / 8
-# An image that is hardly longer than wide is drawn to a square: two tiles of it would show almost the same.
+# Images with an aspect ratio up to this are squashed into one tile, since two would show almost the same.
 HARDLY = 1.4
-# No image, however long, costs more than this many; one that needs more is drawn shorter.
+# Limits the cost of an image; a longer one is compressed along its longer side.
 MOST_TILES = 64
-# So many are laid along the shorter side at most.
+# Most tiles along the shorter side.
 MOST_ACROSS = 4
-# Positions are multiples of this, so that they are whole pixels of an error map, too.
+# Positions are multiples of this, so that they are whole pixels of an error map as well.
 STEP = 4
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the tiles of side `size` lie on a canvas of `height` x `width` pixels, row by row."""
+    """A layout of tiles on a canvas, in row-major order.
+
+    Attributes:
+        size: side of a tile in pixels.
+        rows: top edges of the rows of tiles in pixels.
+        columns: left edges of the columns of tiles in pixels.
+    """
 
     size: int
     rows: tuple[int, ...]
@@ -54,9 +60,9 @@ class Grid:
         )
 
     def stitch(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the map of the whole canvas from those of its tiles [T, h, h], which may be smaller than the tiles.
+        """Merge the maps [T, h, h] of the tiles, which may be smaller than the tiles, into one of the whole canvas.
 
-        Where tiles overlap, each counts the more, the farther from its own edge the place lies.
+        Where tiles overlap, the maps are averaged with weights that grow with the distance from the tile's edge.
         """
         if len(self) == 1:
             return np.asarray(maps[0], dtype=np.float32)
@@ -75,8 +81,13 @@ class Grid:
 
 
 def grid(height: int, width: int, size: int, across: int = 1) -> Grid:
-    """Return the tiles of side `size` (a multiple of 4) of an image of `height` x `width` pixels, `across` (1) of them
-    along its shorter side.
+    """Return the grid of tiles for an image of `height` x `width` pixels.
+
+    Args:
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        size: side of a tile in pixels, a multiple of 4.
+        across: number of tiles along the shorter side. Default 1.
     """
     short = 1 + (across - 1) * STRIDE
     long = short * max(height, width) / min(height, width)
@@ -89,10 +100,13 @@ def grid(height: int, width: int, size: int, across: int = 1) -> Grid:
 
 
 def parts(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each tile of images of these `sizes` (height and width [n, 2]), cut into so many tiles [n], a number
-    that says which part of its image it shows.
+    """Return an id for each tile of several images that identifies the part of its image it shows.
 
-    The same tile of as many rows and columns shows the same part.
+    Tiles at the same position in grids with equal numbers of rows and columns have the same id.
+
+    Args:
+        counts: number of tiles of each image, [n].
+        sizes: height and width of each image in pixels, [n, 2].
     """
     shapes = np.array(
         [_shape(int(count), *map(int, size)) for count, size in zip(counts, sizes, strict=True)], np.int64
@@ -105,7 +119,7 @@ def parts(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int
 
 @lru_cache(maxsize=1024)
 def _shape(count: int, height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns of an image cut into `count` tiles: the more along the shorter side, the more tiles."""
+    """Return the numbers of rows and columns of the grid with `count` tiles for an image of `height` x `width`."""
     for across in range(1, MOST_ACROSS + 1):
         tiles = grid(height, width, STEP, across)
         if len(tiles) == count:
@@ -114,6 +128,6 @@ def _shape(count: int, height: int, width: int) -> tuple[int, int]:
 
 
 def _places(length: float, count: int, size: int) -> tuple[int, ...]:
-    """Return where `count` tiles begin that cover `length` (in tiles) evenly."""
+    """Return the evenly spaced start positions, in pixels, of `count` tiles that cover `length` (in tiles)."""
     places = np.linspace(0, (length - 1) * size, count)
     return tuple(int(STEP * round(place / STEP)) for place in places)

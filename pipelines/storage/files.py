@@ -9,18 +9,18 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: str | bytes, *, mode: int | None = None, durable: bool = False) -> None:
-    """Write `data` so that a reader sees the old file or the new one, never a part of it.
+    """Write `data` atomically: readers see the old file or the new one, never a partial one.
 
-    The data goes to a hidden file beside `path`, which then replaces it; several writers may do so at once.
+    Writes to a hidden file beside `path`, then renames it; safe for concurrent writers.
 
     Args:
         path: the file to write; its folder must exist.
         data: text, which is encoded as UTF-8, or bytes.
         mode: permission bits; None (default) leaves them to the umask.
-        durable: flush the data to the disk before the replacement, so that it survives a power cut. Default False.
+        durable: flush the data to disk before the rename, so that it survives a power failure. Default False.
 
     Raises:
-        OSError: the file cannot be written; the old one stays and nothing is left beside it.
+        OSError: the file cannot be written; the old one is unchanged and no temporary file remains.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:

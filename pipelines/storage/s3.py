@@ -1,8 +1,8 @@
-"""S3, by boto3: the only place that talks to it.
+"""Access S3 through boto3; the only module that does.
 
-Uses the standard `AWS_*` variables and only what AWS, SeaweedFS, moto and localbucket all do: no DeleteObjects, no
-user metadata, no conditional delete. Clients are made once for each process, since boto3 clients do not survive a fork.
-boto3 is imported when it is first needed: that takes half a second, which a starting server does not have.
+Configured by the standard `AWS_*` variables. Restricted to operations that AWS, SeaweedFS, moto and localbucket all
+support: no DeleteObjects, no user metadata, no conditional delete. Clients are cached per process, since boto3 clients
+do not survive a fork. boto3 is imported lazily, since the import takes half a second of a server's start.
 """
 
 import os
@@ -25,7 +25,14 @@ _clients: dict[tuple[int, str], Any] = {}
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One line of a listing; `size` in bytes, `etag` without quotes, `modified` with its time zone."""
+    """One entry of a listing.
+
+    Attributes:
+        key: the object's key.
+        size: size in bytes.
+        etag: entity tag without quotes.
+        modified: time of the last modification, time-zone aware.
+    """
 
     key: str
     size: int
@@ -61,12 +68,12 @@ def _client() -> Any:
 def _transfer() -> Any:
     from boto3.s3.transfer import TransferConfig
 
-    # One thread a transfer: callers run several transfers side by side already.
+    # One thread per transfer, since callers run several transfers concurrently.
     return TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, use_threads=False)
 
 
 def image_key(project: str, sha256: str, extension: str, created_at: datetime) -> str:
-    """Return where a served image is kept: `<project>/served/<date>/<sha256>.<extension>`."""
+    """Return the key of a served image: `<project>/served/<date>/<sha256>.<extension>`."""
     return f"{project}/served/{created_at:%Y-%m-%d}/{sha256}.{extension}"
 
 
@@ -74,7 +81,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Split `s3://bucket/key` into bucket and key.
 
     Raises:
-        StorageError: it is not such an address.
+        NotFound: it is not an S3 URI.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
@@ -91,13 +98,17 @@ def read_uri(uri: str) -> bytes:
 
 @dataclass(frozen=True)
 class Storage:
-    """One bucket. Every method raises NotFound for what is not there and StorageError for anything else."""
+    """One bucket. Methods raise NotFound for a missing object or bucket, and StorageError for any other failure.
+
+    Attributes:
+        bucket: name of the bucket.
+    """
 
     bucket: str
 
     @contextmanager
     def _translated_errors(self, act: str, key: str) -> Iterator[None]:
-        """Turn botocore's errors into ours, with the address and what to do."""
+        """Translate botocore's errors into StorageError and NotFound, with the URI and what to do."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -123,21 +134,21 @@ class Storage:
             return bytes(_client().get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
     def put(self, key: str, data: bytes, content_type: str | None = None) -> str:
-        """Write the object, whether or not it is there, and return its URI."""
+        """Write the object, overwriting an existing one, and return its URI."""
         extra = {"ContentType": content_type} if content_type else {}
         with self._translated_errors("write", key):
             _client().put_object(Bucket=self.bucket, Key=key, Body=data, **extra)
         return self.uri(key)
 
     def put_small(self, key: str, data: bytes, content_type: str | None = None) -> None:
-        """Write a small object as `put` does, in less processor time."""
+        """Write a small object as `put` does, with less CPU time."""
         with self._translated_errors("write", key):
             client = _client()
         if not quick_put(client, self.bucket, key, data, content_type):
             self.put(key, data, content_type)
 
     def put_new(self, key: str, data: bytes, content_type: str | None = None) -> bool:
-        """Write the object unless it is there already; return whether it was written (`If-None-Match: *`)."""
+        """Write the object unless it exists (`If-None-Match: *`); return whether it was written."""
         from botocore.exceptions import ClientError
 
         extra = {"ContentType": content_type} if content_type else {}
@@ -151,14 +162,14 @@ class Storage:
         return True
 
     def upload(self, path: Path, key: str, content_type: str | None = None) -> str:
-        """Write a file's content, in parts where it is large, and return the URI."""
+        """Upload a file, in parts if it is large, and return the object's URI."""
         extra = {"ContentType": content_type} if content_type else None
         with self._translated_errors("write", key):
             _client().upload_file(str(path), self.bucket, key, ExtraArgs=extra, Config=_transfer())
         return self.uri(key)
 
     def download(self, key: str, path: Path, progress: Callable[[int], None] | None = None) -> Path:
-        """Write the object to `path`, which appears only when it is whole."""
+        """Download the object atomically to `path` and return it; `progress` (default None) receives byte counts."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
         try:
@@ -170,7 +181,7 @@ class Storage:
         return path
 
     def stat(self, key: str) -> StoredObject:
-        """Return what a listing says of the object, as it is now."""
+        """Return the object's current size, ETag and modification time."""
         with self._translated_errors("look up", key):
             head = _client().head_object(Bucket=self.bucket, Key=key)
             return StoredObject(key, int(head["ContentLength"]), head["ETag"].strip('"'), head["LastModified"])
@@ -180,7 +191,7 @@ class Storage:
         return self.stat(key).size
 
     def exists(self, key: str) -> bool:
-        """Return whether the object is there; only "not found" means no."""
+        """Return whether the object exists; errors other than "not found" are raised."""
         try:
             self.size(key)
         except NotFound:
@@ -188,7 +199,7 @@ class Storage:
         return True
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[StoredObject]:
-        """List what begins with `prefix`, in order of key, page by page."""
+        """Yield the objects whose keys begin with `prefix`, ordered by key, optionally after the key `start_after`."""
         extra = {"StartAfter": start_after} if start_after else {}
         with self._translated_errors("list", prefix):
             pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **extra)
@@ -203,12 +214,12 @@ class Storage:
         return self.uri(target)
 
     def delete(self, key: str) -> None:
-        """Delete the object; one that is not there is no error."""
+        """Delete the object; a missing one is no error."""
         with self._translated_errors("delete", key):
             _client().delete_object(Bucket=self.bucket, Key=key)
 
     def url(self, key: str, seconds: int = 604_800) -> str:
-        """Return an address that opens the object without credentials for `seconds` (at most 7 days)."""
+        """Return a presigned URL of the object, valid for `seconds` (default and maximum: 7 days)."""
         with self._translated_errors("sign", key):
             return str(
                 _client().generate_presigned_url(
@@ -217,7 +228,7 @@ class Storage:
             )
 
     def ensure_bucket(self) -> None:
-        """Create the bucket unless it is there."""
+        """Create the bucket unless it exists."""
         from botocore.exceptions import ClientError
 
         with self._translated_errors("create", ""):

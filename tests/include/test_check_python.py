@@ -16,18 +16,18 @@ def test_python_when_it_fits_has_no_problem(version):
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 10), (3, 14), (4, 0)])
 def test_python_when_too_old_or_too_new_is_told_in_one_line_with_the_way_out(version):
-    said = problem(version, [])
+    message = problem(version, [])
 
-    assert "\n" not in said
-    assert f"this is {version[0]}.{version[1]}" in said
-    assert "make PYTHON=python3.12" in said
+    assert "\n" not in message
+    assert f"this is {version[0]}.{version[1]}" in message
+    assert "make PYTHON=python3.12" in message
 
 
 def test_python_when_it_cannot_make_environments_names_debians_package():
-    said = problem((3, 11), ["ensurepip"])
+    message = problem((3, 11), ["ensurepip"])
 
-    assert "\n" not in said
-    assert "sudo apt install python3.11-venv" in said
+    assert "\n" not in message
+    assert "sudo apt install python3.11-venv" in message
 
 
 def test_check_when_run_with_a_good_python_says_nothing():

@@ -10,21 +10,21 @@ from include.docker import healthy
 @pytest.fixture
 def answer():
     """A real HTTP server; what it says is set by the test: (status, body)."""
-    said = {"status": 200, "body": b"{}"}
+    answer = {"status": 200, "body": b"{}"}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(said["status"])
+            self.send_response(answer["status"])
             self.end_headers()
-            self.wfile.write(said["body"])
+            self.wfile.write(answer["body"])
 
         def log_message(self, *_):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    said["url"] = f"http://127.0.0.1:{server.server_port}"
-    yield said
+    answer["url"] = f"http://127.0.0.1:{server.server_port}"
+    yield answer
     server.shutdown()
     server.server_close()
 

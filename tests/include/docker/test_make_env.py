@@ -11,11 +11,11 @@ from include.docker.make_env import EXAMPLE, assigned, fill
 
 
 def test_fill_when_there_is_no_env_gives_every_secret_a_value_that_can_stand_in_an_address():
-    text, made = fill(EXAMPLE.read_text())
+    text, generated = fill(EXAMPLE.read_text())
     values = assigned(text)
-    assert made == [name for name, value in assigned(EXAMPLE.read_text()).items() if not value]
-    assert len({values[name] for name in made}) == len(made)
-    for name in made:
+    assert generated == [name for name, value in assigned(EXAMPLE.read_text()).items() if not value]
+    assert len({values[name] for name in generated}) == len(generated)
+    for name in generated:
         if name != "AIRFLOW_FERNET_KEY":
             assert re.fullmatch(r"[A-Za-z0-9]{16,}", values[name])
 
@@ -28,8 +28,8 @@ def test_fill_makes_keys_as_airflow_wants_them():
 
 def test_fill_when_an_env_is_there_keeps_it_and_adds_what_is_new():
     example = "A_PASSWORD=\nB_PASSWORD=\n# C_PORT=1\n"
-    text, made = fill(example, "# mine\nA_PASSWORD=kept\nC_PORT=2\n")
-    assert made == ["B_PASSWORD"]
+    text, generated = fill(example, "# mine\nA_PASSWORD=kept\nC_PORT=2\n")
+    assert generated == ["B_PASSWORD"]
     assert text.startswith("# mine\nA_PASSWORD=kept\nC_PORT=2\nB_PASSWORD=")
 
 

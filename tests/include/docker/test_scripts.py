@@ -35,8 +35,8 @@ def test_buckets_when_s3_refuses_say_so_and_fail(bucket, projects, monkeypatch, 
 @pytest.fixture
 def psql_path():
     """PATH with PostgreSQL's programs."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return os.pathsep.join([*(str(each) for each in found[-1:]), os.environ["PATH"]])
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return os.pathsep.join([*(str(each) for each in folders[-1:]), os.environ["PATH"]])
 
 
 def test_databases_when_prepared_belong_to_one_role_each(postgres_server, psql_path):
@@ -77,7 +77,7 @@ def test_seaweedfs_when_started_knows_three_identities_and_keeps_its_name(tmp_pa
         for who in ("", "MLFLOW_", "SERVING_")
         for what in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
     }
-    said = subprocess.run(
+    completed = subprocess.run(
         ["sh", SCRIPTS / "seaweedfs.sh"],
         env={
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
@@ -98,5 +98,5 @@ def test_seaweedfs_when_started_knows_three_identities_and_keeps_its_name(tmp_pa
         {"accessKey": "SERVING_ACCESS_KEY_ID", "secretKey": "SERVING_SECRET_ACCESS_KEY"}
     ]
     assert config.stat().st_mode & 0o077 == 0
-    assert "-ip=s3" in said
-    assert "-s3.port=9000" in said
+    assert "-ip=s3" in completed
+    assert "-s3.port=9000" in completed

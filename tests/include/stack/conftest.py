@@ -9,6 +9,6 @@ from tests.conftest import free_port
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
     """Lay out a stack of the test's own, on ports that nothing listens on."""
-    made = Stack(tmp_path / "var", {listener: free_port() for listener in LISTENERS})
-    made.make_folders()
-    return made
+    new_stack = Stack(tmp_path / "var", {listener: free_port() for listener in LISTENERS})
+    new_stack.make_folders()
+    return new_stack

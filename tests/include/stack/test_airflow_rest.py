@@ -15,15 +15,15 @@ from include.stack.errors import StackError
 @pytest.fixture
 def server(monkeypatch):
     """Run a server that answers each call by the next of `answers`: (seconds to wait, status, JSON)."""
-    answers, seen = [], []
+    answers, received = [], []
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self):
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
-            seen.append((self.command, self.path, body))
-            wait, status, said = (0, 201, {"access_token": "t"}) if self.path == "/auth/token" else answers.pop(0)
+            received.append((self.command, self.path, body))
+            wait, status, content = (0, 201, {"access_token": "t"}) if self.path == "/auth/token" else answers.pop(0)
             time.sleep(wait)
-            data = json.dumps(said).encode()
+            data = json.dumps(content).encode()
             try:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
@@ -39,23 +39,23 @@ def server(monkeypatch):
 
     monkeypatch.setattr(airflow_rest, "_SECONDS", 0.4)
     monkeypatch.setattr(airflow_rest, "_PAUSE", 0.01)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield Airflow(f"http://127.0.0.1:{made.server_port}", "secret"), answers, seen
-        made.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        yield Airflow(f"http://127.0.0.1:{http_server.server_port}", "secret"), answers, received
+        http_server.shutdown()
 
 
-def calls(seen):
-    return [(method, path) for method, path, _ in seen if path != "/auth/token"]
+def calls(received):
+    return [(method, path) for method, path, _ in received if path != "/auth/token"]
 
 
 def test_run_when_started_has_our_id_and_no_logical_date(server):
-    airflow, answers, seen = server
+    airflow, answers, received = server
     answers.append((0, 200, {}))
 
     run_id = airflow.trigger("line_retrain", {"force": True})
 
-    assert seen[-1] == (
+    assert received[-1] == (
         "POST",
         "/api/v2/dags/line_retrain/dagRuns",
         {"dag_run_id": run_id, "logical_date": None, "conf": {"force": True}},
@@ -63,12 +63,12 @@ def test_run_when_started_has_our_id_and_no_logical_date(server):
 
 
 def test_run_when_the_answer_is_lost_is_asked_for_again_by_the_same_id_and_not_started_twice(server):
-    airflow, answers, seen = server
+    airflow, answers, received = server
     answers += [(1, 200, {}), (0, 409, {"detail": "exists"})]
 
     run_id = airflow.trigger("line_retrain", {})
 
-    assert [body["dag_run_id"] for _, path, body in seen if path != "/auth/token"] == [run_id, run_id]
+    assert [body["dag_run_id"] for _, path, body in received if path != "/auth/token"] == [run_id, run_id]
 
 
 def test_run_when_it_is_refused_tells_airflows_reason(server):
@@ -80,20 +80,20 @@ def test_run_when_it_is_refused_tells_airflows_reason(server):
 
 
 def test_call_when_the_server_restarts_is_tried_again(server):
-    airflow, answers, seen = server
+    airflow, answers, received = server
     answers += [(0, 503, {}), (1, 200, {}), (0, 200, {"state": "running"})]
 
     assert airflow.run("line_retrain", "r") == {"state": "running"}
-    assert len(calls(seen)) == 3
+    assert len(calls(received)) == 3
 
 
 def test_call_when_the_token_ran_out_signs_in_again(server):
-    airflow, answers, seen = server
+    airflow, answers, received = server
     answers += [(0, 200, {"state": "queued"}), (0, 401, {}), (0, 200, {"state": "running"})]
     airflow.run("line_retrain", "r")
 
     assert airflow.run("line_retrain", "r") == {"state": "running"}
-    assert [path for _, path, _ in seen].count("/auth/token") == 2
+    assert [path for _, path, _ in received].count("/auth/token") == 2
 
 
 def test_call_when_there_is_no_server_says_where_to_look(monkeypatch):
@@ -105,11 +105,11 @@ def test_call_when_there_is_no_server_says_where_to_look(monkeypatch):
 
 
 def test_instances_when_there_are_many_are_read_page_by_page(server):
-    airflow, answers, seen = server
+    airflow, answers, received = server
     answers += [
         (0, 200, {"task_instances": [{"n": 1}, {"n": 2}], "total_entries": 3}),
         (0, 200, {"task_instances": [{"n": 3}], "total_entries": 3}),
     ]
 
     assert [each["n"] for each in airflow.task_instances("line_retrain", "r")] == [1, 2, 3]
-    assert "offset=2" in seen[-1][1]
+    assert "offset=2" in received[-1][1]

@@ -113,12 +113,12 @@ def test_down_when_nothing_runs_succeeds(run):
 
 def test_make_help_when_asked_explains_every_command():
     makefile = (REPOSITORY / "Makefile").read_text()
-    said = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony is not None
     for target in phony[1].split():
-        assert re.search(rf"^\W*(\[1m)?{target}\b", said, re.MULTILINE), target
+        assert re.search(rf"^\W*(\[1m)?{target}\b", output, re.MULTILINE), target
 
 
 @pytest.mark.parametrize(

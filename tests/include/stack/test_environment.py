@@ -12,18 +12,18 @@ def test_environment_when_the_shell_points_elsewhere_stays_with_the_stack(stack,
     monkeypatch.setenv("INSPECTLINE_DATABASE_URL", "postgresql://production")
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://production")
 
-    found = environment(stack, env_file=None)
+    variables = environment(stack, env_file=None)
 
-    assert not [name for name, value in found.items() if "production" in value or "mlflow.example" in value]
-    assert found["AWS_ENDPOINT_URL"] == stack.url("s3")
-    assert settings(found).tracking_uri == stack.url("mlflow")
-    assert settings(found).database_url == f"sqlite:///{stack.home / 'catalogue.db'}"
+    assert not [name for name, value in variables.items() if "production" in value or "mlflow.example" in value]
+    assert variables["AWS_ENDPOINT_URL"] == stack.url("s3")
+    assert settings(variables).tracking_uri == stack.url("mlflow")
+    assert settings(variables).database_url == f"sqlite:///{stack.home / 'catalogue.db'}"
 
 
 def test_environment_when_read_as_settings_finds_shipped_and_own_projects(stack, monkeypatch):
     (stack.projects / "own_line.yaml").write_text("bucket: inspectline\n")
-    found = environment(stack, env_file=None)
-    monkeypatch.setenv("INSPECTLINE_PROJECTS", found["INSPECTLINE_PROJECTS"])
+    variables = environment(stack, env_file=None)
+    monkeypatch.setenv("INSPECTLINE_PROJECTS", variables["INSPECTLINE_PROJECTS"])
 
     assert {"ev_batteries", "own_line"} <= set(load_projects())
 
@@ -35,11 +35,11 @@ def test_environment_when_the_env_file_names_a_mail_server_uses_it_and_nothing_o
         "KERAS_BACKEND=torch\nPOSTGRES_PASSWORD=for-compose\nAIRFLOW_ADMIN_PASSWORD=for-compose\n"
     )
 
-    found = environment(stack, env_file=file)
+    variables = environment(stack, env_file=file)
 
-    assert found["AIRFLOW_CONN_SMTP_DEFAULT"] == "smtp://user:secret@smtp.example.com:587/"
-    assert found["KERAS_BACKEND"] == "torch"
-    assert "for-compose" not in found.values()
+    assert variables["AIRFLOW_CONN_SMTP_DEFAULT"] == "smtp://user:secret@smtp.example.com:587/"
+    assert variables["KERAS_BACKEND"] == "torch"
+    assert "for-compose" not in variables.values()
 
 
 def test_environment_when_nothing_is_said_mails_into_the_stacks_own_mailbox(stack):
@@ -51,12 +51,12 @@ def test_environment_when_nothing_is_said_mails_into_the_stacks_own_mailbox(stac
 
 
 def test_environment_when_airflow_reads_it_listens_on_this_machine_alone_with_four_workers(stack):
-    found = environment(stack, env_file=None)
+    variables = environment(stack, env_file=None)
 
-    assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
-    assert found["AIRFLOW__CORE__PARALLELISM"] == "4"
-    assert found["AIRFLOW__CORE__LOAD_EXAMPLES"] == "false"
-    assert len(found["AIRFLOW__API_AUTH__JWT_SECRET"]) >= 64
+    assert variables["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert variables["AIRFLOW__CORE__PARALLELISM"] == "4"
+    assert variables["AIRFLOW__CORE__LOAD_EXAMPLES"] == "false"
+    assert len(variables["AIRFLOW__API_AUTH__JWT_SECRET"]) >= 64
 
 
 def test_environment_when_made_twice_is_the_same(stack, monkeypatch):

@@ -68,21 +68,21 @@ def test_outcome_when_the_run_trained_is_its_own(enter):
     enter("t1", "first")
     enter("t2", "second")
 
-    found = outcome.outcome_of(PROJECT, "first")
+    training = outcome.outcome_of(PROJECT, "first")
 
-    assert (found.training_id, found.earlier) == ("t1", False)
-    assert found.result == RESULT
-    assert found.detail == DETAIL
-    assert found.manifest_uri.endswith("/m.parquet")
+    assert (training.training_id, training.earlier) == ("t1", False)
+    assert training.result == RESULT
+    assert training.detail == DETAIL
+    assert training.manifest_uri.endswith("/m.parquet")
 
 
 def test_outcome_when_the_run_was_skipped_is_that_of_the_newest_training(enter):
     enter("t1", "first")
     enter("t2", "second")
 
-    found = outcome.outcome_of(PROJECT, "third, skipped")
+    training = outcome.outcome_of(PROJECT, "third, skipped")
 
-    assert (found.training_id, found.earlier) == ("t2", True)
+    assert (training.training_id, training.earlier) == ("t2", True)
 
 
 def test_outcome_when_nothing_completed_says_where_to_look(enter):

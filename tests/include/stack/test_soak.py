@@ -34,15 +34,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Boot a stack for the module and leave something in every store; leave no process behind."""
     before = dict(os.environ)
     home = tmp_path_factory.mktemp("stack")
-    made = open_stack(home, {variable: str(free_port()) for _, variable, _ in LISTENERS.values()}, None)
+    stack = open_stack(home, {variable: str(free_port()) for _, variable, _ in LISTENERS.values()}, None)
     try:
-        environ = boot.up(made, lambda _: None, None)
+        environ = boot.up(stack, lambda _: None, None)
         images_in.use(environ)
-        dags.unpause(Airflow.of(made, environ), PROJECT, ("ingest",))
-        leave_traces(made)
-        yield made
+        dags.unpause(Airflow.of(stack, environ), PROJECT, ("ingest",))
+        leave_traces(stack)
+        yield stack
     finally:
-        boot.down(made)
+        boot.down(stack)
         os.environ.clear()
         os.environ.update(before)
 

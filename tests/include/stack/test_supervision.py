@@ -10,20 +10,20 @@ from include.stack.programs import programs
 
 
 def read(stack):
-    found = configparser.RawConfigParser(inline_comment_prefixes=None)
-    found.read_string(supervision.configuration(stack))
-    return found
+    parser = configparser.RawConfigParser(inline_comment_prefixes=None)
+    parser.read_string(supervision.configuration(stack))
+    return parser
 
 
 def test_configuration_when_made_has_every_program_restarted_and_ended_with_its_group(stack):
-    found = read(stack)
-    sections = {name.removeprefix("program:") for name in found.sections() if name.startswith("program:")}
+    configuration = read(stack)
+    sections = {name.removeprefix("program:") for name in configuration.sections() if name.startswith("program:")}
 
     expected = {"s3", "mailbox", "mlflow", "api-server", "dag-processor", "triggerer", "scheduler", "serving", "guard"}
     assert find_spec("serving.app") is not None
     assert sections == expected
     for name in expected:
-        section = found[f"program:{name}"]
+        section = configuration[f"program:{name}"]
         assert section["autorestart"] == "true"
         assert section["stopasgroup"] == section["killasgroup"] == "true"
 
@@ -46,19 +46,19 @@ def test_configuration_when_made_stops_what_uses_others_before_them(stack):
 def test_configuration_when_paths_hold_blanks_and_percent_signs_still_means_them(tmp_path, stack):
     odd = Stack(tmp_path / "100% of it" / "var", stack.ports)
 
-    found = read(odd)
-    words = shlex.split(found["program:s3"]["command"].replace("%%", "%"))
+    configuration = read(odd)
+    words = shlex.split(configuration["program:s3"]["command"].replace("%%", "%"))
 
     assert str(odd.home) in words
-    assert found["supervisord"]["logfile"].replace("%%", "%") == str(odd.logs / "supervisord.log")
+    assert configuration["supervisord"]["logfile"].replace("%%", "%") == str(odd.logs / "supervisord.log")
 
 
 def test_configuration_when_made_tells_no_secret(stack):
-    made = environment(stack, env_file=None)
+    variables = environment(stack, env_file=None)
     text = supervision.configuration(stack)
 
     for name in ("AIRFLOW_ADMIN_PASSWORD", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__CORE__FERNET_KEY"):
-        assert made[name] not in text
+        assert variables[name] not in text
 
 
 def test_scheduler_when_started_waits_for_the_api_server_and_opens_no_port(stack):

@@ -95,9 +95,9 @@ def test_transaction_when_many_write_at_once_keeps_all(each_database: str) -> No
     def write(thread: int) -> None:
         for number in range(10):
             with transaction() as connection:
-                seen = connection.execute(select(func.count()).select_from(rejections)).scalar()
+                count = connection.execute(select(func.count()).select_from(rejections)).scalar()
                 connection.execute(
-                    rejections.insert().values(project="p", source_key=f"{thread}/{number}", reason=f"after {seen}")
+                    rejections.insert().values(project="p", source_key=f"{thread}/{number}", reason=f"after {count}")
                 )
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(6)]

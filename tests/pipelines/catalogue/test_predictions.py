@@ -48,16 +48,16 @@ def test_purge_when_time_is_over_then_images_go_and_rows_stay(each_database: str
     projects.write("other")
     storage = Storage(projects.bucket)
     shared = "line/served/2026-01-01/shared.png"
-    made = [predicted(number, "line", -1) for number in range(3)] + [predicted(3, "line", 1)]
-    made += [predicted(4, "line", -1, shared), predicted(5, "line", 1, shared), predicted(6, "other", -1)]
-    for row in made:
+    rows = [predicted(number, "line", -1) for number in range(3)] + [predicted(3, "line", 1)]
+    rows += [predicted(4, "line", -1, shared), predicted(5, "line", 1, shared), predicted(6, "other", -1)]
+    for row in rows:
         storage.put(row["image_key"], b"image")
-    enter(made)
-    enter(made)  # again changes nothing
+    enter(rows)
+    enter(rows)  # again changes nothing
     assert purge_expired("line") == {"images": 3, "predictions": 4}
-    assert keys("line") == [None, None, None, made[3]["image_key"], None, shared]
-    assert keys("other") == [made[6]["image_key"]]
-    assert {stored.key for stored in storage.list("")} == {made[3]["image_key"], shared, made[6]["image_key"]}
+    assert keys("line") == [None, None, None, rows[3]["image_key"], None, shared]
+    assert keys("other") == [rows[6]["image_key"]]
+    assert {stored.key for stored in storage.list("")} == {rows[3]["image_key"], shared, rows[6]["image_key"]}
     assert purge_expired("line") == {"images": 0, "predictions": 0}
 
 
@@ -66,14 +66,14 @@ def test_purge_when_s3_fails_midway_then_the_next_one_ends_it(
 ):
     projects.write("line")
     storage = Storage(projects.bucket)
-    made = [predicted(number, "line", -1) for number in range(4)]
-    for row in made:
+    rows = [predicted(number, "line", -1) for number in range(4)]
+    for row in rows:
         storage.put(row["image_key"], b"image")
-    enter(made)
+    enter(rows)
     delete = Storage.delete
 
     def failing(self: Storage, key: str) -> None:
-        if key == sorted(row["image_key"] for row in made)[2]:
+        if key == sorted(row["image_key"] for row in rows)[2]:
             raise StorageError("killed here")
         delete(self, key)
 

@@ -89,5 +89,5 @@ def test_mark_trained_when_seen_before_keeps_the_first_version() -> None:
     with transaction() as connection:
         mark_trained(connection, "line", hashes, "d1")
     with connect() as connection:
-        found = {row["sha256"]: row["trained_version"] for row in labelled_samples(connection, "line")}
-    assert found == {"0000": "d0", "1200": "d1", "1201": "d1", "1202": "d1"}
+        versions = {row["sha256"]: row["trained_version"] for row in labelled_samples(connection, "line")}
+    assert versions == {"0000": "d0", "1200": "d1", "1201": "d1", "1202": "d1"}

@@ -22,12 +22,12 @@ def change(name: str, **values) -> users.User | None:
 
 
 def test_add_when_the_name_differs_only_in_case_or_form_then_taken(each_database: str):
-    made = add("Zoë")
+    account = add("Zoë")
     for same in ("zoë", "ZOË", "Zoe\u0308"):
         with pytest.raises(AccountRefused, match="already"):
             add(same)
         with connect() as connection:
-            assert users.find(connection, same) == made
+            assert users.find(connection, same) == account
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "two words", "a:b", "a/b", "line\nbreak", "\u202eevil", ".."])
@@ -43,12 +43,12 @@ def test_password_when_it_is_none_then_refused(password: str):
 
 
 def test_password_when_typed_in_another_form_of_unicode_then_the_same():
-    made = passwords.hash_password("naïve café 12")
-    assert passwords.verify(made, "nai\u0308ve cafe\u0301 12")
-    assert not passwords.verify(made, "naive cafe 12")
+    password_hash = passwords.hash_password("naïve café 12")
+    assert passwords.verify(password_hash, "nai\u0308ve cafe\u0301 12")
+    assert not passwords.verify(password_hash, "naive cafe 12")
     assert not passwords.verify(None, "naïve café 12")
-    assert "$argon2id$v=19$m=65536,t=3,p=4$" in made
-    assert not passwords.outdated(made)
+    assert "$argon2id$v=19$m=65536,t=3,p=4$" in password_hash
+    assert not passwords.outdated(password_hash)
 
 
 @pytest.mark.parametrize("values", [{"role": "user"}, {"disabled": True}, None])
@@ -108,19 +108,19 @@ def test_stamp_when_password_changes_or_account_is_disabled_then_new_and_else_th
 
 
 def test_first_account_when_several_make_it_at_once_then_one(each_database: str):
-    made: list[users.User | None] = []
+    accounts: list[users.User | None] = []
 
     def make() -> None:
         with transaction() as connection:
-            made.append(users.add_first(connection, HASH))
+            accounts.append(users.add_first(connection, HASH))
 
     threads = [threading.Thread(target=make) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [user.name for user in made if user] == ["admin"]
-    assert len(made) == 6
+    assert [user.name for user in accounts if user] == ["admin"]
+    assert len(accounts) == 6
 
 
 def test_migrate_when_a_password_is_given_then_admin_is_made_once_and_not_changed_later(
@@ -154,10 +154,10 @@ def test_account_command_when_nothing_is_typed_then_made_with_a_generated_passwo
     shown = capsys.readouterr().out.rsplit(maxsplit=1)[-1]
     monkeypatch.setattr("sys.stdin", Typed("a typed password\n"))
     with connect() as connection:
-        made = users.find(connection, "ann")
-    assert made is not None
-    assert made.role == "administrator"
-    assert passwords.verify(made.password_hash, shown)
+        account = users.find(connection, "ann")
+    assert account is not None
+    assert account.role == "administrator"
+    assert passwords.verify(account.password_hash, shown)
     assert main(["account", "ANN"]) == 0
     assert "a typed password" not in capsys.readouterr().out
     with connect() as connection:

@@ -10,24 +10,24 @@ from pipelines.errors import SettingsError
 
 
 def test_settings_when_nothing_is_set_use_the_defaults() -> None:
-    found = settings({})
-    assert found.default_project == "ev_batteries"
-    assert found.projects[0].name == "projects"
-    assert found.tracking_uri == "http://127.0.0.1:5000"
-    assert found.database_url.endswith("/var/catalogue.db")
+    defaults = settings({})
+    assert defaults.default_project == "ev_batteries"
+    assert defaults.projects[0].name == "projects"
+    assert defaults.tracking_uri == "http://127.0.0.1:5000"
+    assert defaults.database_url.endswith("/var/catalogue.db")
 
 
 def test_settings_when_set_follow_the_environment() -> None:
-    found = settings(
+    configured = settings(
         {
             "INSPECTLINE_PROJECTS": os.pathsep.join(["/a", "/b"]),
             "INSPECTLINE_AIRFLOW_URL": "https://airflow.example.com/",
             "INSPECTLINE_TRAINING_QUEUE": " gpu ",
         }
     )
-    assert found.projects == (Path("/a"), Path("/b"))
-    assert found.airflow_url == "https://airflow.example.com"
-    assert found.training_queue == "gpu"
+    assert configured.projects == (Path("/a"), Path("/b"))
+    assert configured.airflow_url == "https://airflow.example.com"
+    assert configured.training_queue == "gpu"
 
 
 def test_settings_when_the_database_is_no_address_shows_one() -> None:

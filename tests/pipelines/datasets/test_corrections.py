@@ -52,14 +52,14 @@ def say(sha256: str, label: str, mask: bytes | None = None, **more: Any) -> dict
 def test_annotate_when_a_served_image_is_corrected_then_a_sample_of_the_next_version(line: Line):
     sha256 = serve(line)
     assert sha256_of("line", "request 1") == sha256
-    told = say(sha256, "anomaly", type="scratch")
-    assert (told["added"], told["label"], told["state"]) == (True, "anomaly", "temp")
+    outcome = say(sha256, "anomaly", type="scratch")
+    assert (outcome["added"], outcome["label"], outcome["state"]) == (True, "anomaly", "temp")
     (sample,) = line.labelled
-    assert (sample["label"], sample["type"], sample["subset"]) == ("anomaly", "scratch", told["subset"])
+    assert (sample["label"], sample["type"], sample["subset"]) == ("anomaly", "scratch", outcome["subset"])
     assert sample["source_key"].startswith("line/served/")
     assert line.storage.get(sample["key"]) == image_file(1)
     (row,) = line.annotations
-    assert (row["id"], row["origin"], row["author"]) == (told["annotation"], "serving", "anna")
+    assert (row["id"], row["origin"], row["author"]) == (outcome["annotation"], "serving", "anna")
 
 
 def test_annotate_when_somebody_says_otherwise_later_then_the_later_word_holds_and_the_first_stays(line: Line):
@@ -77,8 +77,8 @@ def test_annotate_when_somebody_says_otherwise_later_then_the_later_word_holds_a
 def test_annotate_when_the_inbox_says_otherwise_then_decided(line: Line):
     line.send("good/x.png", image_file(1))
     line.ingest()
-    told = say(hashlib.sha256(image_file(1)).hexdigest(), "anomaly")
-    assert (told["label"], told["subset"].partition("/")[0]) == ("anomaly", "anomaly")
+    outcome = say(hashlib.sha256(image_file(1)).hexdigest(), "anomaly")
+    assert (outcome["label"], outcome["subset"].partition("/")[0]) == ("anomaly", "anomaly")
     assert (len(line.samples), line.labelled[0]["label"]) == (1, "anomaly")
 
 

@@ -40,13 +40,13 @@ def add(first: int, count: int, side: str, *labels: str, project: str = "line") 
             for n in numbers
         ]
         connection.execute(samples.insert(), [common | fixed | row for row in rows])
-        said = [
+        annotation_rows = [
             common | {"sha256": sha(n), "label": label, "origin": "inbox", **anomaly(label)}
             for n in numbers
             for label in labels
         ]
-        if said:
-            connection.execute(annotations.insert(), said)
+        if annotation_rows:
+            connection.execute(annotations.insert(), annotation_rows)
 
 
 def anomaly(label: str) -> dict[str, str | None]:
@@ -141,11 +141,11 @@ def test_freeze_when_too_few_to_train_then_says_counts_and_what_to_add(projects,
         add(first * 100, count, side, "good") if count else None
     with pytest.raises(NotEnoughImages) as error:
         freeze("line")
-    said = str(error.value)
-    assert f"{counts[0]} training" in said
-    assert f"{counts[1]} validation" in said
-    assert "line/inbox/good/" in said
-    assert "\n" not in said
+    message = str(error.value)
+    assert f"{counts[0]} training" in message
+    assert f"{counts[1]} validation" in message
+    assert "line/inbox/good/" in message
+    assert "\n" not in message
 
 
 def test_freeze_when_killed_before_the_row_then_the_next_one_completes_it(project, bucket):

@@ -14,16 +14,20 @@ counts = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.j
 def test_clopper_pearson_for_any_counts_equals_scipys_exact_interval(pair):
     hits, trials = pair
     expected = binomtest(hits, trials).proportion_ci(0.95, method="exact")
-    found = clopper_pearson(hits, trials)
-    assert (found.value, found.low, found.high) == pytest.approx((hits / trials, expected.low, expected.high), abs=1e-9)
+    interval = clopper_pearson(hits, trials)
+    assert (interval.value, interval.low, interval.high) == pytest.approx(
+        (hits / trials, expected.low, expected.high), abs=1e-9
+    )
 
 
 @given(counts)
 def test_wilson_for_any_counts_equals_scipys_wilson_interval(pair):
     hits, trials = pair
     expected = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
-    found = wilson(hits, trials)
-    assert (found.value, found.low, found.high) == pytest.approx((hits / trials, expected.low, expected.high), abs=1e-9)
+    interval = wilson(hits, trials)
+    assert (interval.value, interval.low, interval.high) == pytest.approx(
+        (hits / trials, expected.low, expected.high), abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.2, 0.5])

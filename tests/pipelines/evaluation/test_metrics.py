@@ -19,22 +19,22 @@ def labels(good, anomalies):
 def covers(figure, truth, draw, runs):
     """Return how often the figure's interval holds the truth."""
     estimates = [figure(*draw()) for _ in range(runs)]
-    return np.mean([one.low <= truth <= one.high for one in estimates])
+    return np.mean([estimate.low <= truth <= estimate.high for estimate in estimates])
 
 
 @given(scores, scores)
 def test_auroc_with_ties_equals_scikit_learns(good, anomalies):
-    found = metrics.auroc(good, anomalies)
-    assert found.value == pytest.approx(roc_auc_score(*labels(good, anomalies)))
-    assert 0 <= found.low <= found.value + 1e-12
-    assert found.value - 1e-12 <= found.high <= 1
+    estimate = metrics.auroc(good, anomalies)
+    assert estimate.value == pytest.approx(roc_auc_score(*labels(good, anomalies)))
+    assert 0 <= estimate.low <= estimate.value + 1e-12
+    assert estimate.value - 1e-12 <= estimate.high <= 1
 
 
 @given(scores, scores)
 def test_average_precision_with_ties_equals_scikit_learns(good, anomalies):
-    found = metrics.average_precision(good, anomalies)
-    assert found.value == pytest.approx(average_precision_score(*labels(good, anomalies)))
-    assert 0 <= found.low <= found.value <= found.high <= 1
+    estimate = metrics.average_precision(good, anomalies)
+    assert estimate.value == pytest.approx(average_precision_score(*labels(good, anomalies)))
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
 def test_delong_variance_equals_its_definition_pair_by_pair():
@@ -65,25 +65,25 @@ def test_average_precision_interval_over_many_test_sets_covers_the_truth():
 
 @pytest.mark.parametrize("sides", [([1.0, 2.0], [3.0, 4.0]), ([3.0, 4.0], [1.0, 2.0])])
 def test_auroc_when_the_sides_are_apart_has_an_interval_of_some_width(sides):
-    found = metrics.auroc(*sides)
-    assert found.value in (0.0, 1.0)
-    assert 0.3 < found.high - found.low < 1
+    estimate = metrics.auroc(*sides)
+    assert estimate.value in (0.0, 1.0)
+    assert 0.3 < estimate.high - estimate.low < 1
     many = metrics.auroc([0.0] * 500, [1.0] * 100)
     assert many.value == many.high == 1
     assert 0.95 < many.low < 1
 
 
 def test_average_precision_when_perfect_has_an_interval_of_some_width():
-    found = metrics.average_precision([0.0] * 50, [1.0] * 20)
-    assert (found.value, found.high) == (1, 1)
-    assert 0.7 < found.low < 0.95
+    estimate = metrics.average_precision([0.0] * 50, [1.0] * 20)
+    assert (estimate.value, estimate.high) == (1, 1)
+    assert 0.7 < estimate.low < 0.95
 
 
 def test_average_precision_when_nearly_perfect_has_no_absurd_interval():
     good, anomalies = [0.0] * 15 + [1.5], [1.0] + [2.0] * 47
-    found = metrics.average_precision(good, anomalies)
-    assert 0.999 < found.value < 1
-    assert 0.9 < found.low < found.value <= found.high
+    estimate = metrics.average_precision(good, anomalies)
+    assert 0.999 < estimate.value < 1
+    assert 0.9 < estimate.low < estimate.value <= estimate.high
 
 
 @pytest.mark.parametrize("figure", [metrics.auroc, metrics.average_precision])
@@ -102,19 +102,21 @@ def test_rates_at_any_threshold_lie_within_their_intervals_and_f1_equals_scikit_
     verdicts = Confusion.at(threshold, good, anomalies)
     truth, values = labels(good, anomalies)
     figures = [metrics.recall(verdicts), metrics.false_positive_rate(verdicts), metrics.f1(verdicts)]
-    figures += [one for one in (metrics.precision(verdicts), metrics.precision_on_line(verdicts, 0.01)) if one]
+    figures += [
+        estimate for estimate in (metrics.precision(verdicts), metrics.precision_on_line(verdicts, 0.01)) if estimate
+    ]
     assert figures[2].value == pytest.approx(f1_score(truth, values > threshold, zero_division=0))
-    for one in figures:
-        assert 0 <= one.low <= one.value <= one.high <= 1
+    for estimate in figures:
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
 def test_f1_interval_over_many_test_sets_covers_the_truth():
     rng = np.random.default_rng(9)
-    found, alarms, m, n = 0.8, 0.03, 40, 160
-    truth = 2 * found * m / (found * m + alarms * n + m)
+    true_recall, alarms, m, n = 0.8, 0.03, 40, 160
+    truth = 2 * true_recall * m / (true_recall * m + alarms * n + m)
 
     def draw():
-        hits, false = rng.binomial(m, found), rng.binomial(n, alarms)
+        hits, false = rng.binomial(m, true_recall), rng.binomial(n, alarms)
         return (Confusion(hits, m - hits, false, n - false),)
 
     assert 0.92 <= covers(metrics.f1, truth, draw, 600) <= 0.99
@@ -136,8 +138,8 @@ def test_mean_of_a_sample_has_students_interval():
 
     values = np.random.default_rng(3).gamma(2, 1, 25)
     low, high = t.interval(0.95, 24, values.mean(), values.std(ddof=1) / 5)
-    found = metrics.mean(values)
-    assert (found.value, found.low, found.high) == pytest.approx((values.mean(), low, high))
+    estimate = metrics.mean(values)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((values.mean(), low, high))
     assert metrics.mean([4.0]).low == 4.0
     with pytest.raises(ValueError, match="at least one"):
         metrics.mean([])

@@ -43,8 +43,8 @@ def test_bounds_equal_a_bootstrap_done_image_by_image():
     for _ in range(1500):
         g, a = rng.integers(0, 80, 80), rng.integers(0, 40, 40)
         draws.append(area(good[0][g], anomalies[0][a]) - area(good[1][g], anomalies[1][a]))
-    found = difference(good, anomalies, samples=3000)
-    assert (found.low, found.high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.012)
+    estimate = difference(good, anomalies, samples=3000)
+    assert (estimate.low, estimate.high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.012)
 
 
 def test_bounds_for_many_anomalies_do_not_depend_on_how_the_work_is_cut(monkeypatch):
@@ -75,8 +75,8 @@ def test_pairing_makes_bounds_narrower_than_drawing_apart():
         - area(rng.choice(good[1], 80), rng.choice(anomalies[1], 40))
         for _ in range(500)
     ]
-    found = difference(good, anomalies)
-    assert found.high - found.low < 0.7 * (np.quantile(apart, 0.975) - np.quantile(apart, 0.025))
+    estimate = difference(good, anomalies)
+    assert estimate.high - estimate.low < 0.7 * (np.quantile(apart, 0.975) - np.quantile(apart, 0.025))
 
 
 def test_bounds_when_images_come_in_groups_are_wider():
@@ -104,6 +104,6 @@ def test_bounds_over_many_test_sets_hold_the_truth_as_often_as_stated():
     truth = np.mean([difference(*two_models(seed), samples=2).value for seed in rng.integers(0, 1 << 30, 1500)])
     held = []
     for seed in range(200):
-        found = difference(*two_models(seed), samples=300)
-        held.append(found.low <= truth <= found.high)
+        estimate = difference(*two_models(seed), samples=300)
+        held.append(estimate.low <= truth <= estimate.high)
     assert 0.9 <= np.mean(held) <= 0.99

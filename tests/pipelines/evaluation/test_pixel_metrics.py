@@ -56,14 +56,14 @@ def counted(pairs):
 @pytest.mark.parametrize("seed", range(4))
 def test_pixel_figures_on_small_maps_equal_the_slow_references(seed):
     pairs = maps(seed)
-    found = pixel_figures(counted(pairs), samples=50)
+    metrics = pixel_figures(counted(pairs), samples=50)
     errors = np.concatenate([error.ravel() for error, _ in pairs])
     truth = np.concatenate([mask.ravel() for _, mask in pairs])
-    assert found.pixel_auroc.value == pytest.approx(roc_auc_score(truth, errors), abs=1e-3)
-    assert found.aupro.value == pytest.approx(slow_aupro(pairs), abs=3e-3)
-    for one in (found.pixel_auroc, found.aupro):
-        assert 0 <= one.low <= one.value <= one.high <= 1
-        assert one.low < one.high
+    assert metrics.pixel_auroc.value == pytest.approx(roc_auc_score(truth, errors), abs=1e-3)
+    assert metrics.aupro.value == pytest.approx(slow_aupro(pairs), abs=3e-3)
+    for estimate in (metrics.pixel_auroc, metrics.aupro):
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+        assert estimate.low < estimate.high
 
 
 @given(st.integers(0, 1000), st.sampled_from([1e-12, 1e-3, 1.0, 1e6]))

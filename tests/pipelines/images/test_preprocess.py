@@ -107,9 +107,9 @@ def test_restore_map_when_laid_back_finds_the_spot_where_it_was_in_the_image(hei
     error_map = prepare(image, 128, resize)[0, ..., 0].astype(np.float32)
     restored = restore_map(error_map, height, width, resize)
     assert restored.shape == (height, width)
-    found = np.unravel_index(np.argmax(Image.fromarray(restored)), restored.shape)
-    assert abs(found[0] - row) <= 4
-    assert abs(found[1] - column) <= 4
+    peak = np.unravel_index(np.argmax(Image.fromarray(restored)), restored.shape)
+    assert abs(peak[0] - row) <= 4
+    assert abs(peak[1] - column) <= 4
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (230, 565), (900, 120), (128, 128), (1, 3000)])
@@ -127,6 +127,6 @@ def test_restore_map_of_tiles_when_stitched_finds_the_spot_where_it_was_in_the_i
     maps = tiles[..., 0].reshape(len(tiles), 32, 2, 32, 2).mean(axis=(2, 4), dtype=np.float32)
     restored = restore_map(grid.stitch(maps), height, width, resize)
     assert restored.shape == (height, width)
-    found = np.unravel_index(np.argmax(restored), restored.shape)
-    assert abs(found[0] - row) <= max(4, height // 16)
-    assert abs(found[1] - column) <= max(4, width // 16)
+    peak = np.unravel_index(np.argmax(restored), restored.shape)
+    assert abs(peak[0] - row) <= max(4, height // 16)
+    assert abs(peak[1] - column) <= max(4, width // 16)

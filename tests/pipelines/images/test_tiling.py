@@ -12,9 +12,9 @@ SIDES = st.integers(1, 5000)
 
 @given(SIDES, SIDES, st.sampled_from([32, 64, 128]), st.integers(1, 4))
 def test_grid_whatever_the_shape_covers_the_canvas_with_tiles_that_overlap(height, width, size, across):
-    found = grid(height, width, size, across)
-    assert across**2 <= len(found) <= MOST_TILES
-    for places, side in ((found.rows, found.height), (found.columns, found.width)):
+    tiles = grid(height, width, size, across)
+    assert across**2 <= len(tiles) <= MOST_TILES
+    for places, side in ((tiles.rows, tiles.height), (tiles.columns, tiles.width)):
         assert places[0] == 0
         assert places[-1] + size == side
         gaps = np.diff(places)
@@ -27,13 +27,13 @@ def test_grid_whatever_the_shape_covers_the_canvas_with_tiles_that_overlap(heigh
 @given(st.integers(100, 2000), st.integers(100, 2000), st.integers(1, 4))
 def test_grid_when_it_is_not_too_long_keeps_proportions(height, width, across):
     ratio = max(height, width) / min(height, width)
-    found = grid(height, width, 128, across)
-    kept = max(found.height, found.width) / min(found.height, found.width)
+    tiles = grid(height, width, 128, across)
+    kept = max(tiles.height, tiles.width) / min(tiles.height, tiles.width)
     if across == 1 and ratio <= HARDLY:
-        assert len(found) == 1
+        assert len(tiles) == 1
     elif ratio < 4:
         assert kept == pytest.approx(ratio, rel=0.04)
-    assert (found.height > found.width) <= (height >= width)
+    assert (tiles.height > tiles.width) <= (height >= width)
 
 
 def test_grid_of_known_shapes_has_as_many_tiles_as_they_need():
@@ -47,10 +47,10 @@ def test_grid_of_known_shapes_has_as_many_tiles_as_they_need():
 
 @given(st.integers(20, 400), st.integers(20, 400), st.integers(1, 3), st.integers(0, 99))
 def test_stitch_when_tiles_are_cut_from_one_map_gives_it_back(height, width, across, seed):
-    found = grid(height, width, 32, across)
-    whole = np.random.default_rng(seed).random((found.height, found.width, 3), np.float32)
-    tiles = found.cut(whole)
-    np.testing.assert_allclose(found.stitch(tiles[..., 0]), whole[..., 0], rtol=1e-5)
+    layout = grid(height, width, 32, across)
+    whole = np.random.default_rng(seed).random((layout.height, layout.width, 3), np.float32)
+    tiles = layout.cut(whole)
+    np.testing.assert_allclose(layout.stitch(tiles[..., 0]), whole[..., 0], rtol=1e-5)
 
 
 def test_parts_when_images_have_different_numbers_of_tiles_tells_them_apart():
@@ -68,6 +68,6 @@ def test_parts_when_images_have_different_numbers_of_tiles_tells_them_apart():
 
 @given(st.integers(100, 600), st.integers(100, 600), st.integers(1, 4))
 def test_parts_of_any_grid_are_told_by_its_rows_and_columns(height, width, across):
-    found = grid(height, width, 128, across)
-    first = parts(np.array([len(found)]), np.array([[height, width]]))[0]
-    assert divmod(first // (MOST_TILES + 1), MOST_TILES + 1) == (len(found.rows), len(found.columns))
+    tiles = grid(height, width, 128, across)
+    first = parts(np.array([len(tiles)]), np.array([[height, width]]))[0]
+    assert divmod(first // (MOST_TILES + 1), MOST_TILES + 1) == (len(tiles.rows), len(tiles.columns))

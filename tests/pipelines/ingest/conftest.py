@@ -59,8 +59,8 @@ class Line:
 
     def rows(self, table: Any) -> list[dict[str, Any]]:
         with connect() as connection:
-            found = connection.execute(select(table).where(table.c.project == self.name).order_by(*table.primary_key))
-            return [dict(row) for row in found.mappings()]
+            rows = connection.execute(select(table).where(table.c.project == self.name).order_by(*table.primary_key))
+            return [dict(row) for row in rows.mappings()]
 
     @property
     def samples(self) -> list[dict[str, Any]]:

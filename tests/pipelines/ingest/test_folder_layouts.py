@@ -16,7 +16,7 @@ def make(folder: Path, *names: str) -> Path:
     return folder
 
 
-def seen(folder: Path) -> dict[str, tuple[str, str | None, str | None]]:
+def imported(folder: Path) -> dict[str, tuple[str, str | None, str | None]]:
     images, _ = find_images(folder)
     return {image.name: (image.folder, image.split, image.mask and image.mask.name) for image in images}
 
@@ -24,7 +24,7 @@ def seen(folder: Path) -> dict[str, tuple[str, str | None, str | None]]:
 def test_find_images_when_mvtec_then_keeps_split_types_and_masks(tmp_path: Path):
     make(tmp_path, "train/good/000.png", "test/good/000.png", "test/scratch/000.png", "test/dent/000.png")
     make(tmp_path, "ground_truth/scratch/000_mask.png", "ground_truth/dent/000.png", "license.txt", "readme.md")
-    assert seen(tmp_path) == {
+    assert imported(tmp_path) == {
         "train/good/000.png": ("good", "train", None),
         "test/good/000.png": ("good", "test", None),
         "test/scratch/000.png": ("anomaly/scratch", "test", "000_mask.png"),
@@ -36,7 +36,7 @@ def test_find_images_when_mvtec_then_keeps_split_types_and_masks(tmp_path: Path)
 def test_find_images_when_good_and_anomaly_then_takes_types_and_masks_beside(tmp_path: Path):
     make(tmp_path, "good/a.JPG", "good/deep/b.png", "anomaly/c.png", "anomaly/c_mask.png", "anomaly/stain/d.bmp")
     make(tmp_path, "masks/anomaly/stain/d_mask.png")
-    assert seen(tmp_path) == {
+    assert imported(tmp_path) == {
         "good/a.JPG": ("good", None, None),
         "good/deep/b.png": ("good", None, None),
         "anomaly/c.png": ("anomaly/anomaly", None, "c_mask.png"),
@@ -46,7 +46,7 @@ def test_find_images_when_good_and_anomaly_then_takes_types_and_masks_beside(tmp
 
 def test_find_images_when_good_lies_beside_defects_then_each_folder_is_a_type(tmp_path: Path):
     make(tmp_path, "OK/a.png", "crack/b.png", "Bad/c.png")
-    assert {name: folder for name, (folder, _, _) in seen(tmp_path).items()} == {
+    assert {name: folder for name, (folder, _, _) in imported(tmp_path).items()} == {
         "OK/a.png": "good",
         "crack/b.png": "anomaly/crack",
         "Bad/c.png": "anomaly/anomaly",
@@ -55,13 +55,13 @@ def test_find_images_when_good_lies_beside_defects_then_each_folder_is_a_type(tm
 
 def test_find_images_when_images_lie_alone_then_are_good(tmp_path: Path):
     make(tmp_path, "a.png", "2026-05-01/b.png", ".hidden/c.png", ".DS_Store", "notes.txt", "index.csv")
-    assert Counter(folder for folder, _, _ in seen(tmp_path).values()) == {"good": 2}
+    assert Counter(folder for folder, _, _ in imported(tmp_path).values()) == {"good": 2}
     assert find_images(tmp_path)[1] == 1
 
 
 def test_find_images_when_split_has_no_classes_then_train_is_good_and_test_unlabelled(tmp_path: Path):
     make(tmp_path, "train/a.png", "test/b.png")
-    assert seen(tmp_path) == {"train/a.png": ("good", "train", None), "test/b.png": ("unlabelled", "test", None)}
+    assert imported(tmp_path) == {"train/a.png": ("good", "train", None), "test/b.png": ("unlabelled", "test", None)}
 
 
 @pytest.mark.parametrize("inner", ["set1/train/good/a.png", "set1/good/a.png", "set1/anomaly/a.png"])

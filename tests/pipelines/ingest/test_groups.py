@@ -46,9 +46,9 @@ def test_ingest_when_side_is_taken_then_stays_and_the_report_says_so(line: Line)
     assert side in ("training", "validation")
     line.send("good/index.csv", b"file,group,split\nb.png,lot,test\n")
     line.send("good/b.png", image_file(2))
-    told = line.ingest()
+    summary = line.ingest()
     assert line.sides["lot"] == side
-    assert any(f"test was asked for, but its group is in {side}" in text for text in told["lines"])
+    assert any(f"test was asked for, but its group is in {side}" in text for text in summary["lines"])
 
 
 def test_ingest_when_sender_asks_for_a_side_then_gets_it(line: Line):
@@ -73,9 +73,9 @@ def test_ingest_when_index_cannot_be_read_then_its_images_wait(line: Line):
     line.send("good/lot/index.csv", b"who,knows\n1,2\n")
     line.send("good/lot/a.png", image_file(1))
     line.send("good/b.png", image_file(2))
-    told = line.ingest()
-    assert (told["accepted"], told["waiting"]) == (1, 1)
-    assert any("good/lot/index.csv has no column 'file'" in text for text in told["lines"])
+    summary = line.ingest()
+    assert (summary["accepted"], summary["waiting"]) == (1, 1)
+    assert any("good/lot/index.csv has no column 'file'" in text for text in summary["lines"])
     line.send("good/lot/index.csv", b"file,split\na.png,test\n")
     assert line.ingest()["accepted"] == 1
     assert line.keys("inbox") == []
@@ -88,8 +88,8 @@ def test_ingest_when_index_names_files_still_to_come_then_keeps_it(line: Line):
     line.ingest()
     assert line.keys("inbox") == ["good/index.csv"]
     line.send("good/b.png", b"no image")
-    told = line.ingest()
-    assert told["rejected"] == 1
+    summary = line.ingest()
+    assert summary["rejected"] == 1
     assert line.keys("inbox") == []
     assert [key for key in line.keys("ingest/run-2") if key.startswith("index/")] == ["index/good/index.csv"]
     (row,) = line.samples

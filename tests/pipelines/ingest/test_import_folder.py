@@ -45,8 +45,8 @@ def test_import_when_mvtec_then_split_masks_and_times_arrive(line: Line, mvtec: 
     assert imported.images == {"good": 18, "anomaly/scratch": 6}
     assert (imported.masks, imported.skipped) == (6, 0)
     assert progress[-1] == (30, 30)
-    told = line.ingest()
-    assert (told["accepted"], told["rejected"], told["waiting"]) == (24, 0, 0)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["rejected"], summary["waiting"]) == (24, 0, 0)
     assert line.keys("inbox") == [], "the index files are used up and go too"
     subsets = Counter((row["source_key"].split("/")[-3], row["label"], row["subset"]) for row in line.labelled)
     assert subsets["test", "good", "test"] == 6
@@ -92,21 +92,23 @@ def test_import_when_good_and_anomaly_only_then_anomalies_have_no_type(line: Lin
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({}, "holds no images"),
         ({"a.txt": b"x"}, "holds no images"),
         ({"a.png": b"x", "index.csv": b"x,y\n1,2"}, "'file'"),
     ],
 )
-def test_main_when_folder_cannot_be_imported_then_says_so_in_one_line(line: Line, tmp_path: Path, files, said, capsys):
+def test_main_when_folder_cannot_be_imported_then_says_so_in_one_line(
+    line: Line, tmp_path: Path, files, message, capsys
+):
     folder = tmp_path / "data"
     folder.mkdir()
     for name, data in files.items():
         write(folder, name, data)
     assert main([str(folder), "line"]) == 1
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
     assert line.keys("inbox") == []
 
@@ -142,8 +144,8 @@ def test_main_when_imported_then_prints_the_counts(line: Line, mvtec: Path, caps
     ],
 )
 def test_moment_when_written_as_people_do_then_is_read(text: str, moment: str | None):
-    found = _moment(text, "Europe/Berlin")
-    assert (found and found.isoformat()) == moment
+    parsed = _moment(text, "Europe/Berlin")
+    assert (parsed and parsed.isoformat()) == moment
 
 
 def test_import_when_killed_in_the_middle_then_the_next_one_completes_it(line: Line, mvtec: Path, monkeypatch):

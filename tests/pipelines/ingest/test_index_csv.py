@@ -21,7 +21,7 @@ def test_read_index_when_written_by_anyone_then_gives_rows_by_path():
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "no column 'file'"),
         (b"a,b\n1,2", "it has a, b"),
@@ -29,8 +29,8 @@ def test_read_index_when_written_by_anyone_then_gives_rows_by_path():
         (b"PK\x03\x04\xff", "UTF-8"),
     ],
 )
-def test_read_index_when_it_cannot_be_used_then_says_what_to_do(data: bytes, said: str):
-    with pytest.raises(BadIndex, match=said) as error:
+def test_read_index_when_it_cannot_be_used_then_says_what_to_do(data: bytes, message: str):
+    with pytest.raises(BadIndex, match=message) as error:
         read_index(data, "")
     assert ": " in str(error.value)
 
@@ -56,28 +56,30 @@ def test_read_time_when_text_is_any_then_gives_a_time_with_zone_or_value_error(t
     assert moment.tzinfo is not None
 
 
-def known(row: dict[str, str], project: Project = PROJECT, path: str = "good/a.png"):
+def describe_row(row: dict[str, str], project: Project = PROJECT, path: str = "good/a.png"):
     return describe(path, [Index("good", {path: row})], project)
 
 
 def test_describe_when_values_are_good_then_takes_them():
-    found = known({"split": "Train", "group": "lot 7", "acquired_at": "2026-07-01 08:00:00", "subset": "test"})
-    assert (found.split, found.group, found.asked) == ("train", "lot 7", "test")
-    assert found.acquired_at == "2026-07-01T08:00:00+02:00"
-    assert found.notes == ()
+    metadata = describe_row(
+        {"split": "Train", "group": "lot 7", "acquired_at": "2026-07-01 08:00:00", "subset": "test"}
+    )
+    assert (metadata.split, metadata.group, metadata.asked) == ("train", "lot 7", "test")
+    assert metadata.acquired_at == "2026-07-01T08:00:00+02:00"
+    assert metadata.notes == ()
 
 
 def test_describe_when_values_are_wrong_then_leaves_them_out_and_says_so():
-    found = known({"split": "maybe", "acquired_at": "yesterday", "subset": "all"})
-    assert (found.split, found.acquired_at, found.asked) == (None, None, None)
-    assert len(found.notes) == 3
+    metadata = describe_row({"split": "maybe", "acquired_at": "yesterday", "subset": "all"})
+    assert (metadata.split, metadata.acquired_at, metadata.asked) == (None, None, None)
+    assert len(metadata.notes) == 3
 
 
 def test_describe_when_indexes_are_nested_then_the_deeper_wins():
     outer = Index("", {"good/a.png": {"split": "train", "group": "outer"}})
     inner = Index("good", {"good/a.png": {"group": "inner", "split": ""}})
-    found = describe("good/a.png", [outer, inner], PROJECT)
-    assert (found.split, found.group) == ("train", "inner")
+    metadata = describe("good/a.png", [outer, inner], PROJECT)
+    assert (metadata.split, metadata.group) == ("train", "inner")
 
 
 @pytest.mark.parametrize(
@@ -91,11 +93,11 @@ def test_describe_when_indexes_are_nested_then_the_deeper_wins():
 )
 def test_describe_when_the_group_is_a_pattern_then_it_is_searched_in_the_path(regex, path, group):
     project = Project(name="line", group={"regex": regex})
-    assert known({}, project, path).group == group
-    assert known({"group": "said"}, project, path).group == "said"
+    assert describe_row({}, project, path).group == group
+    assert describe_row({"group": "said"}, project, path).group == "said"
 
 
 def test_describe_when_the_group_is_a_column_then_it_is_taken_whatever_its_case():
     project = Project(name="line", group={"column": "Location"})
-    assert known({"location": "277500_315"}, project).group == "277500_315"
-    assert known({"location": ""}, project).group is None
+    assert describe_row({"location": "277500_315"}, project).group == "277500_315"
+    assert describe_row({"location": ""}, project).group is None

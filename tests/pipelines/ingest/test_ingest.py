@@ -22,17 +22,17 @@ def mask_file(size: tuple[int, int] = (40, 40), seed: int = 0) -> bytes:
 
 def test_ingest_when_inbox_is_empty_then_says_so(line: Line):
     assert list_inbox("line", "run") == {"batches": [], "waiting": 0}
-    told = report("line", "run", [])
-    assert told["lines"] == ["line: nothing new in the inbox"]
-    assert told["accepted"] == 0
+    summary = report("line", "run", [])
+    assert summary["lines"] == ["line: nothing new in the inbox"]
+    assert summary["accepted"] == 0
 
 
 def test_ingest_when_images_of_every_kind_come_then_all_are_samples(line: Line):
     files = every_mode()
     for name, data in files.items():
         line.send(f"good/{name}", data)
-    told = line.ingest()
-    assert told["accepted"] == len(files)
+    summary = line.ingest()
+    assert summary["accepted"] == len(files)
     assert line.keys("inbox") == []
     for row in line.samples:
         data = line.storage.get(row["key"])
@@ -49,16 +49,16 @@ def test_ingest_when_files_are_hostile_then_refuses_each_with_its_reason_and_tak
     for name, (data, _) in hostile.items():
         line.send(f"good/{name}", data)
     line.send_images(5)
-    told = line.ingest()
-    assert (told["accepted"], told["rejected"], told["failed"]) == (5, 20, 0)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["rejected"], summary["failed"]) == (5, 20, 0)
     assert line.keys("inbox") == []
     assert len(line.rejections) == 20
     for name, (data, word) in hostile.items():
         assert line.storage.get(f"line/rejected/good/{name}") == data
         reason = line.storage.get(f"line/rejected/good/{name}.reason.txt").decode().strip()
         assert word in reason
-        assert f"rejected good/{name}: {reason}" in told["lines"]
-    full = json.loads(line.storage.get(f"{told['uri'].split('/', 3)[3]}"))
+        assert f"rejected good/{name}: {reason}" in summary["lines"]
+    full = json.loads(line.storage.get(f"{summary['uri'].split('/', 3)[3]}"))
     assert Counter(result["outcome"] for result in full["results"]) == {"accepted": 5, "rejected": 20}
 
 
@@ -70,8 +70,8 @@ def test_ingest_when_files_are_hostile_then_refuses_each_with_its_reason_and_tak
 def test_ingest_when_key_cannot_be_used_then_moves_it_to_rejected(line: Line, path: str):
     line.storage.put(f"line/inbox/{path}", image_file(0))
     line.send_images(1, first=1)
-    told = line.ingest()
-    assert (told["accepted"], told["rejected"]) == (1, 1)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["rejected"]) == (1, 1)
     assert line.keys("inbox") == []
     (row,) = line.rejections
     assert line.storage.get(row["rejected_key"]) == image_file(0)
@@ -89,11 +89,11 @@ def test_ingest_when_folders_are_marked_by_empty_objects_then_leaves_them(line: 
 def test_ingest_when_same_bytes_come_twice_then_they_are_one_sample(line: Line):
     line.send("good/a.png", image_file(1))
     line.send("good/b.png", image_file(1))
-    told = line.ingest()
-    assert (told["accepted"], told["annotated"] + told["known"]) == (1, 1)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["annotated"] + summary["known"]) == (1, 1)
     line.send("good/a.png", image_file(1))
-    told = line.ingest()
-    assert (told["accepted"], told["known"]) == (0, 1)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["known"]) == (0, 1)
     assert len(line.samples) == 1
     assert [row["label"] for row in line.annotations] == ["good", "good"]  # one for each key, none twice
     assert line.keys("inbox") == []
@@ -106,15 +106,15 @@ def test_ingest_when_same_bytes_have_two_labels_then_is_disputed_and_says_so(lin
         line.ingest()
         assert len(line.labelled) == 1
     line.send("anomaly/dent/a.png", image_file(1))
-    told = line.ingest()
-    assert told["disputed"] == 1
+    summary = line.ingest()
+    assert summary["disputed"] == 1
     assert len(line.samples) == 1
     assert sorted(row["label"] for row in line.annotations) == ["anomaly", "good"]
     assert line.labelled == []
-    (said,) = [text for text in told["lines"] if text.startswith("disputed")]
-    assert "good/a.png" in said
-    assert "anomaly/dent/a.png" in said
-    assert "decide" in said
+    (dispute,) = [text for text in summary["lines"] if text.startswith("disputed")]
+    assert "good/a.png" in dispute
+    assert "anomaly/dent/a.png" in dispute
+    assert "decide" in dispute
 
 
 def test_ingest_when_labels_are_given_by_folder_then_annotates(line: Line):
@@ -124,10 +124,10 @@ def test_ingest_when_labels_are_given_by_folder_then_annotates(line: Line):
     line.send("anomaly/scratch/deep/er/d.png", image_file(4))
     line.send("anomaly/anomaly/e.png", image_file(5))
     line.send("unlabelled/f.png", image_file(6))
-    told = line.ingest()
-    assert (told["accepted"], told["unlabelled"]) == (6, 1)
-    said = {row["source_key"].rpartition("/")[2]: (row["label"], row["type"]) for row in line.annotations}
-    assert said == {
+    summary = line.ingest()
+    assert (summary["accepted"], summary["unlabelled"]) == (6, 1)
+    annotations = {row["source_key"].rpartition("/")[2]: (row["label"], row["type"]) for row in line.annotations}
+    assert annotations == {
         "a.png": ("good", None),
         "b.png": ("anomaly", None),
         "c.png": ("anomaly", "scratch"),
@@ -141,8 +141,8 @@ def test_ingest_when_mask_lies_beside_then_becomes_the_annotation(line: Line):
     line.send("anomaly/scratch/a_mask.png", mask_file())
     line.send("anomaly/scratch/b.jpg", image_file(2, "JPEG"))
     line.send("anomaly/scratch/b_mask.png", mask_file(seed=1))
-    told = line.ingest()
-    assert (told["accepted"], told["rejected"]) == (2, 0)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["rejected"]) == (2, 0)
     assert line.keys("inbox") == []
     for row in line.annotations:
         assert line.storage.get(row["mask_key"]) in (mask_file(), mask_file(seed=1))
@@ -154,8 +154,8 @@ def test_ingest_when_mask_comes_later_then_is_added_to_its_image(line: Line):
     line.send("anomaly/scratch/a.png", image_file(1))
     line.ingest()
     line.send("anomaly/scratch/a_mask.png", mask_file())
-    told = line.ingest()
-    assert (told["annotated"], told["accepted"]) == (1, 0)
+    summary = line.ingest()
+    assert (summary["annotated"], summary["accepted"]) == (1, 0)
     assert line.keys("inbox") == []
     (row,) = line.labelled
     assert (row["type"], row["mask_key"] is not None) == ("scratch", True)
@@ -166,11 +166,11 @@ def test_ingest_when_mask_comes_first_then_waits_for_its_image(line: Line):
     line.send("anomaly/a_mask.png", mask_file())
     listed = list_inbox("line", "early")
     assert listed == {"batches": [], "waiting": 1}
-    told = line.ingest()
-    assert told["lines"][1] == "waiting: 1, masks whose image is not there yet"
+    summary = line.ingest()
+    assert summary["lines"][1] == "waiting: 1, masks whose image is not there yet"
     line.send("anomaly/a.png", image_file(1))
-    told = line.ingest()
-    assert told["accepted"] == 1
+    summary = line.ingest()
+    assert summary["accepted"] == 1
     assert line.labelled[0]["mask_key"]
     assert line.keys("inbox") == []
 
@@ -178,8 +178,8 @@ def test_ingest_when_mask_comes_first_then_waits_for_its_image(line: Line):
 def test_ingest_when_mask_has_the_wrong_size_then_refuses_the_mask_alone(line: Line):
     line.send("anomaly/dent/a.png", image_file(1))
     line.send("anomaly/dent/a_mask.png", mask_file((39, 40)))
-    told = line.ingest()
-    assert (told["accepted"], told["rejected"]) == (1, 1)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["rejected"]) == (1, 1)
     assert line.keys("rejected") == ["anomaly/dent/a_mask.png", "anomaly/dent/a_mask.png.reason.txt"]
     assert line.labelled[0]["mask_key"] is None
     line.send("anomaly/dent/a_mask.png", b"no image")
@@ -192,8 +192,8 @@ def test_ingest_when_mask_has_the_wrong_size_then_refuses_the_mask_alone(line: L
 def test_ingest_when_image_is_refused_then_its_mask_goes_with_it(line: Line):
     line.send("anomaly/a.png", image_file(1)[:500])
     line.send("anomaly/a_mask.png", mask_file())
-    told = line.ingest()
-    assert told["rejected"] == 2
+    summary = line.ingest()
+    assert summary["rejected"] == 2
     assert line.keys("inbox") == []
     assert line.samples == []
 
@@ -202,8 +202,8 @@ def test_ingest_when_mask_lies_beside_a_good_image_then_refuses_it(line: Line):
     line.send("good/a.png", image_file(1))
     line.send("good/a_mask.png", mask_file())
     line.send("good/gas_mask.png", image_file(2))  # a picture of a mask
-    told = line.ingest()
-    assert (told["accepted"], told["rejected"]) == (2, 1)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["rejected"]) == (2, 1)
     assert "anomaly/" in line.rejections[0]["reason"]
 
 
@@ -211,8 +211,8 @@ def test_ingest_when_an_image_has_two_masks_then_refuses_the_second(line: Line):
     line.send("anomaly/a.png", image_file(1))
     line.send("anomaly/a_mask.bmp", encode(Image.new("L", (40, 40), 255), "BMP"))
     line.send("anomaly/a_mask.png", mask_file())
-    told = line.ingest()
-    assert (told["accepted"], told["rejected"]) == (1, 1)
+    summary = line.ingest()
+    assert (summary["accepted"], summary["rejected"]) == (1, 1)
     assert line.labelled[0]["mask_key"]
 
 

@@ -130,9 +130,9 @@ def test_ingest_when_the_process_dies_in_a_stage_then_the_next_run_completes_it(
         with pytest.raises(KeyboardInterrupt):
             ingest_batch(batch)
     again = ingest_batch(batch)
-    told = report("line", "run", [again])
-    assert told["failed"] == 0
-    assert (told["accepted"], told["rejected"]) == (10, 2), "what was done before the kill is counted too"
+    summary = report("line", "run", [again])
+    assert summary["failed"] == 0
+    assert (summary["accepted"], summary["rejected"]) == (10, 2), "what was done before the kill is counted too"
     check_same(line, expected)
 
 
@@ -171,9 +171,9 @@ def test_ingest_when_s3_fails_for_some_then_they_stay_and_the_batch_goes_on(line
 
     with monkeypatch.context() as patch:
         patch.setattr(Storage, "get", get)
-        told = line.ingest()
-    assert (told["accepted"], told["failed"]) == (5, 1)
-    assert "failed good/image-0003.png: S3 is busy" in told["lines"]
+        summary = line.ingest()
+    assert (summary["accepted"], summary["failed"]) == (5, 1)
+    assert "failed good/image-0003.png: S3 is busy" in summary["lines"]
     assert line.keys("inbox") == ["good/image-0003.png"]
     assert line.ingest()["accepted"] == 1
 

@@ -36,9 +36,9 @@ def waiting() -> dict[str, int]:
 
 
 def test_take_in_when_good_waits_in_training_and_asks_for_a_retraining(line: Line):
-    job, told = take_in(rules(), good(), "retrain")
+    job, outcome = take_in(rules(), good(), "retrain")
     sha256 = hashlib.sha256(image_file(1)).hexdigest()
-    assert told == {
+    assert outcome == {
         "sha256": sha256, "subset": "training", "label": "good", "state": "temp", "known": False, "notes": [],
     }  # fmt: skip
     (sample,) = line.samples
@@ -47,19 +47,19 @@ def test_take_in_when_good_waits_in_training_and_asks_for_a_retraining(line: Lin
     (annotation,) = line.annotations
     assert (annotation["label"], annotation["origin"], annotation["author"]) == ("good", "inbox", "line 3")
     assert line.keys("inbox") == []
-    found = find_job("line", job)
-    assert found is not None
-    assert (found["state"], found["kind"], found["sample"], found["created_by"]) == (
+    job_state = find_job("line", job)
+    assert job_state is not None
+    assert (job_state["state"], job_state["kind"], job_state["sample"], job_state["created_by"]) == (
         "pending",
         "retrain",
-        told,
+        outcome,
         "line 3",
     )
 
 
 def test_take_in_when_an_anomaly_then_typed_and_placed_by_the_project(line: Line):
-    _, told = take_in(rules(), bad(), "evaluate")
-    assert told["subset"] in ("anomaly/threshold", "anomaly/test")
+    _, outcome = take_in(rules(), bad(), "evaluate")
+    assert outcome["subset"] in ("anomaly/threshold", "anomaly/test")
     assert [(row["label"], row["type"]) for row in line.annotations] == [("anomaly", "dent")]
     take_in(rules(), bad(2, kind=None), "evaluate")
     assert line.annotations[-1]["type"] is None
@@ -70,9 +70,9 @@ def test_take_in_when_the_group_sits_elsewhere_stays_there_and_says_so(line: Lin
     line.send("good/index.csv", b"file,split,group\nold.png,test,part 7\n")
     line.send("good/old.png", image_file(9))
     line.ingest()
-    _, told = take_in(rules(), good(group="part 7"), "retrain")
-    assert told["subset"] == "test"
-    assert told["notes"] == ["training was asked for, but its group is in test and stays there"]
+    _, outcome = take_in(rules(), good(group="part 7"), "retrain")
+    assert outcome["subset"] == "test"
+    assert outcome["notes"] == ["training was asked for, but its group is in test and stays there"]
     make_line("line", group={"regex": r"(part-\d+)"})
     take_in(rules(), good(2, name="folder/part-0042_cam1.png"), "retrain")
     assert line.samples[-1]["group_key"] == "part-0042"
@@ -89,9 +89,9 @@ def test_take_in_when_sent_twice_is_one_sample_and_one_request(line: Line):
 
 def test_take_in_when_labels_conflict_then_disputed(line: Line):
     take_in(rules(), good(), "retrain")
-    _, told = take_in(rules(), bad(), "evaluate")
-    assert told["label"] is None
-    assert any("disputed" in note for note in told["notes"])
+    _, outcome = take_in(rules(), bad(), "evaluate")
+    assert outcome["label"] is None
+    assert any("disputed" in note for note in outcome["notes"])
     assert line.labelled == []
 
 
@@ -121,8 +121,8 @@ def test_take_in_when_s3_or_the_catalogue_fail_leaves_nothing_and_can_be_sent_ag
         with pytest.raises(StorageError):
             take_in(rules(), good(), "retrain")
     assert (line.samples, waiting()["retrain"]) == ([], 0)
-    _, told = take_in(rules(), good(), "retrain")
-    assert told["known"] is False
+    _, outcome = take_in(rules(), good(), "retrain")
+    assert outcome["known"] is False
 
 
 STEPS = {
@@ -162,8 +162,8 @@ def test_take_in_when_killed_after_any_step_then_found_by_ingest_or_by_sending_a
         assert [(row["label"], row["subset"], row["group_key"]) for row in line.labelled] == [
             ("good", "training", "part 7")
         ]
-    _, told = take_in(rules(), good(group="part 7"), "retrain")
-    assert told["subset"] == "training"
+    _, outcome = take_in(rules(), good(group="part 7"), "retrain")
+    assert outcome["subset"] == "training"
     assert (len(line.samples), len(line.annotations), waiting()["retrain"]) == (1, 1, 1)
     assert [key for key in line.keys("inbox") if not key.endswith("index.csv")] == []
 
@@ -178,6 +178,6 @@ def test_take_in_when_ingest_takes_the_same_image_meanwhile_leaves_one_sample(
         return make_safe(*arguments, **more)
 
     monkeypatch.setattr(submission, "make_safe", after_an_ingest)
-    _, told = take_in(rules(), good(group="part 7"), "retrain")
-    assert (told["subset"], told["known"]) == ("training", True)
+    _, outcome = take_in(rules(), good(group="part 7"), "retrain")
+    assert (outcome["subset"], outcome["known"]) == ("training", True)
     assert (len(line.samples), len(line.annotations)) == (1, 1)

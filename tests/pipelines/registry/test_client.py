@@ -25,19 +25,19 @@ def test_champion_when_model_has_no_alias_then_none_and_latest_is_the_newest(reg
     for _ in range(3):
         newest = registry.register(champion=False)
     assert champion(registry.project) is None
-    found = latest(registry.project)
-    assert found is not None
-    assert found.version == newest == "3"
+    loaded = latest(registry.project)
+    assert loaded is not None
+    assert loaded.version == newest == "3"
 
 
 def test_champion_when_alias_moves_then_its_version_with_tags(registry: Registry):
     first, second = registry.register(), registry.register(champion=False)
     for version in (first, second, first):
         registry.promote(version)
-        found = champion(registry.project)
-        assert found is not None
-        assert (found.project, found.version) == (registry.project, version)
-        assert len(found.digest) == 64
+        loaded = champion(registry.project)
+        assert loaded is not None
+        assert (loaded.project, loaded.version) == (registry.project, version)
+        assert len(loaded.digest) == 64
 
 
 def test_registry_when_away_then_error_and_not_none(registry: Registry, monkeypatch: pytest.MonkeyPatch):
@@ -84,28 +84,28 @@ def test_fetch_when_asked_then_package_without_weights_in_the_cache(
     registry: Registry, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     registry.register()
-    found = champion(registry.project)
-    assert found is not None
-    folder = fetch(found)
+    loaded = champion(registry.project)
+    assert loaded is not None
+    folder = fetch(loaded)
     assert folder.is_relative_to(cache)
-    assert Package.open(folder).digest == found.digest == folder.name
+    assert Package.open(folder).digest == loaded.digest == folder.name
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.onnx", "reference.npz"]
-    assert sorted(path.name for path in fetch(found, weights=True).iterdir()) == [
+    assert sorted(path.name for path in fetch(loaded, weights=True).iterdir()) == [
         "model.json", "model.keras", "model.onnx", "reference.npz",
     ]  # fmt: skip
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert fetch(found) == folder  # from the cache alone
+    assert fetch(loaded) == folder  # from the cache alone
 
 
 def test_fetch_when_cached_copy_is_damaged_then_fetched_again(registry: Registry, cache: Path):
     registry.register()
-    found = champion(registry.project)
-    assert found is not None
-    folder = fetch(found)
+    loaded = champion(registry.project)
+    assert loaded is not None
+    folder = fetch(loaded)
     (folder / "model.onnx").write_bytes(b"half")
-    assert Package.open(fetch(found)).digest == found.digest
+    assert Package.open(fetch(loaded)).digest == loaded.digest
     (folder / "model.json").unlink()
-    assert Package.open(fetch(found)).digest == found.digest
+    assert Package.open(fetch(loaded)).digest == loaded.digest
     assert [path for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
@@ -127,40 +127,40 @@ def test_fetch_when_registered_package_is_altered_then_refused_and_nothing_kept(
             (folder / name).write_bytes(content)
 
     registry.register(spoil=spoil)
-    found = champion(registry.project)
-    assert found is not None
+    loaded = champion(registry.project)
+    assert loaded is not None
     with pytest.raises((BadPackage, RegistryError), match=why):
-        fetch(found)
+        fetch(loaded)
     assert list((cache / "models" / registry.project).iterdir()) == []
 
 
 def test_fetch_when_many_do_so_at_once_then_all_get_the_same(registry: Registry, cache: Path):
     registry.register()
-    found = champion(registry.project)
-    assert found is not None
+    loaded = champion(registry.project)
+    assert loaded is not None
     folders: list[Path] = []
-    threads = [threading.Thread(target=lambda: folders.append(fetch(found))) for _ in range(6)]
+    threads = [threading.Thread(target=lambda: folders.append(fetch(loaded))) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(folders) == 6
     assert len(set(folders)) == 1
-    assert [path.name for path in folders[0].parent.iterdir()] == [found.digest]
+    assert [path.name for path in folders[0].parent.iterdir()] == [loaded.digest]
 
 
 def test_prune_when_packages_were_not_fetched_for_long_then_they_go(registry: Registry, cache: Path):
     folders = []
     for threshold in (0.1, 0.2, 0.3):
         registry.register(threshold=threshold)
-        found = champion(registry.project)
-        assert found is not None
-        folders.append(fetch(found))
+        loaded = champion(registry.project)
+        assert loaded is not None
+        folders.append(fetch(loaded))
     long_ago = time.time() - 40 * 86_400
     left = folders[0].with_name(".arriving-killed")
     left.mkdir()
     for folder in (*folders, left):
         os.utime(folder, (long_ago, long_ago))
-    fetch(found)
+    fetch(loaded)
     prune(folders[2])
     assert sorted(folders[0].parent.iterdir()) == [folders[2]]

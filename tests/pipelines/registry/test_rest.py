@@ -12,11 +12,11 @@ from pipelines.registry.rest import save
 def test_token_when_a_version_lies_on_another_server_then_mlflow_alone_is_shown_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    seen: dict[int, str | None] = {}
+    requests_by_thread: dict[int, str | None] = {}
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen[self.server.server_address[1]] = self.headers["Authorization"]
+            requests_by_thread[self.server.server_address[1]] = self.headers["Authorization"]
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -35,4 +35,4 @@ def test_token_when_a_version_lies_on_another_server_then_mlflow_alone_is_shown_
     for server in servers:
         server.shutdown()
         server.server_close()
-    assert seen == {ours: "Bearer secret", other: None}
+    assert requests_by_thread == {ours: "Bearer secret", other: None}

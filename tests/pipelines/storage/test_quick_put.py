@@ -54,9 +54,9 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
+    http_server = Server()
+    yield http_server
+    http_server.close()
 
 
 @pytest.fixture
