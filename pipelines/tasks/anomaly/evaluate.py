@@ -23,6 +23,7 @@ from pipelines.evaluation.pixel_metrics import PixelCounts, pixel_figures
 from pipelines.images.preprocess import restore_map
 from pipelines.registry.package_store import fetched_package, working_folder
 from pipelines.steps import Estimate, EvaluationReport, ModelPackage, PackRef, Run
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.tasks.anomaly.subset_scoring import prepared_images, score_each
@@ -60,7 +61,7 @@ def evaluate(run: Run, pack: PackRef, package: ModelPackage) -> EvaluationReport
         del stored["report_uri"]
         text = json.dumps(stored, indent=2)
         uri = Storage(project.bucket).put(
-            f"{run.project}/{run.version_id}/evaluation/{run.training_id}.json", text.encode(), "application/json"
+            keys.evaluation(run.project, run.version_id, run.training_id), text.encode(), "application/json"
         )
         log_evaluation(run, opened, manifest, tested, whole, text, folder)
     return replace(report, report_uri=uri)
