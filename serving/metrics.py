@@ -1,7 +1,7 @@
 """What Prometheus reads: counts and times of requests, batches and predictions, and the state at the moment of asking.
 
 With several workers, each writes its counts where all of them can read (`PROMETHEUS_MULTIPROC_DIR`, which
-`gunicorn.conf.py` sets), so that any of them answers for all.
+`python -m serving` sets), so that any of them answers for all.
 """
 
 from __future__ import annotations

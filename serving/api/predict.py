@@ -26,11 +26,11 @@ from pipelines.tasks.anomaly.predict import prepare_image
 from serving.api import heatmap
 from serving.api.routes import rules_of, service, state_of
 from serving.api.uploads import SentImage, read_body, read_query
+from serving.limits.prediction_cache import Known
 from serving.logs import request_id
 from serving.metrics import PREDICTIONS, REMEMBERED
 from serving.models.batching import Full
 from serving.models.served_models import Judgement, ProjectState, Serving
-from serving.recent import Known
 from serving.recording.journal import Entry, JournalError
 from serving.refusals import Refusal, unavailable
 from serving.service import Service

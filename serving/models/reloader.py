@@ -3,7 +3,7 @@
 A new version is fetched, checked and loaded beside the old one; only then does it take its place, in one assignment.
 Whatever fails, the old one stays. What serves is noted in the cache, so that a restart needs no registry.
 
-Of several processes with one journal (gunicorn's workers) one polls, and notes what it found beside the journal; the
+Of several processes with one journal (the server's workers) one polls, and notes what it found beside the journal; the
 others follow that note and load from the cache. When the first dies, another takes over.
 """
 
