@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from functools import cache
 
-from requests import certs
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 CONNECT_SECONDS = 5.0
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -78,7 +78,7 @@ def _cut(sock: socket.socket) -> None:
 
 def _tls() -> ssl.SSLContext:
     """Return a context that trusts what the environment names (a factory's own authority), else certifi's list."""
-    return _trusting(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certs.where())
+    return _trusting(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or DEFAULT_CA_BUNDLE_PATH)
 
 
 @cache

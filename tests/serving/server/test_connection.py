@@ -131,8 +131,10 @@ def test_header_when_underscores_make_it_look_like_the_proxys_then_it_is_left_ou
 
 @pytest.mark.parametrize(
     "request_line",
-    [b"GET /\xff\xfe?x=\xff HTTP/1.1", b"GET /health/live?x=\xff\xfe HTTP/1.1", b"GET", b"\0\0\0", b"OPTIONS * HTTP/1.1",
-     b"CONNECT x:1 HTTP/1.1", b"PRI * HTTP/2.0"],
+    [
+        b"GET /\xff\xfe?x=\xff HTTP/1.1", b"GET /health/live?x=\xff\xfe HTTP/1.1", b"GET", b"\0\0\0",
+        b"OPTIONS * HTTP/1.1", b"CONNECT x:1 HTTP/1.1", b"PRI * HTTP/2.0",
+    ],
 )  # fmt: skip
 def test_request_when_its_first_line_is_odd_then_refused_and_no_error_of_ours(started: Server, request_line: bytes):
     with connected(started) as client:
