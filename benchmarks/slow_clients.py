@@ -1,8 +1,8 @@
 """What clients that never finish a request cost the others: `python -m benchmarks.slow_clients [--connections 500]`.
 
 Half of them send a part of a request's head, half a part of an image; each connection is renewed when the server closes
-it, or after ten seconds. Meanwhile cameras predict, and `/health/live` is asked over new connections. Measured without
-such clients and with them, in turns, on the same server.
+it, or after some ten seconds. Meanwhile cameras predict, and `/health/live` is asked over new connections. Measured
+without such clients and with them, in turns, on the same server.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -32,8 +33,9 @@ UNFINISHED = (
     b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n\r\n\x89PNG",
 )
 _CAMERAS = 4
-_HELD_SECONDS = 10.0
+_HELD_SECONDS = (5.0, 15.0)
 _PAUSE_SECONDS = 0.1
+_SETTLE_SECONDS = 6.0
 _AIMS = (("/health/live, slowest", "at most 100 ms"), ("/predict p95, to that without", "at most 2"))
 
 
@@ -67,8 +69,8 @@ def measure(stage: Stage, server: Server, connections: int, seconds: float) -> d
     """
     pinned = ["taskset", "-c", str(CLIENTS_CORE), sys.executable, "-m"]
     attack = [*pinned, "benchmarks.slow_clients", "--attack", server.address, "--connections", str(connections)]
-    attacker = subprocess.Popen([*attack, "--seconds", str(seconds + 4)], cwd=REPOSITORY)
-    time.sleep(2)  # all of them are connected
+    attacker = subprocess.Popen([*attack, "--seconds", str(seconds + _SETTLE_SECONDS + 2)], cwd=REPOSITORY)
+    time.sleep(_SETTLE_SECONDS)  # all of them are connected
     job = {
         "address": server.address, "path": server.path, "body": server.body, "seconds": seconds,
         "connections": _CAMERAS, "folder": str(stage.images), "tensors": str(stage.tensors),
@@ -109,7 +111,7 @@ async def hold(address: str, connections: int, seconds: float) -> None:
                 reader, writer = await asyncio.open_connection(host, int(port))
                 writer.write(sent)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(_HELD_SECONDS, until - time.monotonic())):
+                    async with asyncio.timeout(min(random.uniform(*_HELD_SECONDS), until - time.monotonic())):
                         await reader.read()
                 writer.close()
             except OSError:

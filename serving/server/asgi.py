@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,6 +46,9 @@ _LINGER_SECONDS = 0.5  # for a client that was too late to read why
 _LAST_SECONDS = 1.0
 _END_SECONDS = 20.0
 
+# The event loop takes its turn among the threads after every system call; by default, it can wait 5 ms each time.
+_SWITCH_SECONDS = 0.0005
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +58,8 @@ class Gateway:
     def __init__(self, app: Flask, threads: int):
         self._service: Service = app.extensions["inspectline"]
         self._call = Caller(app.wsgi_app, threads)
+        # Whoever announces a large body, and sends it or not, is not to keep those waiting whose request is here.
+        self._ask = Caller(app.wsgi_app, max(1, threads // 16))
         self._largest = int(app.config["MAX_CONTENT_LENGTH"])
         self._room = ByteRoom(self._service.config.receive_bytes)
         self._ending = False
@@ -69,7 +75,7 @@ class Gateway:
     async def _answer(self, scope: Message, body: _Body, send: Send) -> None:
         if body.expects_continue or not body.small:
             try:
-                await self._send(await self._call(environ(scope, AbsentBody())), body, send)
+                await self._send(await self._ask(environ(scope, AbsentBody())), body, send)
                 return
             except BodyRequired:
                 pass
@@ -154,6 +160,7 @@ class Gateway:
         gc.enable()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._ask.end()
         self._call.end()
         self._service.stop()
         await send({"type": "lifespan.shutdown.complete"})
@@ -239,6 +246,7 @@ def create() -> Gateway:
         _forget_dead_workers()
         # prctl(PR_SET_PDEATHSIG = 1, …): without the process that supervises it, a worker ends in order.
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     gc.disable()  # until all is imported, of which nothing is garbage
     from serving.app import create_app
 
