@@ -67,10 +67,11 @@ env: ## write .env for docker compose, with random passwords and keys
 docker-proof: ## build the images, start them all, and train through them (needs Docker; ARGS=--help says more)
 	@$(PYTHON) tests/docker/prove.py $(ARGS)
 
-lint: $(STAMP) ## check style and types
+lint: $(STAMP) ## check style, types and the direction of imports
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
 
 format: $(STAMP) ## put the code into the project's format
 	@$(VENV)/bin/ruff check --fix .

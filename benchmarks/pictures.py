@@ -54,7 +54,7 @@ def _restored(pixels: NDArray[np.uint8], network: Any, graph: ScoringGraph) -> N
     """Return the whole image as the network restores it, in its own proportions."""
     height, width = pixels.shape[:2]
     tiles = prepare(pixels, graph.input_size, graph.resize)
-    restored = network.predict_on_batch(tiles.astype(np.float32) / 255)[0]
+    restored = network.predict_on_batch(tiles.astype(np.float32) / 255)["restored"]
     grid = tile_grid(height, width, graph.input_size, graph.resize)
     whole = restored[0] if grid is None else np.stack([grid.stitch(restored[..., one]) for one in range(3)], axis=-1)
     return np.round(255 * np.clip(whole, 0, 1)).astype(np.uint8)

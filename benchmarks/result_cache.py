@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pipelines.config.cpu import usable_cores
 from pipelines.config.settings import REPOSITORY
+from pipelines.storage.files import write_atomically
 
 T = TypeVar("T")
 
@@ -49,9 +50,7 @@ def read(path: Path, usable: Callable[[Any], T]) -> T | None:
 def write(path: Path, value: Any) -> None:
     """Keep a value that JSON can hold; an interruption leaves the file as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(value))
 
 
 def code(*patterns: str) -> str:

@@ -14,6 +14,6 @@ from inspectline_dags.projects import schedule, sound_projects
 
 for project in sound_projects():
     with DAG(schedule=schedule("0 6 * * *", project.timezone), **declaration(project, "drift", __doc__)):
-        found = linked(report_steps.drift(project.name), drift="Drift report")
+        drift = linked(report_steps.drift(project.name), drift="Drift report")
 
-        found >> [report_steps.mail_drift(), report_steps.purge(project.name)]
+        drift >> [report_steps.mail_drift(), report_steps.purge(project.name)]

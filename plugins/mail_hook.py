@@ -1,4 +1,4 @@
-"""Airflow's SMTP hook for mails with a text and an HTML part, which the provider's own cannot make."""
+"""Airflow's SMTP hook for mails with a text and an HTML part, which the provider's hook does not support."""
 
 from collections.abc import Iterable
 from email.message import EmailMessage
@@ -12,7 +12,7 @@ from monitoring.mail.mails import Mail
 
 
 class TwoPartMailHook(SmtpHook):
-    """Sends a `Mail` through an Airflow connection: server, login, TLS and sender (`from_email`) are the connection's.
+    """Sends a `Mail` through an Airflow connection, which defines server, login, TLS and sender (`from_email`).
 
     :param smtp_conn_id: the connection's id.
     """
@@ -31,7 +31,7 @@ class TwoPartMailHook(SmtpHook):
         message["To"] = ", ".join(mail.to)
         message["Date"] = formatdate(localtime=True)
         message["Message-ID"] = make_msgid(domain=(mail_from or "").rpartition("@")[2].strip("> ") or None)
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office replies, please
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: prevents out-of-office replies
         message.set_content(mail.text)
         message.add_alternative(mail.html, subtype="html")
         return message, list(mail.to)

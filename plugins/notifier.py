@@ -1,6 +1,6 @@
-"""Mails through Airflow's own connection: what tasks send on purpose, and what a failed task causes.
+"""Sends mails through Airflow's SMTP connection: those of tasks, and those about failed tasks.
 
-Imported by every DAG file, for the callback: heavy imports are inside the functions.
+Every DAG file imports this module for its callback, so heavy imports are inside the functions.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class MailNotSent(InspectlineError):
 
 
 def send(mail: Mail | Mapping[str, Any] | None, connection_id: str = SMTP_CONNECTION) -> dict[str, Any]:
-    """Send one mail, or those that a drift report calls for (the `mail` of `monitoring.drift.detect.detect`).
+    """Send one mail, or those that a drift report requires (the `mail` of `monitoring.drift.detect.detect`).
 
-    Without recipients, or with None, nothing is sent, and the log says so.
+    With None or without recipients, nothing is sent, which is logged.
 
     Returns:
         {"sent": [subjects], "to": [addresses]}
 
     Raises:
-        MailNotSent: the connection is missing or the server refused; mails that were sent are not sent again.
+        MailNotSent: the connection is missing or the server refused; a retry does not repeat mails that were sent.
     """
     from monitoring.mail import outbox
     from monitoring.mail.mails import Mail
@@ -53,21 +53,21 @@ def send(mail: Mail | Mapping[str, Any] | None, connection_id: str = SMTP_CONNEC
             {"sent": [mail.subject], "to": list(mail.to)} if _deliver(mail, connection_id) else {"sent": [], "to": []}
         )
     sent: list[str] = []
-    told: list[str] = []
-    for one, mark in outbox.unpack(mail):
-        if _deliver(one, connection_id):
+    recipients: list[str] = []
+    for message, mark in outbox.unpack(mail):
+        if _deliver(message, connection_id):
             mark()
-            sent.append(one.subject)
-            told += [address for address in one.to if address not in told]
-    return {"sent": sent, "to": told}
+            sent.append(message.subject)
+            recipients += [address for address in message.to if address not in recipients]
+    return {"sent": sent, "to": recipients}
 
 
 def _deliver(mail: Mail, connection_id: str) -> bool:
-    """Hand one mail to the server; return whether there was anybody to send it to."""
+    """Hand one mail to the server; return False if it has no recipients."""
     if not mail.to:
         log.info("No mail %r: the project file names no recipients", mail.subject)
         return False
-    # Airflow's classes raise whatever smtplib, ssl or a secrets backend raise.
+    # Airflow's classes raise the exceptions of smtplib, ssl and the secrets backend.
     try:
         from mail_hook import TwoPartMailHook
 
@@ -83,9 +83,9 @@ def _deliver(mail: Mail, connection_id: str) -> bool:
 
 
 class InspectlineNotifier(BaseNotifier):
-    """Mails a failed task to the project's recipients; for `on_failure_callback`.
+    """Mails the failure of a task to the project's recipients; for `on_failure_callback`.
 
-    A mail that cannot be sent is one line in the log: it never hides the task's own error.
+    If the mail cannot be sent, one line is logged; it never hides the task's own error.
 
     :param project: the project's name.
     :param connection_id: the SMTP connection's id.
@@ -99,10 +99,10 @@ class InspectlineNotifier(BaseNotifier):
         self.connection_id = connection_id
 
     def notify(self, context: Context) -> None:
-        """Send the mail about the failed task that `context` is of."""
+        """Send the mail about the failed task of `context`."""
         from monitoring.mail.mails import failure_mail
 
-        # Whatever goes wrong here comes second to the error that the task failed with.
+        # An error here must not hide the error that the task failed with.
         try:
             send(failure_mail(_failure(self.project, context)), self.connection_id)
         except Exception as error:
@@ -110,7 +110,7 @@ class InspectlineNotifier(BaseNotifier):
 
 
 def _failure(project: str, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `failure_mail` needs; a task whose process was killed leaves no exception."""
+    """Return the argument of `failure_mail`; a task whose process was killed has no exception."""
     ti = context["ti"]
     error = context.get("exception") or context.get("reason")
     task = context.get("task") or getattr(ti, "task", None)
@@ -130,7 +130,7 @@ def _failure(project: str, context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def one_line(error: BaseException | str) -> str:
-    """Return an error in one line; ours says what to do already, any other is named by its class."""
+    """Return an error as one line; errors other than ours are prefixed with their class."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, BaseException) and not isinstance(error, InspectlineError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

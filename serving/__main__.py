@@ -13,7 +13,7 @@ import uvicorn
 
 from pipelines.errors import SettingsError
 from serving.logs import configuration
-from serving.metrics import MULTIPROCESS
+from serving.metrics_exposition import MULTIPROCESS
 from serving.server.connection import Connection
 from serving.settings import serving_settings
 

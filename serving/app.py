@@ -19,6 +19,7 @@ from pipelines.errors import InspectlineError
 from serving.api.account_routes import account_routes
 from serving.api.annotations import annotating
 from serving.api.description import describing
+from serving.api.docs_page import docs_page
 from serving.api.jobs import jobs
 from serving.api.model_routes import model_routes
 from serving.api.predict import MOST_IMAGES, predicting
@@ -38,7 +39,7 @@ _FORM_OVERHEAD = 256 << 10  # bytes of a multipart body besides the files; more 
 
 
 class _Json(DefaultJSONProvider):
-    """Answers in the order we write them, in UTF-8."""
+    """Keeps the order of keys, and writes UTF-8."""
 
     sort_keys = False
     ensure_ascii = False
@@ -61,7 +62,8 @@ def create_app(config: ServingSettings | None = None) -> Flask:
             app.wsgi_app, x_for=service.config.proxies, x_proto=service.config.proxies, x_host=0
         )
     for part in (
-        routes, predicting, sent_back, jobs, annotating, predictions, account_routes, model_routes, describing,
+        routes, predicting, sent_back, jobs, annotating, predictions,
+        account_routes, model_routes, describing, docs_page,
     ):  # fmt: skip
         app.register_blueprint(part)
     app.before_request(_begin)
@@ -87,30 +89,37 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    # Counted the same for every project; an address that is no call must not make a series of its own.
+    # The same label for every project, and one for all unknown paths, which bounds the number of series.
     call = request.url_rule.rule.removeprefix("/projects/<project>") if request.url_rule else "none"
-    # Told once the answer is on its way: nobody waits for a log.
+    # Logged after the answer has been sent, so that it does not wait for the log.
     response.call_on_close(
         partial(
-            _tell, g.began, request.method, call, request.path, request.remote_addr, response.status_code, g.get("said")
+            _tell,
+            g.began,
+            request.method,
+            call,
+            request.path,
+            request.remote_addr,
+            response.status_code,
+            g.get("log_details"),
         )
     )
     return response
 
 
 def _tell(
-    began: float, method: str, call: str, path: str, remote: str | None, status: int, said: dict[str, Any] | None
+    began: float, method: str, call: str, path: str, remote: str | None, status: int, details: dict[str, Any] | None
 ) -> None:
     seconds = time.monotonic() - began
     request_answered(method, call, status, seconds)
     line = {"method": method, "path": path, "status": status, "ms": round(seconds * 1000, 2), "remote": remote}
     quiet = path.startswith("/health/") and status == 200
-    _log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=line | (said or {}))
+    _log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=line | (details or {}))
 
 
 def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> ResponseReturnValue:
     message = " ".join(message.split())[:1000]
-    g.said = {"error": message}
+    g.log_details = {"error": message}
     return {"error": message, "request_id": g.get("request_id")}, status, headers or {}
 
 
@@ -132,8 +141,8 @@ def _http_error(error: HTTPException) -> ResponseReturnValue:
     if error.code == 404:
         return _answer(404, f"there is no call {request.path[:200]}; see /docs")
     allowed = getattr(error, "valid_methods", None) if error.code == 405 else None
-    said = f"{request.method} {request.path[:200]}: {error.name}. {error.description or ''}"
-    return _answer(error.code or 500, said, {"Allow": ", ".join(sorted(allowed))} if allowed else {})
+    details = f"{request.method} {request.path[:200]}: {error.name}. {error.description or ''}"
+    return _answer(error.code or 500, details, {"Allow": ", ".join(sorted(allowed))} if allowed else {})
 
 
 def _unexpected(error: Exception) -> ResponseReturnValue:

@@ -1,7 +1,7 @@
-"""What serving asks of the catalogue, imported with the first use of it or in the background, whichever comes first.
+"""The parts of the catalogue that serving uses, imported lazily: at the first use, or in the background after start.
 
-SQLAlchemy takes a third of the time that all of serving's imports take, and neither readiness nor the answer of a
-remembered model waits for it. Use it by attribute: `catalogue.find_job(…)`.
+SQLAlchemy accounts for a third of serving's import time, which neither readiness nor the first predictions need to wait
+for. Access the names as attributes: `catalogue.find_job(…)`.
 """
 
 import threading
@@ -43,16 +43,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for (PEP 562), and remember it."""
+    """Import the object behind an attribute on first access (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with _importing:  # of two threads in one package, each could wait for what the other has begun
-        import_module("pipelines.catalogue.users")  # an attribute of its package, once it is imported
-        found = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return found
+    with _importing:  # two threads that import parts of one package could deadlock
+        import_module("pipelines.catalogue.users")  # becomes an attribute of its package by being imported
+        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
 
 
 def load() -> None:
-    """Import all of it now."""
+    """Import everything now."""
     for name in _HOME:
         __getattr__(name)

@@ -1,6 +1,6 @@
-"""Logs as one JSON object a line on stderr, each with the id of the request it belongs to.
+"""JSON logs, one object a line on stderr, each with the id of its request.
 
-Addresses are logged without their query and without user names: presigned links carry their signature there.
+URLs are logged without their query and user info: presigned URLs carry their signature in the query.
 """
 
 import json
@@ -15,7 +15,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record and whatever `extra` it was given."""
+    """Formats a record and its `extra` fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON."""
@@ -47,7 +47,7 @@ def configuration(level: str = "INFO") -> dict[str, Any]:
 
 
 def shown(url: str) -> str:
-    """Return `url` as it may be logged and stored: without user name, password, query and fragment."""
+    """Return `url` without user name, password, query and fragment, to be logged and stored."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         return url

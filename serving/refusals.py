@@ -1,4 +1,4 @@
-"""A request that serving does not fulfil: an HTTP status and one line that says what, where and what to do."""
+"""Errors that end a request: an HTTP status and a one-line message that says what, where and what to do."""
 
 from collections.abc import Mapping
 
@@ -22,5 +22,5 @@ class Refusal(InspectlineError):
 
 
 def unavailable(message: str) -> Refusal:
-    """Return a 503 that asks the client to come again in a few seconds."""
+    """Return a 503 with a Retry-After of a few seconds."""
     return Refusal(503, message, RETRY_SECONDS)

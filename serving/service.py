@@ -1,4 +1,4 @@
-"""All that one serving process holds, and its background threads: made by `create_app`, started by its server."""
+"""The parts of one serving process and its background threads, created by `create_app` and started after the fork."""
 
 import os
 import secrets
@@ -21,12 +21,12 @@ from serving.recording.journal import Journal
 from serving.recording.recorder import Recorder
 from serving.settings import ServingSettings
 
-_LATER_SECONDS = 0.5  # the first answers are not to wait for what they do not need
-_SEVERAL_AT_ONCE = 8  # images of requests that hold several
+_LATER_SECONDS = 0.5  # so that the first answers do not compete with imports they do not need
+_SEVERAL_AT_ONCE = 8  # images judged in parallel, of requests with several
 
 
 class Service:
-    """The parts of a serving process; nothing runs until `start`."""
+    """The parts of a serving process; no thread runs until `start`."""
 
     def __init__(self, config: ServingSettings):
         self.config = config
@@ -34,7 +34,7 @@ class Service:
         self.fetcher = Fetcher(config.max_bytes, config.fetch_seconds, config.allowed_hosts, config.allowed_buckets)
         self.predictor = Predictor()
         self.decoding = DecodingRoom(config.decode_pixels, max(2, usable_cores()))
-        self.several = ThreadPoolExecutor(_SEVERAL_AT_ONCE, "several")  # makes its threads when they are needed
+        self.several = ThreadPoolExecutor(_SEVERAL_AT_ONCE, "several")  # starts its threads on demand
         self.journal = Journal(config.journal, config.journal_max_bytes, config.journal_synced)
         self.recorder = Recorder(self.journal)
         self.reloader = Reloader(self.predictor, config)
@@ -50,7 +50,7 @@ class Service:
         self._later.daemon = True
 
     def start(self) -> None:
-        """Start the threads, once, in the process that answers: neither threads nor sessions survive a fork."""
+        """Start the threads once, in the process that answers: threads and sessions do not survive a fork."""
         with self._lock:
             if self._process == os.getpid():
                 return
@@ -63,7 +63,7 @@ class Service:
             self._later.start()
 
     def stop(self) -> None:
-        """Stop the threads; what was answered is safe already."""
+        """Stop the threads; answered predictions are stored already."""
         self.ending.set()
         with self._lock:
             if self._process == os.getpid():
@@ -74,12 +74,12 @@ class Service:
 
     @property
     def uptime_seconds(self) -> float:
-        """How long this process has served."""
+        """Seconds since this process was started."""
         return time.monotonic() - self._began
 
 
 def _key(config: ServingSettings) -> str:
-    """Return the key that signs tokens; where there are no accounts, one that nobody needs to keep."""
+    """Return the key that signs tokens; without accounts, a random one that is not stored."""
     if config.auth == "none":
         return secrets.token_urlsafe(48)
     return signing_key(config.secret_key, settings().cache)

@@ -1,4 +1,4 @@
-"""What the environment says about serving alone; what all parts share is in `pipelines.config.settings`."""
+"""Serving's settings from environment variables; shared settings are in `pipelines.config.settings`."""
 
 import math
 import os
@@ -13,15 +13,29 @@ from pipelines.errors import SettingsError
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """How serving polls, fetches, decodes and keeps its journal.
+    """Serving's settings; times are in seconds, sizes in bytes.
 
-    Times are in seconds, sizes in bytes. `onnx_threads` is how many threads one run of the network may use, `queue` how
-    many images may wait for their run, `receive_bytes` how large all request bodies together may be, `decode_pixels`
-    how many pixels may be in memory at a time. `auth` is `accounts`, or `none` where the network itself is closed.
-    Whoever asks for a run waits for it up to `wait_seconds`; `waiting` may do so at a time, and `storing` may send back
-    images: predictions keep the other threads.
-    `proxies` is how many reverse proxies stand before serving and say whom they speak for; without a `secret_key` that
-    signs tokens, one is made and kept.
+    Attributes:
+        poll_seconds: the interval between two polls of the registry.
+        fetch_seconds: the timeout of fetching an image by its URL.
+        max_bytes: the largest image.
+        max_request_bytes: the largest request body.
+        receive_bytes: the largest total size of all request bodies being received.
+        journal_max_bytes: the largest size of the journal.
+        journal: the journal's folder.
+        journal_synced: whether each batch is flushed to disk before it is answered.
+        onnx_threads: threads of one run of the network.
+        wait_seconds: the longest time that a request waits for its job.
+        waiting: requests that may wait for their job at a time; predictions keep the other threads.
+        storing: requests that may store images at a time.
+        queue: images that may be queued for the network.
+        decode_pixels: pixels of all images being decoded at a time.
+        allowed_buckets: buckets, besides the project's own, from which images are fetched.
+        allowed_hosts: hosts (`host` or `host:port`) that may have a private address.
+        auth: `accounts`, or `none` on a closed network.
+        proxies: trusted reverse proxies in front of serving, whose `X-Forwarded-*` headers count.
+        secret_key: the key that signs tokens; empty to generate and store one.
+        token_hours: hours until a token expires.
     """
 
     poll_seconds: float

@@ -1,6 +1,5 @@
 """Start and stop the stack: databases brought up to date, programs started, health awaited, Airflow told its pool."""
 
-import fcntl
 import importlib.metadata
 import subprocess
 import sys
@@ -9,11 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from include.stack import health, processes, supervision
 from include.stack.airflow_rest import Airflow
 from include.stack.environment import BUCKET, environment
 from include.stack.errors import StackError
-from include.stack.layout import ENV_FILE, Stack, taken_ports, write_whole
+from include.stack.layout import ENV_FILE, Stack, taken_ports
+from pipelines.storage.files import write_atomically
 
 BOOT_SECONDS = 600.0  # a minute is usual; two cores that others use as well may need several
 _TRIES = 6
@@ -84,14 +86,15 @@ def await_health(stack: Stack, report: Report, seconds: float = BOOT_SECONDS) ->
 @contextmanager
 def _alone(stack: Stack) -> Iterator[None]:
     """Keep two commands from starting or stopping the same stack at once."""
-    with (stack.home / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError(
-                f"another command is starting or stopping the stack of {stack.home}: wait for it"
-            ) from None
+    lock = FileLock(stack.home / ".lock", timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StackError(f"another command is starting or stopping the stack of {stack.home}: wait for it") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _same(stack: Stack, environ: dict[str, str]) -> bool:
@@ -119,7 +122,7 @@ def _migrate(stack: Stack, environ: dict[str, str]) -> None:
         failed = [module for module, process in running.items() if process.wait() != 0]
     if failed:
         raise StackError(f"the database of {failed[0]} cannot be brought up to date: see {stack.logs / 'migrate.log'}")
-    write_whole(stamp, version)
+    write_atomically(stamp, version, durable=True)
 
 
 def _make_bucket(stack: Stack, environ: dict[str, str]) -> None:

@@ -5,7 +5,8 @@ import json
 import secrets
 
 from include.stack.envfile import read_env
-from include.stack.layout import Stack, write_whole
+from include.stack.layout import Stack
+from pipelines.storage.files import write_atomically
 
 ADMIN = "admin"
 _MAKERS = {
@@ -26,10 +27,10 @@ def credentials(stack: Stack) -> dict[str, str]:
         known |= missing
         lines = ["# Made by `make up`. Keep it: Airflow's stored values cannot be read without these keys."]
         lines += [f"{name}={value}" for name, value in known.items()]
-        write_whole(stack.secrets, "\n".join(lines) + "\n", mode=0o600)
+        write_atomically(stack.secrets, "\n".join(lines) + "\n", mode=0o600, durable=True)
     stack.secrets.chmod(0o600)
     passwords = json.dumps({ADMIN: known["AIRFLOW_ADMIN_PASSWORD"]}) + "\n"
     file = stack.airflow / "passwords.json"
     if not file.exists() or file.read_text() != passwords:
-        write_whole(file, passwords, mode=0o600)
+        write_atomically(file, passwords, mode=0o600, durable=True)
     return known

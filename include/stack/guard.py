@@ -8,7 +8,8 @@ starts ever again; so the scheduler is restarted when one is missing.
 
 import os
 import time
-from pathlib import Path
+
+import psutil
 
 from include.stack import supervision
 from include.stack.errors import StackError
@@ -16,7 +17,7 @@ from include.stack.layout import Stack, open_stack
 from include.stack.processes import MARK, find
 
 _EVERY = 3.0  # seconds
-_WORKER = b"airflow worker -- LocalExecutor"
+_WORKER = "airflow worker -- LocalExecutor"
 
 
 def main() -> None:
@@ -46,13 +47,12 @@ def main() -> None:
 def workers(stack: Stack, scheduler: int) -> int:
     """Return how many LocalExecutor workers are alive beneath the process `scheduler`."""
     count = 0
-    for process in find(stack.home, "scheduler"):
+    for member in find(stack.home, "scheduler"):
         try:
-            title = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-            parent = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
+            process = psutil.Process(member.pid)
+            count += process.ppid() == scheduler and " ".join(process.cmdline()).startswith(_WORKER)
+        except (psutil.Error, OSError):
             continue
-        count += parent == scheduler and title.startswith(_WORKER)
     return count
 
 

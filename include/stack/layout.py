@@ -12,6 +12,7 @@ from pathlib import Path
 from include.stack.envfile import read_env
 from include.stack.errors import StackError
 from pipelines.config.settings import REPOSITORY
+from pipelines.storage.files import write_atomically
 
 HOST = "127.0.0.1"
 ENV_FILE = REPOSITORY / ".env"
@@ -91,7 +92,7 @@ class Stack:
 
     def remember_ports(self) -> None:
         """Note the ports, so that other commands find the running stack without being told again."""
-        write_whole(self.run / "ports.json", json.dumps(dict(self.ports)))
+        write_atomically(self.run / "ports.json", json.dumps(dict(self.ports)), durable=True)
 
     def forget_ports(self) -> None:
         """Take the note away: the next start uses what is asked for then."""
@@ -157,15 +158,3 @@ def taken_ports(stack: Stack) -> list[str]:
                     f"stop that, or choose another port with {variable}=… make up"
                 )
     return lines
-
-
-def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write `text` so that a reader sees the old file or the new one, never half of it."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    half.chmod(mode)
-    half.replace(path)

@@ -11,23 +11,11 @@ from sqlalchemy import select
 from include.stack.errors import StackError
 from pipelines.catalogue import connect
 from pipelines.catalogue.schema import dataset_versions, trainings
+from pipelines.config.metrics import METRIC_TITLES, percent
 from pipelines.config.project import load_project
 from pipelines.registry.package_store import package_uri
 from pipelines.storage.s3 import read_uri
 
-_FIGURES = {
-    "auroc": "image AUROC",
-    "average_precision": "average precision",
-    "f1": "F1 at the threshold",
-    "precision": "precision at the threshold",
-    "precision_on_line": "precision at the line's defect rate",
-    "recall": "recall at the threshold",
-    "false_positive_rate": "false-positive rate at the threshold",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "reconstruction_error_validation": "mean reconstruction error, good",
-    "reconstruction_error_anomaly": "mean reconstruction error, anomalies",
-}
 _POLICIES = {"least_cost": "least cost", "conformal": "conformal, from good images alone", "f1": "best F1"}
 
 
@@ -91,11 +79,11 @@ def figures_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_column("on the test subsets, which nothing was set with")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
-    for name in [*_FIGURES, *(other for other in metrics if other not in _FIGURES)]:
+    for name in [*METRIC_TITLES, *(other for other in metrics if other not in METRIC_TITLES)]:
         if figure := metrics.get(name):
             low, high = figure.get("low"), figure.get("high")
             interval = "" if low is None or high is None else f"{_number(low)} – {_number(high)}"
-            table.add_row(_FIGURES.get(name, name.replace("_", " ")), _number(figure["value"]), interval)
+            table.add_row(METRIC_TITLES.get(name, name.replace("_", " ")), _number(figure["value"]), interval)
     return table
 
 
@@ -107,15 +95,15 @@ def threshold_sentence(result: Mapping[str, Any], detail: Mapping[str, Any]) -> 
     if policy == "least_cost" and costs:
         said += (
             f" (a false alarm costs {costs['cost_false_alarm']:g}, a miss {costs['cost_miss']:g}; "
-            f"{_percent(costs['defect_rate'])} of the parts are defective)"
+            f"{percent(costs['defect_rate'])} of the parts are defective)"
         )
     if "n_validation" in detail:
         said += f"; set on {detail['n_validation']} good and {detail.get('n_anomaly_threshold', 0)} defective images"
     if kept := detail.get("promise_kept_at"):
-        said += f"; false-positive rate promised: {_percent(kept)}"
+        said += f"; false-positive rate promised: {percent(kept)}"
     served = (detail.get("thresholds") or {}).get(policy, {}).get("false_positive_rate")
     if served and served.get("low") is not None:
-        said += f", expected: {_percent(served['value'])} ({_percent(served['low'])} – {_percent(served['high'])})"
+        said += f", expected: {percent(served['value'])} ({percent(served['low'])} – {percent(served['high'])})"
     return said
 
 
@@ -126,7 +114,3 @@ def promotion_sentence(result: Mapping[str, Any]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.3g} %"

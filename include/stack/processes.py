@@ -4,12 +4,15 @@ A server killed with -9 leaves children behind that hold its port or go on with 
 `INSPECTLINE_SUPERVISED=<home>|<program>` and are found by it in /proc (Linux).
 """
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 MARK = "INSPECTLINE_SUPERVISED"
 
@@ -29,23 +32,20 @@ def mark(home: Path, program: str) -> str:
 
 def find(home: Path, program: str | None = None) -> list[Process]:
     """Return the processes of the stack at `home`, of one program or of all, without this one and its ancestors."""
-    prefix = f"{MARK}={mark(home, '')}".encode()
-    spared = _ancestry()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or int(entry.name) in spared:
+    prefix = mark(home, "")
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    matches = []
+    for process in psutil.process_iter():
+        if process.pid in spared:
             continue
         try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:  # ended meanwhile, or somebody else's
+            value = process.environ().get(MARK, "")
+        except (psutil.Error, OSError):  # exited meanwhile, or another user's
             continue
-        for variable in variables:
-            if variable.startswith(prefix):
-                name = variable[len(prefix) :].decode(errors="replace")
-                if program in (None, name):
-                    found.append(Process(int(entry.name), name))
-                break
-    return found
+        name = value.removeprefix(prefix)
+        if value.startswith(prefix) and program in (None, name):
+            matches.append(Process(process.pid, name))
+    return matches
 
 
 def end(home: Path, program: str | None = None, *, grace: float = 0.0, limit: float = 20.0) -> list[Process]:
@@ -74,12 +74,8 @@ def memory(pids: Iterable[int]) -> int:
     """Return the memory of these processes in bytes, what they share counted once (PSS)."""
     total = 0
     for pid in pids:
-        try:
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-        except OSError:
-            continue
+        with contextlib.suppress(psutil.Error, OSError):  # exited meanwhile, or another user's
+            total += psutil.Process(pid).memory_full_info().pss
     return total
 
 
@@ -89,15 +85,3 @@ def _signal(processes: Iterable[Process], number: signal.Signals) -> None:
             os.kill(process.pid, number)
         except ProcessLookupError:
             continue
-
-
-def _ancestry() -> set[int]:
-    spared, pid = set(), os.getpid()
-    while pid > 1:
-        spared.add(pid)
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            break
-        pid = int(stat.rpartition(")")[2].split()[1])
-    return spared

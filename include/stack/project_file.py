@@ -7,8 +7,9 @@ from pathlib import Path
 import yaml
 
 from include.stack.errors import StackError
-from include.stack.layout import Stack, write_whole
+from include.stack.layout import Stack
 from pipelines.config.project import PROJECT_NAME, project_files, read_project
+from pipelines.storage.files import write_atomically
 
 _LONGEST = 40  # letters; DAG ids, S3 keys and tables carry the name
 _HEAD = """\
@@ -74,5 +75,5 @@ def declare(stack: Stack, project: str, source: str) -> Path | None:
     stack.projects.mkdir(parents=True, exist_ok=True)
     path = stack.projects / f"{project}.yaml"
     head = _HEAD.format(source=" ".join(source.split()))
-    write_whole(path, head + yaml.safe_dump(declared, sort_keys=False, allow_unicode=True))
+    write_atomically(path, head + yaml.safe_dump(declared, sort_keys=False, allow_unicode=True), durable=True)
     return path

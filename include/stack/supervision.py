@@ -14,8 +14,9 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from include.stack import processes
 from include.stack.errors import StackError
-from include.stack.layout import Stack, write_whole
+from include.stack.layout import Stack
 from include.stack.programs import Program, programs
+from pipelines.storage.files import write_atomically
 
 SUPERVISOR = "supervisord"
 _ALREADY = (60, 70)  # supervisor's faults ALREADY_STARTED and NOT_RUNNING
@@ -84,8 +85,8 @@ def start(stack: Stack, environ: dict[str, str]) -> None:
     Raises:
         StackError: it did not come up.
     """
-    write_whole(stack.run / "supervisord.conf", configuration(stack))
-    write_whole(stack.run / "digest", digest(stack, environ))
+    write_atomically(stack.run / "supervisord.conf", configuration(stack), durable=True)
+    write_atomically(stack.run / "digest", digest(stack, environ), durable=True)
     spawn(stack, environ)
     end = time.monotonic() + 20
     while not running(stack):

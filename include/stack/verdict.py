@@ -111,7 +111,7 @@ def ask(stack: Stack, project: str, sample: dict[str, Any]) -> Verdict:
         label=str(sample["label"]),
         type=sample["type"] if isinstance(sample["type"], str) else None,
         is_anomaly=bool(said["is_anomaly"]),
-        score=float(said["reconstruction_error"]),
+        score=float(said["anomaly_score"]),
         threshold=float(said["threshold"]),
         version=str(said["model_version"]),
         milliseconds=(time.monotonic() - began) * 1000,

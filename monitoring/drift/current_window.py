@@ -1,6 +1,7 @@
-"""The images that serving saw lately, as the champion sees them.
+"""Collects the images served lately, with the scores that the champion gives them.
 
-What another version scored is scored again from the kept image, so that a promotion is no drift.
+Images that another version scored are scored again from their stored copies, so that a promotion does not look like
+drift.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sqlalchemy import RowMapping, case, func, select
 
 from monitoring.drift.report import Observed
 from pipelines.catalogue import connect
+from pipelines.catalogue.database import chunks
 from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import predictions, samples
 from pipelines.config.project import Project
@@ -25,9 +27,8 @@ from pipelines.storage.s3 import Storage
 from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.tasks.anomaly.predict import predict
 
-NEWEST = 2000  # images at most: enough for any threshold, and a bound on what has to be scored again
+NEWEST = 2000  # images at most: bounds how many have to be scored again
 _CHUNK = 32  # images in memory at a time
-_ROWS = 500  # rows to an IN (…): every database takes that many parameters
 _READERS = 4  # S3 connections
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Current:
-    """What was served since `since`, seen by one version.
+    """The current window: the distinct images served in it, scored by one version.
 
-    `served` predictions of `distinct` images; of the newest NEWEST of them `reused` had been scored by this version,
-    `rescored` were scored again, `lost` have no image any more. `anomalous` is the share of the observed images above
-    the version's threshold; `false_alarms` of these are good by what people said of them and not withdrawn, without
-    those that the threshold was set on.
+    Attributes:
+        observed: scores, embeddings and descriptors of at most NEWEST images.
+        since: start of the window (exclusive).
+        until: end of the window (inclusive).
+        served: number of predictions in the window.
+        distinct: number of distinct images among them.
+        reused: images whose stored score is this version's.
+        rescored: images that another version had scored, scored again.
+        lost: images to be scored again whose stored copy is gone or unreadable; not in `observed`.
+        anomalous: share of the observed images above the version's threshold, 0..1.
+        false_alarms: number of these that are annotated as good and not withdrawn, without calibration images.
     """
 
     observed: Observed
@@ -59,8 +67,16 @@ class Current:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One image, in order of serving: score, embedding float32 [d], and the descriptors measured then."""
+class _ScoredImage:
+    """One image with its score.
+
+    Attributes:
+        order: id of its prediction, which grows in order of serving.
+        sha256: digest of the image.
+        score: the anomaly score.
+        embedding: float32 [d].
+        descriptors: values by name, as measured when it was served.
+    """
 
     order: int
     sha256: str
@@ -70,10 +86,10 @@ class _Seen:
 
 
 def collect(project: Project, version: str, package: AnomalyPackage, now: datetime) -> Current:
-    """Return the distinct images served in the project's drift window before `now`, as `version` scores them.
+    """Return the distinct images served in the project's drift window before `now`, with the scores of `version`.
 
     Raises:
-        StorageError: S3 did not give an image for another reason than that it is gone.
+        StorageError: S3 could not return an image for a reason other than its absence.
     """
     since = now - timedelta(days=project.drift.window_days)
     with connect() as connection:
@@ -99,7 +115,7 @@ def collect(project: Project, version: str, package: AnomalyPackage, now: dateti
         ).all()
         chosen = [image.own or image.kept or image.newest for image in images]
         rows: list[RowMapping] = []
-        for start in range(0, len(chosen), _ROWS):
+        for chunk in chunks(chosen):
             query = select(
                 predictions.c.id,
                 predictions.c.sha256,
@@ -108,19 +124,19 @@ def collect(project: Project, version: str, package: AnomalyPackage, now: dateti
                 predictions.c.embedding,
                 predictions.c.descriptors,
                 predictions.c.image_key,
-            ).where(predictions.c.id.in_(chosen[start : start + _ROWS]))
+            ).where(predictions.c.id.in_(chunk))
             rows += connection.execute(query).mappings().all()
     own = [row for row in rows if row["model_version"] == version]
     others = [row for row in rows if row["model_version"] != version]
     reused = [
-        _Seen(row["id"], row["sha256"], row["score"], np.frombuffer(row["embedding"], "<f4"), row["descriptors"])
+        _ScoredImage(row["id"], row["sha256"], row["score"], np.frombuffer(row["embedding"], "<f4"), row["descriptors"])
         for row in own
     ]
     rescored = list(_score_again(project, package, others))
     if len(rescored) < len(others):
         log.warning("%d served images are no longer kept, or cannot be read: left out", len(others) - len(rescored))
-    seen = sorted(reused + rescored, key=lambda one: one.order)  # Evidently draws them in this order
-    observed = _observed(seen, package)
+    scored = sorted(reused + rescored, key=lambda image: image.order)  # Evidently plots them in this order
+    observed = _observed(scored, package)
     threshold = package.card.threshold
     return Current(
         observed=observed,
@@ -131,41 +147,41 @@ def collect(project: Project, version: str, package: AnomalyPackage, now: dateti
         reused=len(reused),
         rescored=len(rescored),
         lost=len(others) - len(rescored),
-        anomalous=float((observed.score > threshold).mean()) if seen else 0.0,
-        false_alarms=_good(project.name, {one.sha256 for one in seen if one.score > threshold}, package),
+        anomalous=float((observed.score > threshold).mean()) if scored else 0.0,
+        false_alarms=_good(project.name, {image.sha256 for image in scored if image.score > threshold}, package),
     )
 
 
 def reference(package: AnomalyPackage) -> Observed:
-    """Return the champion's validation set, as it was seen when its threshold was set."""
+    """Return the champion's validation set, with the scores that its threshold was set on."""
     arrays = package.reference
     names = tuple(str(name) for name in arrays["descriptor_names"])
     return Observed(arrays["score"], arrays["embedding"], arrays["descriptors"], names)
 
 
 def _good(project: str, raised: set[str], package: AnomalyPackage) -> int:
-    """Return how many of the images that were raised are good by what people said of them."""
+    """Return how many of the images in `raised` (digests) are annotated as good."""
     hashes = sorted(raised - {str(digest) for digest in package.reference["sha256"]})
     labels, count = effective_labels(project), 0
     with connect() as connection:
-        for start in range(0, len(hashes), _ROWS):
-            found = (
+        for chunk in chunks(hashes):
+            query = (
                 select(func.count())
                 .select_from(samples)
                 .join(labels, labels.c.sha256 == samples.c.sha256)
                 .where(
                     samples.c.project == project,
-                    samples.c.sha256.in_(hashes[start : start + _ROWS]),
+                    samples.c.sha256.in_(chunk),
                     samples.c.withdrawn_at.is_(None),
                     labels.c.label == "good",
                 )
             )
-            count += connection.execute(found).scalar_one()
+            count += connection.execute(query).scalar_one()
     return count
 
 
-def _score_again(project: Project, package: AnomalyPackage, rows: Sequence[RowMapping]) -> Iterator[_Seen]:
-    """Score the kept images of `rows`; one that is gone or cannot be read is left out."""
+def _score_again(project: Project, package: AnomalyPackage, rows: Sequence[RowMapping]) -> Iterator[_ScoredImage]:
+    """Score the stored images of `rows`; skip those that are gone or unreadable."""
     storage = Storage(project.bucket)
 
     def pixels(row: RowMapping) -> np.ndarray | None:
@@ -183,19 +199,19 @@ def _score_again(project: Project, package: AnomalyPackage, rows: Sequence[RowMa
             opened = [
                 (row, image) for row, image in zip(chunk, readers.map(pixels, chunk), strict=True) if image is not None
             ]
-            for (row, _), one in zip(opened, predict(package, [image for _, image in opened]), strict=True):
-                yield _Seen(row["id"], row["sha256"], one.score, one.embedding, row["descriptors"])
+            for (row, _), prediction in zip(opened, predict(package, [image for _, image in opened]), strict=True):
+                yield _ScoredImage(row["id"], row["sha256"], prediction.score, prediction.embedding, row["descriptors"])
 
 
-def _observed(seen: Sequence[_Seen], package: AnomalyPackage) -> Observed:
-    known = [str(name) for name in package.reference["descriptor_names"]]
-    names = tuple(name for name in known if any(name in one.descriptors for one in seen))
-    values = [[_number(one.descriptors.get(name)) for name in names] for one in seen]
+def _observed(scored: Sequence[_ScoredImage], package: AnomalyPackage) -> Observed:
+    measured = [str(name) for name in package.reference["descriptor_names"]]
+    names = tuple(name for name in measured if any(name in image.descriptors for image in scored))
+    values = [[_number(image.descriptors.get(name)) for name in names] for image in scored]
     width = package.reference["embedding"].shape[1]
     return Observed(
-        score=np.array([one.score for one in seen], np.float64),
-        embedding=np.array([one.embedding for one in seen], np.float32).reshape(len(seen), width),
-        descriptors=np.array(values, np.float64).reshape(len(seen), len(names)),
+        score=np.array([image.score for image in scored], np.float64),
+        embedding=np.array([image.embedding for image in scored], np.float32).reshape(len(scored), width),
+        descriptors=np.array(values, np.float64).reshape(len(scored), len(names)),
         descriptor_names=names,
     )
 

@@ -1,6 +1,6 @@
-"""Does what is served lately still look like what the champion was made for? One report for each run.
+"""Detects drift: compares the images served lately with the champion's reference, one report per DAG run.
 
-States: `drift` and `no_drift` after a comparison; `too_few` images for one; `no_champion` to compare with.
+States: `drift` and `no_drift` after a comparison, `too_few` images to compare, `no_champion` to compare with.
 """
 
 from __future__ import annotations
@@ -27,56 +27,58 @@ _LINK_DAYS = 7
 log = logging.getLogger(__name__)
 
 
-def detect(project: str, dag_run_id: str, now: datetime | None = None) -> dict[str, Any]:
-    """Compare the images served in the project's window with its champion's reference, and keep the report.
+def detect(project_name: str, dag_run_id: str, now: datetime | None = None) -> dict[str, Any]:
+    """Compare the images served in the project's drift window with its champion's reference, and store the report.
 
-    A run that has a report already gets that one. `dag_run_id` must be unique over the project's DAGs.
+    If the run already has a report, that one is returned. `dag_run_id` must be unique across the project's DAGs.
 
     Returns:
-        state, changed (other than at the last comparison), report_id, report_uri and url (where it opens; None without
-        a comparison), reasons (in words), reference_n, current_n, and mail: what `plugins.notifier.send` takes if
-        people have to be told of a change or a week is over, else None.
+        A dictionary of state, changed (whether the state differs from that of the last comparison), report_id,
+        report_uri, url (where the report opens; both None without a comparison), reasons (in words), reference_n,
+        current_n, and mail (the argument of `plugins.notifier.send` if a mail is due, else None).
 
     Raises:
         RegistryError, StorageError, CatalogueError: try again.
     """
-    rules, moment = load_project(project), now or datetime.now(UTC)
+    project, moment = load_project(project_name), now or datetime.now(UTC)
     with connect() as connection:
-        known = reports.find(connection, project, dag_run_id)
-    if known is None:
-        known = _report(rules, dag_run_id, moment)
-    return _answer(rules, known, moment)
+        row = reports.find(connection, project.name, dag_run_id)
+    if row is None:
+        row = _report(project, dag_run_id, moment)
+    return _answer(project, row, moment)
 
 
 def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
-    """Make the report of one run and enter it."""
+    """Create the report of one run and insert it into the catalogue."""
     version = client.champion(project.name)
     if version is None:
-        results = {"reasons": ["the project has no champion yet: nothing to compare with"]}
+        reasons = ["the project has no champion yet: nothing to compare with"]
         with transaction() as connection:
-            return reports.enter(connection, project.name, dag_run_id, "no_champion", created_at=now, results=results)
+            return reports.enter(
+                connection, project.name, dag_run_id, "no_champion", created_at=now, results={"reasons": reasons}
+            )
     package = AnomalyPackage.open(client.fetch(version))
     reference = current_window.reference(package)
-    seen = current_window.collect(project, version.version, package, now)
-    found: dict[str, Any] = {
+    current = current_window.collect(project, version.version, package, now)
+    results: dict[str, Any] = {
         "window_days": project.drift.window_days,
-        "since": seen.since.isoformat(),
-        "until": seen.until.isoformat(),
-        "served": seen.served,
-        "distinct": seen.distinct,
-        "reused": seen.reused,
-        "rescored": seen.rescored,
-        "lost": seen.lost,
-        "anomalous": seen.anomalous,
+        "since": current.since.isoformat(),
+        "until": current.until.isoformat(),
+        "served": current.served,
+        "distinct": current.distinct,
+        "reused": current.reused,
+        "rescored": current.rescored,
+        "lost": current.lost,
+        "anomalous": current.anomalous,
         "expected_anomalous": project.threshold.defect_rate,
         "dataset_version": package.card.version_id,
     }
-    numbers = {"model_version": version.version, "reference_n": len(reference), "current_n": len(seen)}
-    lacking = _lacking(project, len(reference), len(seen), seen.lost)
-    alarms = _false_alarms(package, seen)
+    numbers = {"model_version": version.version, "reference_n": len(reference), "current_n": len(current)}
+    lacking = _lacking(project, len(reference), len(current), current.lost)
+    alarms = _false_alarms(package, current)
     if lacking:
         reasons = [lacking]
-        if alarms is not None and alarms.broken:  # that takes no comparison
+        if alarms is not None and alarms.broken:  # counting false alarms needs no comparison
             reasons.append(alarms.reason())
         with transaction() as connection:
             return reports.enter(
@@ -85,16 +87,16 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
                 dag_run_id,
                 "too_few",
                 created_at=now,
-                results=found | {"reasons": reasons},
+                results=results | {"reasons": reasons},
                 **numbers,
             )
-    comparison, html = report.compare(reference, seen.observed, alarms)
+    comparison, html = report.compare(reference, current.observed, alarms)
     state = "drift" if comparison.drifted else "no_drift"
-    found |= comparison.as_dict()
+    results |= comparison.as_dict()
     if alarms is None:
-        found["left_out"]["false alarms"] = "this version does not say what its threshold promises"
+        results["left_out"]["false alarms"] = "this version does not say what its threshold promises"
     log.info("%s: %s", state, "; ".join(comparison.reasons) or "nothing moved beyond its threshold")
-    page = mails.drift_page(html, project, state, found | numbers, now)
+    page = mails.drift_page(html, project, state, results | numbers, now)
     name = hashlib.sha256(f"{project.name}\n{dag_run_id}".encode()).hexdigest()[:16]
     key = f"{project.name}/{package.card.version_id}/drift/{name}.html"
     storage = Storage(project.bucket)
@@ -102,25 +104,25 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
     with connect() as connection:
         last = reports.last_compared(connection, project.name)
     if state != (last["state"] if last else "no_drift"):
-        found["link"] = _link(version, storage, key, name, page, now)
+        results["link"] = _link(version, storage, key, name, page, now)
     with transaction() as connection:
         return reports.enter(
-            connection, project.name, dag_run_id, state, created_at=now, results=found, report_key=key, **numbers
+            connection, project.name, dag_run_id, state, created_at=now, results=results, report_key=key, **numbers
         )
 
 
-def _false_alarms(package: AnomalyPackage, seen: current_window.Current) -> report.FalseAlarms | None:
-    """Return how the promise of the package's threshold is kept; None if it made none."""
+def _false_alarms(package: AnomalyPackage, current: current_window.Current) -> report.FalseAlarms | None:
+    """Return whether the threshold keeps its promised false-positive rate; None if it promises none."""
     detail = package.card.threshold_detail
     if not {"promise_kept_at", "n_validation", "conformal_rank"} <= detail.keys():
         return None
     return report.FalseAlarms.of(
-        seen.false_alarms, len(seen), detail["promise_kept_at"], detail["n_validation"], detail["conformal_rank"]
+        current.false_alarms, len(current), detail["promise_kept_at"], detail["n_validation"], detail["conformal_rank"]
     )
 
 
 def _lacking(project: Project, reference_n: int, current_n: int, lost: int) -> str | None:
-    """Say in words what a comparison lacks, or None."""
+    """Return in words what is missing for a comparison, or None."""
     if reference_n < thresholds.MINIMUM_REFERENCE:
         return (
             f"the champion's reference has {reference_n} images and a comparison needs {thresholds.MINIMUM_REFERENCE}: "
@@ -138,18 +140,18 @@ def _lacking(project: Project, reference_n: int, current_n: int, lost: int) -> s
 def _link(
     version: RegisteredVersion, storage: Storage, key: str, name: str, page: str, now: datetime
 ) -> dict[str, str]:
-    """Return an address at which a recipient can open the report, and for how long.
+    """Return the address at which a recipient can open the report, and until when it works.
 
-    That is MLflow, beside the model that the report is about: its address is one that people reach, and lasts. A
-    presigned S3 link may name a server inside the stack, and one signed with a role's credentials dies within hours;
-    it is what remains when MLflow does not take the file.
+    It is the report's copy in MLflow, next to the model version, because people can reach MLflow and the address does
+    not expire. A presigned S3 link, which may name a host inside the stack and expires within hours if signed with a
+    role's credentials, is the fallback when MLflow does not accept the file.
     """
     try:
         return {
             "url": _publish(version, name, page),
             "opens": "in MLflow, beside the model version, for as long as that is kept",
         }
-    except Exception as error:  # MLflow raises a wide range; a report without this copy is still a report
+    except Exception as error:  # MLflow raises many types; the report is valid without this copy
         log.warning("MLflow did not take the drift report (%s): the mail links to S3", str(error).splitlines()[0])
     until = now + timedelta(days=_LINK_DAYS)
     return {
@@ -159,7 +161,7 @@ def _link(
 
 
 def _publish(version: RegisteredVersion, name: str, page: str) -> str:
-    """Keep the report with the champion's MLflow run and return the address of the page that shows it."""
+    """Log the report to the champion's MLflow run and return the address of the page that shows it."""
     from mlflow import MlflowClient
 
     client = MlflowClient(settings().tracking_uri)

@@ -1,7 +1,7 @@
-"""Compares what was served lately with the champion's reference by Evidently, and writes the HTML report.
+"""Compares the current window with the champion's reference by Evidently, and renders the HTML report.
 
-Methods and thresholds are fixed and stated in `monitoring.drift.thresholds`, never Evidently's defaults: those change
-with the number of rows and flag columns that did not drift. Evidently is imported inside functions; it takes seconds.
+Methods and thresholds are those of `monitoring.drift.thresholds`, never Evidently's defaults, which change with the
+number of rows and flag columns that did not drift. Evidently takes seconds to import and is imported inside functions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.drift import thresholds
-from pipelines.tasks.anomaly.threshold import most_alarms, percent
+from pipelines.config.metrics import percent
+from pipelines.tasks.anomaly.threshold import most_alarms
 
 SCORE = "anomaly score"
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What a model says of a set of images: `score` [n], `embedding` [n, d], `descriptors` [n, k] (NaN: unknown)."""
+    """The model's output and the descriptors of a set of n images.
+
+    Attributes:
+        score: anomaly scores [n].
+        embedding: embeddings [n, d].
+        descriptors: descriptors [n, k]; NaN where unknown.
+        descriptor_names: the k names.
+    """
 
     score: NDArray[np.floating]
     embedding: NDArray[np.floating]
@@ -33,17 +41,24 @@ class Observed:
         return len(self.score)
 
     def embedded(self) -> Observed:
-        """Return the images whose embedding is finite, which is all of them unless the model is broken."""
+        """Return the images with a finite embedding: all of them, unless the model is broken."""
         good = np.isfinite(self.embedding).all(axis=1)
         return replace(self, score=self.score[good], embedding=self.embedding[good], descriptors=self.descriptors[good])
 
 
 @dataclass(frozen=True)
 class Column:
-    """How far one column moved.
+    """The drift of one column.
 
-    `distance` and `threshold` as `method` has them; medians in the column's own unit; `shift` is the median's, in
-    reference standard deviations (None for a column that was constant).
+    Attributes:
+        name: `anomaly score` or the name of a descriptor.
+        method: Evidently's name of the distance.
+        distance: distance between current and reference, in the unit of `method`.
+        threshold: the distance from which the column has drifted.
+        drifted: whether it has.
+        reference_median: median of the reference, in the column's own unit.
+        current_median: median of the current window, in the column's own unit.
+        shift: difference of the medians in reference standard deviations; None for a constant reference.
     """
 
     name: str
@@ -58,7 +73,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Embedding:
-    """How far the embedding moved: the `share` of its `components` that drifted, and the share that is allowed."""
+    """The drift of the embedding.
+
+    Attributes:
+        components: number of compared components.
+        share: share of them that drifted, 0..1.
+        threshold: the share above which the embedding has drifted.
+        drifted: whether it has.
+    """
 
     components: int
     share: float
@@ -68,11 +90,18 @@ class Embedding:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """Whether a promised false-positive rate is kept: of `images`, `found` were called anomalous and are known to be
-    good. Nobody looks at every image, so more may be, but no fewer.
+    """Whether the promised false-positive rate holds, as far as people annotated the alarms.
 
-    The promise allows for `allowed`; more `broken` it, which happens by chance in one case of forty. More than `limit`
-    chance does not give: they `drifted`.
+    Not every image is reviewed, so the number of false alarms is a lower bound.
+
+    Attributes:
+        images: number of images in the window.
+        found: number of images that were called anomalous and are annotated as good.
+        allowed: 97.5 % quantile of their number if the promise holds.
+        limit: 99.9 % quantile of it.
+        promised: the promised false-positive rate, 0..1.
+        broken: whether more than `allowed` were found.
+        drifted: whether more than `limit` were found, which counts as drift.
     """
 
     images: int
@@ -84,14 +113,17 @@ class FalseAlarms:
     drifted: bool
 
     @classmethod
-    def of(cls, found: int, images: int, promised: float, n: int, rank: int) -> Self:
-        """Judge the promise of a threshold that is, or lies above, the `rank`-th smallest of `n` validation scores."""
+    def of(cls, count: int, images: int, promised: float, n: int, rank: int) -> Self:
+        """Test the promise of a threshold that is at least the `rank`-th smallest of `n` validation scores.
+
+        `count` of `images` images are known false alarms.
+        """
         allowed = most_alarms(n, rank, images)
         limit = most_alarms(n, rank, images, thresholds.PROMISE_POINT)
-        return cls(images, found, allowed, limit, promised, found > allowed, found > limit)
+        return cls(images, count, allowed, limit, promised, count > allowed, count > limit)
 
     def reason(self) -> str:
-        """Return in words that, and by how much, it is broken."""
+        """Return in words by how much the promise is broken."""
         return (
             f"{self.found} of {self.images} images are called anomalous and known to be good: the promised "
             f"false-positive rate of {percent(self.promised)} allows for at most {self.allowed}"
@@ -100,10 +132,17 @@ class FalseAlarms:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome; `score` or `embedding` is None where nothing could be compared, `left_out` says what and why.
+    """The result of comparing the current window with the reference.
 
-    `reasons` say why it is drift; without drift, what people should know nevertheless. `false_alarms` is None where the
-    threshold promises nothing that could be counted.
+    Attributes:
+        drifted: whether it is drift.
+        reasons: why it is drift; without drift, what people should know nevertheless.
+        score: drift of the anomaly score; None if it could not be compared.
+        descriptors: drift of each compared descriptor.
+        embedding: drift of the embedding; None if it could not be compared.
+        left_out: why each column that is missing above could not be compared, by name.
+        stated: the method and its thresholds in words, one sentence per item.
+        false_alarms: None if the threshold promises no false-positive rate.
     """
 
     drifted: bool
@@ -121,20 +160,23 @@ class Comparison:
         return sum(column.drifted for column in self.descriptors) / len(self.descriptors) if self.descriptors else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain numbers and strings."""
+        """Return all fields as numbers, strings, lists and dictionaries."""
         return asdict(self) | {"descriptor_share": self.descriptor_share}
 
 
 def compare(reference: Observed, current: Observed, false_alarms: FalseAlarms | None = None) -> tuple[Comparison, str]:
-    """Compare `current` with `reference` and return the comparison and Evidently's report as HTML (some 3.8 MB).
+    """Compare `current` with `reference`, each of at least 20 images.
 
-    Descriptors are matched by name. Both need at least 20 images. More `false_alarms` than chance gives
-    are drift as well: the promise holds for all images that come from where the reference comes from.
+    Descriptors are matched by name. More `false_alarms` than their `limit` count as drift too, because the promised
+    rate holds for all images from the distribution of the reference.
+
+    Returns:
+        The comparison, and Evidently's report as HTML (about 3.8 MB).
     """
     from threadpoolctl import threadpool_limits
 
-    # Evidently draws embeddings by t-SNE, whose threads wait in a spin: many times slower on a machine that is busy.
-    # scikit-learn and Evidently warn of things that are not ours to change.
+    # Evidently plots embeddings by t-SNE, whose spinning threads are many times slower on a busy machine.
+    # scikit-learn and Evidently warn about their own code.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _compare(reference, current, false_alarms)
@@ -150,8 +192,8 @@ def _compare(reference: Observed, current: Observed, false_alarms: FalseAlarms |
     threshold = thresholds.distance_threshold(len(reference), len(current))
     raw, left_out = _columns(reference, current)
     scaled: dict[str, thresholds.Scaled] = {}
-    for name, (known, seen) in raw.items():
-        column = thresholds.scale(known, seen)
+    for name, (before, after) in raw.items():
+        column = thresholds.scale(before, after)
         if isinstance(column, thresholds.Unusable):
             left_out[name] = column.why
         else:
@@ -166,8 +208,8 @@ def _compare(reference: Observed, current: Observed, false_alarms: FalseAlarms |
         )
         for name in scaled
     ]
-    known_embedding, seen_embedding = thresholds.scale_embedding(reference.embedding, current.embedding)
-    components = [f"component {index + 1}" for index in range(known_embedding.shape[1])]
+    reference_embedding, current_embedding = thresholds.scale_embedding(reference.embedding, current.embedding)
+    components = [f"component {index + 1}" for index in range(reference_embedding.shape[1])]
     if not components:
         left_out["embedding"] = "no component varied in the reference"
     if components:
@@ -192,7 +234,7 @@ def _compare(reference: Observed, current: Observed, false_alarms: FalseAlarms |
         return Dataset.from_pandas(frame, data_definition=definition)
 
     snapshot = Report(metrics, include_tests=False).run(
-        dataset("current", seen_embedding), dataset("reference", known_embedding)
+        dataset("current", current_embedding), dataset("reference", reference_embedding)
     )
     values = [float(metric["value"]) for metric in snapshot.dict()["metrics"]]
     columns = [
@@ -203,26 +245,28 @@ def _compare(reference: Observed, current: Observed, false_alarms: FalseAlarms |
     if components:
         share = values[-1]
         embedding = Embedding(len(components), share, thresholds.EMBEDDING_SHARE, share > thresholds.EMBEDDING_SHARE)
-    stated = thresholds.stated(len(reference), len(current), false_alarms.limit if false_alarms else None)
-    return _conclude(columns, embedding, left_out, stated, false_alarms), snapshot.get_html_str(as_iframe=False)
+    method_words = thresholds.describe_method(
+        len(reference), len(current), false_alarms.limit if false_alarms else None
+    )
+    return _conclude(columns, embedding, left_out, method_words, false_alarms), snapshot.get_html_str(as_iframe=False)
 
 
 def _columns(
     reference: Observed, current: Observed
 ) -> tuple[dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]], dict[str, str]]:
-    """Return the columns [n], [m] that both sides have, and why others are left out."""
-    found = {SCORE: (np.asarray(reference.score, np.float64), np.asarray(current.score, np.float64))}
+    """Return the columns [n] and [m] that both sides have, by name, and why each other column is left out."""
+    columns = {SCORE: (np.asarray(reference.score, np.float64), np.asarray(current.score, np.float64))}
     left_out: dict[str, str] = {}
     for index, name in enumerate(reference.descriptor_names):
         if name not in current.descriptor_names:
             left_out[name] = "not measured when serving"
             continue
-        there = current.descriptor_names.index(name)
-        found[name] = (
+        position = current.descriptor_names.index(name)
+        columns[name] = (
             np.asarray(reference.descriptors[:, index], np.float64),
-            np.asarray(current.descriptors[:, there], np.float64),
+            np.asarray(current.descriptors[:, position], np.float64),
         )
-    return found, left_out
+    return columns, left_out
 
 
 def _column(
@@ -232,12 +276,12 @@ def _column(
     distance: float,
     threshold: float,
 ) -> Column:
-    known, seen = (float(np.nanmedian(np.where(np.isfinite(side), side, np.nan))) for side in raw)
+    before, after = (float(np.nanmedian(np.where(np.isfinite(side), side, np.nan))) for side in raw)
     if scaled.spread == 0:
         limit = thresholds.CONSTANT_DISTANCE
-        return Column(name, thresholds.CONSTANT_METHOD, distance, limit, distance >= limit, known, seen, None)
-    shift = (seen - known) / scaled.spread
-    return Column(name, thresholds.METHOD, distance, threshold, distance >= threshold, known, seen, shift)
+        return Column(name, thresholds.CONSTANT_METHOD, distance, limit, distance >= limit, before, after, None)
+    shift = (after - before) / scaled.spread
+    return Column(name, thresholds.METHOD, distance, threshold, distance >= threshold, before, after, shift)
 
 
 def _conclude(
@@ -247,7 +291,7 @@ def _conclude(
     stated: list[str],
     false_alarms: FalseAlarms | None,
 ) -> Comparison:
-    """Decide, and say why in words."""
+    """Decide whether it is drift and state the reasons in words."""
     score = next((column for column in columns if column.name == SCORE), None)
     descriptors = [column for column in columns if column.name != SCORE]
     moved = [column for column in descriptors if column.drifted]

@@ -1,4 +1,4 @@
-"""The weekly digest: sent once after each week (Monday to Sunday, in the project's time zone)."""
+"""Collects the weekly digest, sent once after each week (Monday to Sunday, in the project's time zone)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipelines.config.project import Project
 
 
 def due(connection: Connection, project: Project, now: datetime) -> bool:
-    """Tell whether the last whole week has not been told yet.
+    """Return whether the digest of the last complete week has not been sent yet.
 
-    The first digest comes after the week in which the first drift report was made.
+    The first digest follows the week of the first drift report.
     """
     last = connection.execute(
         select(func.max(drift_reports.c.digest_sent_at)).where(drift_reports.c.project == project.name)
@@ -30,7 +30,7 @@ def due(connection: Connection, project: Project, now: datetime) -> bool:
 
 
 def facts(connection: Connection, project: Project, now: datetime) -> dict[str, Any]:
-    """Return what the last whole week before `now` brought: predictions, anomalies, drift by day, trainings."""
+    """Return the facts of the last complete week before `now`: predictions, anomalies, drift by day, trainings."""
     end = _monday(now, project.timezone)
     zone = ZoneInfo(project.timezone)
     start = _monday(end - timedelta(days=1), project.timezone)
@@ -42,7 +42,7 @@ def facts(connection: Connection, project: Project, now: datetime) -> dict[str, 
     for offset in range(7):
         date = week.date() + timedelta(days=offset)
         of_day = [report for report in drift_reports if report["created_at"].astimezone(zone).date() == date]
-        # The worst of the day: a drift that was over by the evening is worth knowing.
+        # The worst state of the day: a drift that ended by the evening is still worth reporting.
         state = next((state for state in _WORST if any(report["state"] == state for report in of_day)), None)
         days.append({"day": f"{date:%a} {date.day}", "state": state})
     rows = connection.execute(
@@ -60,7 +60,7 @@ def facts(connection: Connection, project: Project, now: datetime) -> dict[str, 
         "former": _served(connection, project.name, before, start),
         "expected_anomalous": project.threshold.defect_rate,
         "days": days,
-        "drift_days": sum(one["state"] == "drift" for one in days),
+        "drift_days": sum(date["state"] == "drift" for date in days),
         "latest": _latest(drift_reports, project.timezone),
         "trainings": [
             {
@@ -80,7 +80,7 @@ _WORST = ("drift", "no_drift", "too_few", "no_champion")
 
 
 def _latest(reports: Any, zone: str) -> dict[str, Any] | None:
-    """Return the week's last report: its state, reasons and day."""
+    """Return state, reasons, day and model version of the week's last report, or None."""
     if not reports:
         return None
     last = reports[-1]
@@ -93,7 +93,7 @@ def _latest(reports: Any, zone: str) -> dict[str, Any] | None:
 
 
 def _served(connection: Connection, project: str, start: datetime, end: datetime) -> dict[str, Any]:
-    """Return predictions, distinct images and the share that was called anomalous (None without predictions)."""
+    """Return the numbers of predictions and distinct images, and the share called anomalous (None without any)."""
     count, distinct, anomalous = connection.execute(
         select(
             func.count(),
@@ -109,7 +109,7 @@ def _served(connection: Connection, project: str, start: datetime, end: datetime
 
 
 def _monday(moment: datetime, zone: str) -> datetime:
-    """Return the beginning of the week, Monday midnight in `zone`, that `moment` is in; in UTC."""
+    """Return the start of the week of `moment`, Monday midnight in `zone`, as UTC."""
     local = moment.astimezone(ZoneInfo(zone))
     monday = local.date() - timedelta(days=local.weekday())
     return datetime.combine(monday, time(), ZoneInfo(zone)).astimezone(UTC)

@@ -1,4 +1,4 @@
-"""Numbers, dates and causes as people read them in mails and reports."""
+"""Formats numbers, dates and reasons for mails and reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pipelines.steps import Estimate
 
-# What usually moves a descriptor, where to look first.
+# The usual causes of drift of each descriptor.
 CAUSES = {
     "width": "camera resolution or cropping",
     "height": "camera resolution or cropping",
@@ -23,21 +23,6 @@ CAUSES = {
     "entropy": "texture of the surface, or compression",
     "shadows": "lighting too weak, or something in its way",
     "highlights": "overexposure or reflections",
-}
-# In the order that mails show them; others follow.
-FIGURES = {
-    "auroc": "AUROC",
-    "synthetic_auroc": "AUROC, synthetic defects",
-    "recall": "Recall",
-    "false_positive_rate": "False-positive rate",
-    "precision": "Precision",
-    "precision_on_line": "Precision at the expected defect rate",
-    "f1": "F1",
-    "average_precision": "Average precision",
-    "pixel_auroc": "Pixel AUROC",
-    "aupro": "AUPRO",
-    "reconstruction_error_validation": "Mean reconstruction error, validation",
-    "reconstruction_error_anomaly": "Mean reconstruction error, anomalies",
 }
 _VERDICT = re.compile(r"(not )?promoted: |failed: ", re.IGNORECASE)
 STATES = {
@@ -78,18 +63,13 @@ def interval(value: Any) -> str:
     return f"({number(value.low)} to {number(value.high)})" if isinstance(value, Estimate) else ""
 
 
-def figure(value: Any) -> str:
+def estimate(value: Any) -> str:
     """Return an estimate or a plain number without its confidence interval."""
     return number(value.value) if isinstance(value, Estimate) else number(value)
 
 
-def figure_name(name: str) -> str:
-    """Return a figure's key as a heading."""
-    return FIGURES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
-
-
 def reason(why: Any) -> str:
-    """Return why something was decided, without the verdict, which stands beside it."""
+    """Return the reason of a decision without its leading verdict, which the mail shows separately."""
     text = str(why or "")
     shown = _VERDICT.sub("", text, count=1) if _VERDICT.match(text) else text
     return shown[:1].upper() + shown[1:]

@@ -1,4 +1,4 @@
-"""The mails that people get, each as HTML and as text; templates in include/emails. Sending is `plugins.notifier`'s."""
+"""Renders the mails, each as HTML and as text, from the templates in include/emails; `plugins.notifier` sends them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,28 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 import include
 from monitoring.mail import formatting
+from pipelines.config.metrics import METRIC_TITLES, metric_title
+from pipelines.config.metrics import percent as rate
 from pipelines.config.project import Project, load_project
 from pipelines.config.settings import settings
 from pipelines.steps import Decision, Estimate, Outcome, Run, VersionMetrics
-from pipelines.tasks.anomaly.threshold import percent as rate
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 _SUBJECT_LENGTH = 180  # characters
-_ORDER = {name: place for place, name in enumerate(formatting.FIGURES)}
+_ORDER = {name: place for place, name in enumerate(METRIC_TITLES)}
 _SHOWN = 12  # columns listed in a mail; the report has them all
 
 
 @dataclass(frozen=True)
 class Mail:
-    """One mail. The subject is one line whatever it is made from; `to` may be empty: then nothing is sent."""
+    """One mail.
+
+    Attributes:
+        subject: one line of at most 180 characters; control characters are replaced and the rest is cut off.
+        text: the plain-text part.
+        html: the HTML part.
+        to: addresses; if empty, nothing is sent.
+    """
 
     subject: str
     text: str
@@ -36,7 +44,7 @@ class Mail:
     to: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Make header injection impossible."""
+        """Prevent header injection."""
         subject = _CONTROL.sub(" ", self.subject).strip()
         if len(subject) > _SUBJECT_LENGTH:
             subject = subject[: _SUBJECT_LENGTH - 1].rstrip() + "…"
@@ -47,14 +55,14 @@ class Mail:
                 raise ValueError(f"{address!r} is not an e-mail address: it holds a control character")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the mail as plain strings and a list."""
+        """Return the fields as strings and a list."""
         return asdict(self) | {"to": list(self.to)}
 
 
 def drift_mail(project: Project, report: Mapping[str, Any], former: Mapping[str, Any] | None = None) -> Mail:
-    """Tell that the drift state changed: what drifted, how much, what to do, where the report is.
+    """Render the mail on a change of the drift state: what drifted, by how much, what to do, where the report is.
 
-    `report` and the one that people were told of last (`former`, if any) are rows of the catalogue's drift reports.
+    `report` and `former`, the report mailed last (None before the first), are rows of the catalogue's drift reports.
     """
     facts = _drift_facts(project, report["state"], {**report["results"], **_numbers(report)}, report["created_at"])
     facts["link"] = report["results"].get("link")
@@ -69,7 +77,7 @@ def drift_mail(project: Project, report: Mapping[str, Any], former: Mapping[str,
 
 
 def drift_page(evidently: str, project: Project, state: str, results: Mapping[str, Any], now: datetime) -> str:
-    """Return Evidently's report with our conclusion, methods and thresholds written above it."""
+    """Return Evidently's HTML report, preceded by our conclusion, methods and thresholds."""
     facts = _drift_facts(project, state, results, now)
     head = _environment().get_template("drift_head.html").render(**_common(project), **facts)
     title = f"<title>{_CONTROL.sub(' ', project.name)}: drift report</title>"
@@ -78,13 +86,13 @@ def drift_page(evidently: str, project: Project, state: str, results: Mapping[st
 
 
 def digest_mail(project: Project, week: Mapping[str, Any]) -> Mail:
-    """Tell what a week brought; `week` is `monitoring.mail.digest.facts`."""
+    """Render the weekly digest; `week` comes from `monitoring.mail.digest.facts`."""
     subject = f"{project.title or project.name}: {week['title']}"
     return _mail("digest", project, subject, week=week)
 
 
 def training_mail(run: Run, outcome: Outcome, decision: Decision, drift: Mapping[str, Any] | None = None) -> Mail:
-    """Report what was trained, its metrics beside the champion's, what was promoted and why.
+    """Render the mail after a training or evaluation: metrics beside the champion's, what was promoted and why.
 
     `drift` is what `monitoring.drift.detect.detect` returned; None without a drift report.
     """
@@ -105,7 +113,7 @@ def training_mail(run: Run, outcome: Outcome, decision: Decision, drift: Mapping
         version=version,
         deed=deed,
         champion=decision.champion,
-        figures=_figures(outcome.metrics, decision.challenger, decision.champion),
+        metrics=_metric_rows(outcome.metrics, decision.challenger, decision.champion),
         params={key: value for key, value in asdict(run.parameters).items() if value is not None},
         notes=list(dict.fromkeys([*outcome.notes, *decision.notes])),
         airflow=_run_url(dag, run.dag_run_id),
@@ -114,7 +122,7 @@ def training_mail(run: Run, outcome: Outcome, decision: Decision, drift: Mapping
 
 
 def failure_mail(failure: Mapping[str, Any]) -> Mail:
-    """Tell that a task failed for good.
+    """Render the mail on a task that failed after its last retry.
 
     `failure` has project, dag_id, task_id, run_id, and may have map_index, label (of a mapped task), try_number,
     error (one line), doc (what the task does), when.
@@ -141,10 +149,10 @@ def _numbers(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """Return what the templates say of one comparison; columns sorted, those that moved most first."""
-    descriptors = sorted(results["descriptors"], key=lambda one: -one["distance"] / one["threshold"])
+    """Return the template variables of one comparison; columns are sorted by distance, largest first."""
+    descriptors = sorted(results["descriptors"], key=lambda column: -column["distance"] / column["threshold"])
     columns = ([results["score"]] if results["score"] else []) + descriptors
-    moved = [one["name"] for one in descriptors if one["drifted"]]
+    moved = [column["name"] for column in descriptors if column["drifted"]]
     causes: dict[str, list[str]] = {}
     for name in moved:
         if name in formatting.CAUSES:
@@ -164,16 +172,18 @@ def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: 
 
 
 def _alarms(results: Mapping[str, Any], which: str) -> bool:
-    """Tell whether the false alarms that are known broke the promise, or `drifted`."""
+    """Return whether the known false alarms have the property `which`: `broken` (the promise) or `drifted`."""
     alarms = results.get("false_alarms") or {}
-    return bool(alarms.get(which, alarms.get("broken")))  # once they were the same
+    return bool(alarms.get(which, alarms.get("broken")))  # reports of 0.1 do not distinguish the two
 
 
-def _figures(metrics: Mapping[str, Estimate], challenger: VersionMetrics, champion: VersionMetrics | None) -> list[Any]:
+def _metric_rows(
+    metrics: Mapping[str, Estimate], challenger: VersionMetrics, champion: VersionMetrics | None
+) -> list[Any]:
     """Return rows [title, the new version's estimate, the champion's or None]; both from the gate where it has them."""
     judged, former = _judged(challenger), _judged(champion) if champion else {}
     names = sorted({*metrics, *judged}, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
-    return [(formatting.figure_name(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
+    return [(metric_title(name), judged.get(name, metrics.get(name)), former.get(name)) for name in names]
 
 
 def _judged(version: VersionMetrics) -> dict[str, Estimate]:
@@ -209,7 +219,7 @@ def _environment() -> Environment:
         "number": formatting.number,
         "percent": formatting.percent,
         "rate": rate,
-        "figure": formatting.figure,
+        "estimate": formatting.estimate,
         "interval": formatting.interval,
         "setting": formatting.setting,
         "reason": formatting.reason,

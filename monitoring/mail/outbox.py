@@ -1,6 +1,6 @@
-"""Which mails a drift report calls for, made when they are sent, and noted once they are.
+"""Decides which mails a drift report requires, renders them when they are sent, and records that they were sent.
 
-What travels between tasks is only a reference: {"report_id": 7, "due": ["drift", "digest"]}.
+Tasks pass only a reference to each other: {"report_id": 7, "due": ["drift", "digest"]}.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pipelines.config.project import Project, load_project
 
 
 def due(project: Project, report: RowMapping, now: datetime) -> dict[str, Any] | None:
-    """Return the reference to the mails that `report` calls for, or None."""
+    """Return the reference to the mails that `report` requires, or None if it requires none."""
     with connect() as connection:
-        kinds = ["drift"] if reports.untold(connection, report) else []
+        kinds = ["drift"] if reports.mail_due(connection, report) else []
         if digest.due(connection, project, now):
             kinds.append("digest")
     return {"report_id": report["id"], "due": kinds} if kinds else None
 
 
 def unpack(reference: Mapping[str, Any]) -> Iterator[tuple[Mail, Callable[[], None]]]:
-    """Yield each mail that is still due, with what to call once it is sent: a retry does not send twice."""
+    """Yield each mail that is still due, with the callback that records its sending: a retry sends nothing twice."""
     report_id = int(reference["report_id"])
     for kind in reference["due"]:
         mail = _drift(report_id) if kind == "drift" else _digest(report_id)
@@ -40,9 +40,9 @@ def unpack(reference: Mapping[str, Any]) -> Iterator[tuple[Mail, Callable[[], No
 def _drift(report_id: int) -> Mail | None:
     with connect() as connection:
         report = reports.get(connection, report_id)
-        if not reports.untold(connection, report):
+        if not reports.mail_due(connection, report):
             return None
-        former = reports.last_told(connection, report["project"])
+        former = reports.last_mailed(connection, report["project"])
     return drift_mail(load_project(report["project"]), dict(report), dict(former) if former else None)
 
 

@@ -6,11 +6,13 @@ each other (at most `BUSY_SECONDS`) instead of failing in the middle.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -20,6 +22,8 @@ from pipelines.errors import CatalogueError
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
 MIGRATIONS = Path(__file__).parent / "migrations"
+CHUNK = 500  # values to an IN (…): every database takes that many parameters
+T = TypeVar("T")
 _lock = threading.Lock()
 _engines: dict[tuple[int, str], Engine] = {}
 
@@ -103,6 +107,31 @@ def lock_project(connection: Connection, project: str) -> None:
     """Let one transaction at a time pass this point for `project`, until it ends (SQLite has one writer anyway)."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"inspectline:{project}"})
+
+
+def chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """Yield `values` in order, in lists of at most `CHUNK`, each fit for one IN (…)."""
+    remaining = list(values)
+    for start in range(0, len(remaining), CHUNK):
+        yield remaining[start : start + CHUNK]
+
+
+def insert_new(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str] | None = None
+) -> None:
+    """Insert rows, all with the same columns, leaving out those whose key is already in the table.
+
+    Args:
+        connection: a write transaction.
+        table: the table to insert into.
+        rows: the values by column name; none insert nothing.
+        key: the columns of the unique key that may be taken; None (default) means any unique key.
+    """
+    if not rows:
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).on_conflict_do_nothing(index_elements=key)
+    connection.execute(statement, [dict(row) for row in rows])
 
 
 def migrate() -> None:

@@ -7,8 +7,6 @@ Neither stops anybody from using the catalogue, and both end with the process th
 
 from __future__ import annotations
 
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,18 +31,17 @@ def registry_turn(project: str, patience: float = PATIENCE) -> Iterator[None]:
             )
             yield
             return
+    from filelock import FileLock, Timeout
+
     database = engine().url.database or "catalogue"
-    path = Path(f"{database}.{project}.turn")
-    with path.open("w") as file:
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise CatalogueError(
-                        f"another run has been registering or promoting for {project} for {patience:.0f} s: try again"
-                    ) from None
-                time.sleep(0.05)
+    turn = FileLock(Path(f"{database}.{project}.turn"), timeout=patience, fallback_to_soft=False)
+    try:
+        turn.acquire()
+    except Timeout:
+        raise CatalogueError(
+            f"another run has been registering or promoting for {project} for {patience:.0f} s: try again"
+        ) from None
+    try:
         yield
+    finally:
+        turn.release()

@@ -16,7 +16,18 @@ from pipelines.catalogue.schema import now, predictions
 
 VERDICTS = ("good", "review", "anomaly")
 Place = tuple[datetime, int]
-_SHOWN = ("request_id", "sha256", "created_at", "is_anomaly", "threshold", "model_version", "source", "width", "height")
+_SHOWN = (
+    "request_id",
+    "sha256",
+    "created_at",
+    "task",
+    "is_anomaly",
+    "threshold",
+    "model_version",
+    "source",
+    "width",
+    "height",
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ def read_page(
 def _told(row: dict[str, Any], said: Any) -> dict[str, Any]:
     told = {name: row[name] for name in _SHOWN}
     told["created_at"] = row["created_at"].isoformat()
-    told |= {"reconstruction_error": row["score"], "verdict": row["told"]}
+    told |= {"anomaly_score": row["score"], "reconstruction_error": row["score"], "verdict": row["told"]}
     told["image_kept"] = row["image_key"] is not None and (row["expires_at"] is None or row["expires_at"] > now())
     told["annotation"] = said and {
         "label": said["label"],

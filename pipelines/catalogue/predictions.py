@@ -5,14 +5,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from pipelines.catalogue import connect, transaction
+from pipelines.catalogue.database import CHUNK, connect, insert_new, transaction
 from pipelines.catalogue.schema import now, predictions
 from pipelines.config.project import load_project
 from pipelines.storage.s3 import Storage
-
-_CHUNK = 500
 
 
 def enter(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -22,12 +19,9 @@ def enter(rows: Sequence[Mapping[str, Any]]) -> None:
         CatalogueError: the database cannot be reached; none was entered.
     """
     with transaction() as connection:
-        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(predictions)
         # The first row's columns are taken for all, and some rows may come from the journal of an earlier version.
-        columns = dict.fromkeys(name for row in rows for name in row)
-        connection.execute(
-            insert.on_conflict_do_nothing(index_elements=["request_id"]), [{**columns, **row} for row in rows]
-        )
+        columns = {name: "anomaly" if name == "task" else None for row in rows for name in row}
+        insert_new(connection, predictions, [{**columns, **row} for row in rows], key=["request_id"])
 
 
 def purge_expired(project: str, when: datetime | None = None) -> dict[str, int]:
@@ -49,7 +43,7 @@ def purge_expired(project: str, when: datetime | None = None) -> dict[str, int]:
                 .distinct()
                 .where(ours, predictions.c.image_key.is_not(None), predictions.c.expires_at < moment)
             )
-            keys = list(connection.execute(expired.limit(_CHUNK)).scalars())
+            keys = list(connection.execute(expired.limit(CHUNK)).scalars())
             # The same image, predicted again under a longer rule, is kept for the longer time.
             still_kept = set(
                 connection.execute(

@@ -9,11 +9,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, Subquery, and_, case, func, select, update
 
+from pipelines.catalogue.database import chunks
 from pipelines.catalogue.schema import annotations, groups, now, samples
 
 # The subset of an anomaly whose group sits on that side; a good image's subset is the side itself.
 ANOMALY_SUBSETS = {"training": "anomaly/training", "validation": "anomaly/threshold", "test": "anomaly/test"}
-_CHUNK = 500  # rows to an IN (…): every database takes that many parameters
 
 
 def effective_labels(project: str) -> Subquery:
@@ -103,15 +103,13 @@ def new_images(connection: Connection, project: str, *, unfired: bool = False) -
 
 def mark_fired(connection: Connection, ids: Sequence[int], when: datetime | None = None) -> None:
     """Note that these samples started a training, so that they never start another."""
-    for start in range(0, len(ids), _CHUNK):
-        chunk = ids[start : start + _CHUNK]
+    for chunk in chunks(ids):
         connection.execute(update(samples).where(samples.c.id.in_(chunk)).values(fired_at=when or now()))
 
 
 def mark_trained(connection: Connection, project: str, hashes: Sequence[str], version_id: str) -> None:
     """Note that a completed training on `version_id` has seen these samples; the first such version stays."""
-    for start in range(0, len(hashes), _CHUNK):
-        chunk = hashes[start : start + _CHUNK]
+    for chunk in chunks(hashes):
         connection.execute(
             update(samples)
             .where(samples.c.project == project, samples.c.sha256.in_(chunk), samples.c.trained_version.is_(None))

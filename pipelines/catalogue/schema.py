@@ -107,9 +107,10 @@ annotations = Table(
     Column("id", _Id, primary_key=True, autoincrement=True),
     Column("project", String(63), nullable=False),
     Column("sha256", String(64), nullable=False),
-    Column("label", String(16), nullable=False),  # good | anomaly
+    Column("label", Text, nullable=False),  # good | anomaly; of other tasks a class, or `damage`, `none`
     Column("type", Text),
     Column("mask_key", Text),
+    Column("content", JSON),  # what a task's annotation holds beyond label, type and mask: regions, boxes, rows
     Column("origin", String(16), nullable=False),  # inbox | decision | serving
     Column("author", Text),
     Column("source_key", Text),
@@ -194,10 +195,14 @@ predictions = Table(
     Column("sha256", String(64), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("model_version", String(16), nullable=False),
-    Column("score", Float(53), nullable=False),
-    Column("threshold", Float(53), nullable=False),
-    Column("is_anomaly", Boolean, nullable=False),
+    Column("task", String(32), nullable=False, default="anomaly", server_default="anomaly"),
+    # The first four are the answer of the task `anomaly`; every task keeps its typed answer in `answer`, and an older
+    # row of `anomaly` has none.
+    Column("score", Float(53)),
+    Column("threshold", Float(53)),
+    Column("is_anomaly", Boolean),
     Column("verdict", String(16)),  # good | review | anomaly; null before there was a review threshold
+    Column("answer", JSON),
     Column("latency_ms", Float(53), nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),

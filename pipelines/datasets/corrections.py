@@ -39,15 +39,15 @@ def sha256_of(project: str, request_id: str) -> str:
         NoSuchPrediction: there is none.
     """
     with connect() as connection:
-        found = connection.execute(
+        sha256 = connection.execute(
             select(predictions.c.sha256).where(predictions.c.project == project, predictions.c.request_id == request_id)
         ).scalar()
-    if found is None:
+    if sha256 is None:
         raise NoSuchPrediction(f"{project} has no prediction {request_id!r}: give the request_id of an answer")
-    return str(found)
+    return str(sha256)
 
 
-def annotate(project: Project, sha256: str, said: Posted, mask: bytes | None = None) -> dict[str, Any]:
+def annotate(project: Project, sha256: str, posted: Posted, mask: bytes | None = None) -> dict[str, Any]:
     """Enter what somebody `said` of the image `sha256`, which is a sample already or was served.
 
     `said` holds label, type, group and author; its data are not looked at. Said again, it is entered once.
@@ -59,21 +59,21 @@ def annotate(project: Project, sha256: str, said: Posted, mask: bytes | None = N
         NoSuchPrediction, ImageGone: there is no such image, or not any more.
         StorageError, CatalogueError: nothing was entered; trying again is safe.
     """
-    folder_of(said.label, said.type)  # a type must be one that the inbox could have, too
+    folder_of(posted.label, posted.type)  # a type must be one that the inbox could have, too
     with connect() as connection:
         row = _first(connection, select(samples).where(samples.c.project == project.name, samples.c.sha256 == sha256))
         served = None if row else _served(connection, project.name, sha256)
     run = f"annotated {secrets.token_hex(8)}"
-    taken = [_taken(project, served, said, run)] if served else []
+    taken = [_taken(project, served, posted, run)] if served else []
     size = (row or taken[0].row)["width"], (row or taken[0].row)["height"]
     mask_key = store_mask(mask, size, project) if mask else None
     with transaction() as connection:
         lock_project(connection, project.name)
         results = enter_in(connection, project, run, taken)
-        entered, added = _enter(connection, project.name, sha256, said, mask_key)
-        told = sample_now(connection, project.name, sha256, said.label)
-    told["notes"] = [*(note for result in results for note in result["notes"]), *told["notes"]]
-    return {"annotation": entered["id"], "created_at": entered["created_at"], "added": added} | told
+        entered, added = _enter(connection, project.name, sha256, posted, mask_key)
+        state = sample_now(connection, project.name, sha256, posted.label)
+    state["notes"] = [*(note for result in results for note in result["notes"]), *state["notes"]]
+    return {"annotation": entered["id"], "created_at": entered["created_at"], "added": added} | state
 
 
 def _served(connection: Connection, project: str, sha256: str) -> RowMapping:
@@ -92,7 +92,7 @@ def _served(connection: Connection, project: str, sha256: str) -> RowMapping:
     raise ImageGone(f"the image {sha256[:12]}… was served, but its time is over: send it to /retrain or /anomaly")
 
 
-def _taken(project: Project, served: RowMapping, said: Posted, run: str) -> Sample:
+def _taken(project: Project, served: RowMapping, posted: Posted, run: str) -> Sample:
     """Make a served image safe as a sample."""
     key = served["image_key"]
     try:
@@ -102,20 +102,20 @@ def _taken(project: Project, served: RowMapping, said: Posted, run: str) -> Samp
     # It was judged under rules that may have become stricter since: what was served can be annotated.
     image = open_image(data, max_pixels=max(project.image.max_pixels, served["width"] * served["height"]), min_side=1)
     source = served["source"] or ""
-    named = replace(said, name="" if source == "upload" else source)
-    item = {"key": key, "label": said.label, "type": said.type, "deliberate": True}
+    named = replace(posted, name="" if source == "upload" else source)
+    item = {"key": key, "label": posted.label, "type": posted.type, "deliberate": True}
     item["known"] = asdict(known_of(project, named, hashlib.sha256(data).hexdigest()))
     return make_safe(data, image, item, project, run)
 
 
 def _enter(
-    connection: Connection, project: str, sha256: str, said: Posted, mask_key: str | None
+    connection: Connection, project: str, sha256: str, posted: Posted, mask_key: str | None
 ) -> tuple[RowMapping, bool]:
     """Return the annotation, and whether it is new: the same as the last deliberate one is not entered again."""
     of_sample = and_(annotations.c.project == project, annotations.c.sha256 == sha256)
     deliberate: ColumnElement[bool] = annotations.c.origin.in_(DELIBERATE)
     last = _first(connection, select(annotations).where(of_sample, deliberate).order_by(annotations.c.id.desc()))
-    new = {"label": said.label, "type": said.type, "author": said.author, "mask_key": mask_key}
+    new = {"label": posted.label, "type": posted.type, "author": posted.author, "mask_key": mask_key}
     if last is not None and {name: last[name] for name in new} == new:
         return last, False
     row = new | {"project": project, "sha256": sha256, "origin": "serving", "created_at": now()}

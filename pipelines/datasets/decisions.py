@@ -74,11 +74,11 @@ def find_sample(connection: Connection, project: str, sample: str) -> str:
         query = (
             select(samples.c.sha256).where(samples.c.project == project, condition).order_by(samples.c.sha256).limit(5)
         )
-        found = list(connection.execute(query).scalars())
-        if len(found) == 1:
-            return str(found[0])
-        if found:
-            several = ", ".join(sha256[:12] for sha256 in found)
+        matches = list(connection.execute(query).scalars())
+        if len(matches) == 1:
+            return str(matches[0])
+        if matches:
+            several = ", ".join(sha256[:12] for sha256 in matches)
             raise NoSuchSample(
                 f"{sample!r} fits several samples of {project}, such as {several}: give more of the hash"
             )

@@ -28,6 +28,7 @@ from pipelines.errors import BadDataset, BadImage, NotFound
 from pipelines.images.decode import open_image
 from pipelines.images.preprocess import prepare, tile_grid
 from pipelines.steps import DatasetVersion, PackRef
+from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage, split_uri
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _build(manifest: pd.DataFrame, size: int, resize: Resize, storage: Storage, 
         index["first"] = index["tiles"].cumsum() - index["tiles"]
         index.to_parquet(local / INDEX, index=False)
         _decode(index, size, resize, storage, local / IMAGES)
-        files = {name: _sha256(local / name) for name in (IMAGES, INDEX)}
+        files = {name: file_digest(local / name) for name in (IMAGES, INDEX)}
         digest = _digest(files)
         for name in files:
             storage.upload(local / name, f"{folder}/{name}")
@@ -155,19 +156,19 @@ def _fetch(uri: str, digest: str) -> None:
                 storage.download(f"{folder}/{name}", local / name)
         except NotFound as error:
             raise BadDataset(f"the pack {uri} is not whole ({error}): run the step pack again") from error
-        found = _digest({name: _sha256(local / name) for name in (IMAGES, INDEX)})
-        if found != digest:
-            raise BadDataset(f"the pack {uri} has the digest {found[:12]}, not {digest[:12]}: run the step pack again")
+        actual = _digest({name: file_digest(local / name) for name in (IMAGES, INDEX)})
+        if actual != digest:
+            raise BadDataset(f"the pack {uri} has the digest {actual[:12]}, not {digest[:12]}: run the step pack again")
         _keep(local, digest)
 
 
-def _keep(made: Path, digest: str) -> None:
+def _keep(work: Path, digest: str) -> None:
     """Move a complete pack into the cache, unless another process was faster; forget the packs used longest ago."""
     target = _shelf() / digest
-    finished = made / "pack"
+    finished = work / "pack"
     finished.mkdir()
     for name in (IMAGES, INDEX):
-        (made / name).rename(finished / name)
+        (work / name).rename(finished / name)
     try:
         finished.rename(target)
     except OSError:  # it is there
@@ -186,8 +187,3 @@ def _shelf() -> Path:
 
 def _digest(files: dict[str, str]) -> str:
     return hashlib.sha256("\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

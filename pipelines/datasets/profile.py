@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from pipelines.catalogue import connect
+from pipelines.catalogue.database import chunks
 from pipelines.catalogue.schema import samples
 from pipelines.config.project import load_project
 from pipelines.config.settings import settings
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # The report's figures do not gain from more rows, and its time grows with them.
 MOST_ROWS = 20_000
-_CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,16 @@ def descriptor_table(project: str, manifest: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     hashes = list(manifest["sha256"])
-    found: dict[str, dict[str, float]] = {}
+    descriptors: dict[str, dict[str, float]] = {}
     with connect() as connection:
-        for start in range(0, len(hashes), _CHUNK):
+        for chunk in chunks(hashes):
             rows = connection.execute(
                 select(samples.c.sha256, samples.c.descriptors).where(
-                    samples.c.project == project, samples.c.sha256.in_(hashes[start : start + _CHUNK])
+                    samples.c.project == project, samples.c.sha256.in_(chunk)
                 )
             )
-            found |= {row.sha256: row.descriptors for row in rows}
-    described = pd.DataFrame([found.get(sha256, {}) for sha256 in hashes], columns=list(DESCRIPTORS), dtype=float)
+            descriptors |= {row.sha256: row.descriptors for row in rows}
+    described = pd.DataFrame([descriptors.get(sha256, {}) for sha256 in hashes], columns=list(DESCRIPTORS), dtype=float)
     named = manifest[["label", "type", "subset", "group_key", "acquired_at"]].rename(columns={"group_key": "group"})
     table = pd.concat([named.reset_index(drop=True), described], axis=1)
     table["acquired_at"] = table["acquired_at"].dt.tz_localize(None)  # the report takes no zones; these are UTC

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pipelines.catalogue import connect, schema, transaction
+from pipelines.catalogue.database import insert_new
 from pipelines.catalogue.samples import effective_labels, labelled_samples
 from pipelines.catalogue.splits import SUBSETS
+from pipelines.config.metrics import ENOUGH_ANOMALIES
 from pipelines.config.project import Project, load_project
 from pipelines.errors import BadDataset, InspectlineError, NotEnoughImages, NotFound
 from pipelines.steps import DatasetVersion
@@ -65,11 +66,8 @@ def freeze(project: str) -> DatasetVersion:
     if not storage.exists(key):
         storage.put_new(key, _parquet(rows), "application/vnd.apache.parquet")
     with transaction() as connection:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         version = {"project": project, "version_id": version_id, "digest": digest, "manifest_key": key}
-        connection.execute(
-            dialect.insert(schema.dataset_versions).values(**version, counts=counts).on_conflict_do_nothing()
-        )
+        insert_new(connection, schema.dataset_versions, [{**version, "counts": counts}])
     return DatasetVersion(
         project=project,
         version_id=version_id,
@@ -177,14 +175,14 @@ def _notes(project: Project, counts: Mapping[str, int], left_out: Mapping[str, i
                 f"{anomalies['anomaly/threshold']} anomalies to set the threshold with, fewer than 10: "
                 "it is set from good images alone"
             )
-        if anomalies["anomaly/test"] < 20:
+        if anomalies["anomaly/test"] < ENOUGH_ANOMALIES:
             notes.append(
-                f"{anomalies['anomaly/test']} test anomalies, fewer than 20: "
+                f"{anomalies['anomaly/test']} test anomalies, fewer than {ENOUGH_ANOMALIES}: "
                 "the false-positive rate and synthetic defects decide on promotion"
             )
     if not counts["test"]:
         notes.append("No good test images: no false-positive rate on images that nothing was set with")
-    said = [f"{count} {reason}" for reason, count in left_out.items() if count]
-    if said:
-        notes.append(f"Left out: {', '.join(said)}")
+    reasons = [f"{count} {reason}" for reason, count in left_out.items() if count]
+    if reasons:
+        notes.append(f"Left out: {', '.join(reasons)}")
     return notes

@@ -8,17 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, and_, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, RowMapping, and_, func, select, update
 
-from pipelines.catalogue.database import lock_project, transaction
+from pipelines.catalogue.database import chunks, insert_new, lock_project, transaction
 from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import annotations, groups, now, rejections, samples
 from pipelines.catalogue.splits import Expected, NewGroup, assign
 from pipelines.config.project import Project
 from pipelines.ingest.validate import Mask, Rejection, Sample
-
-_CHUNK = 500
 
 
 def enter(
@@ -58,7 +55,7 @@ def enter_in(
     hashes = {one.row["sha256"] for one in taken}
     before = set(_rows(connection, project.name, hashes))
     sides = _give_sides(connection, project, [one for one in taken if one.row["sha256"] not in before], expected)
-    _insert_new(connection, samples, [one.row for one in taken])
+    insert_new(connection, samples, [one.row for one in taken])
     rows = _rows(connection, project.name, hashes)
     added = _annotate(connection, project.name, taken, masks)
     _enter_rejections(connection, project.name, run, refused)
@@ -95,9 +92,7 @@ def side_counts(connection: Connection, project: str) -> tuple[dict[str, int], d
 def find_earlier(connection: Connection, project: str, run: str, keys: Iterable[str]) -> list[dict[str, Any]]:
     """Return what this run did with objects that are gone by now, as `enter` would have: the batch was begun before."""
     found: list[dict[str, Any]] = []
-    keys = list(keys)
-    for start in range(0, len(keys), _CHUNK):
-        chunk = keys[start : start + _CHUNK]
+    for chunk in chunks(keys):
         for table, outcome in ((samples, "accepted"), (rejections, "rejected")):
             rows = connection.execute(
                 select(table).where(
@@ -113,12 +108,11 @@ def find_earlier(connection: Connection, project: str, run: str, keys: Iterable[
 def _rows(connection: Connection, project: str, hashes: Iterable[str]) -> dict[str, RowMapping]:
     """Return the samples with these hashes and their sides."""
     found: dict[str, RowMapping] = {}
-    wanted = list(hashes)
-    for start in range(0, len(wanted), _CHUNK):
+    for chunk in chunks(hashes):
         rows = connection.execute(
             select(samples.c.sha256, samples.c.source_key, samples.c.ingest_run, groups.c.side)
             .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
-            .where(samples.c.project == project, samples.c.sha256.in_(wanted[start : start + _CHUNK]))
+            .where(samples.c.project == project, samples.c.sha256.in_(chunk))
         ).mappings()
         found |= {row["sha256"]: row for row in rows}
     return found
@@ -132,11 +126,10 @@ def _give_sides(
     for one in {one.row["sha256"]: one for one in reversed(new)}.values():
         members.setdefault(one.row["group_key"], []).append(one)
     sides: dict[str, str] = {}
-    keys = list(members)
-    for start in range(0, len(keys), _CHUNK):
+    for chunk in chunks(members):
         rows = connection.execute(
             select(groups.c.group_key, groups.c.side).where(
-                groups.c.project == project.name, groups.c.group_key.in_(keys[start : start + _CHUNK])
+                groups.c.project == project.name, groups.c.group_key.in_(chunk)
             )
         )
         sides |= {row.group_key: row.side for row in rows}
@@ -149,7 +142,7 @@ def _give_sides(
         {"project": project.name, "group_key": key, "side": side, "origin": origin}
         for key, (side, origin) in given.items()
     ]
-    _insert_new(connection, groups, rows_to_add)
+    insert_new(connection, groups, rows_to_add)
     return sides | {key: side for key, (side, _) in given.items()}
 
 
@@ -181,9 +174,8 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
     for late in masks:
         item = late.item
         want(item["sha256"], "anomaly", item["type"], late.mask_key, item["image_key"])
-    hashes = sorted({key[0] for key in wanted})
     present: set[tuple[Any, ...]] = set()
-    for start in range(0, len(hashes), _CHUNK):
+    for chunk in chunks(sorted({key[0] for key in wanted})):
         found = connection.execute(
             select(
                 annotations.c.sha256,
@@ -194,7 +186,7 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
             ).where(
                 annotations.c.project == project,
                 annotations.c.origin == "inbox",
-                annotations.c.sha256.in_(hashes[start : start + _CHUNK]),
+                annotations.c.sha256.in_(chunk),
             )
         )
         for row in found:
@@ -224,22 +216,12 @@ def _enter_rejections(connection: Connection, project: str, run: str, refused: S
 
 def _disputed(connection: Connection, project: str, hashes: Iterable[str]) -> set[str]:
     labels = effective_labels(project)
-    wanted = list(hashes)
     found: set[str] = set()
-    for start in range(0, len(wanted), _CHUNK):
-        chunk = wanted[start : start + _CHUNK]
+    for chunk in chunks(hashes):
         found.update(
             connection.execute(select(labels.c.sha256).where(labels.c.sha256.in_(chunk), labels.c.disputed)).scalars()
         )
     return found
-
-
-def _insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows, leaving those out whose key is there already."""
-    if not rows:
-        return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
 
 
 def _outcome(

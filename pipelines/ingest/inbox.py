@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import select
 
 from pipelines.catalogue import connect
+from pipelines.catalogue.database import chunks
 from pipelines.catalogue.schema import annotations, now, samples
 from pipelines.catalogue.splits import Expected
 from pipelines.config.project import Project, load_project
@@ -174,14 +175,13 @@ def _late_masks(project: str, masks: dict[str, tuple[InboxPath, StoredObject]], 
 def _earlier_images(project: str, stems: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return sha256 and source key of the images that came earlier under these keys (without extension)."""
     names = {f"{stem}.{form}": stem for stem in stems for ending in _EXTENSIONS for form in (ending, ending.upper())}
-    keys = list(names)
     found: dict[str, dict[str, str]] = {}
     with connect() as connection:
-        for start in range(0, len(keys), 500):
+        for chunk in chunks(names):
             for table in (samples, annotations):
                 rows = connection.execute(
                     select(table.c.source_key, table.c.sha256)
-                    .where(table.c.project == project, table.c.source_key.in_(keys[start : start + 500]))
+                    .where(table.c.project == project, table.c.source_key.in_(chunk))
                     .order_by(table.c.id)
                 )
                 found |= {names[row.source_key]: {"sha256": row.sha256, "image_key": row.source_key} for row in rows}

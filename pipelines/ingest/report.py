@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select
 
 from pipelines.catalogue import connect
+from pipelines.catalogue.database import chunks
 from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import annotations, now, rejections, samples
 from pipelines.config.project import load_project
@@ -101,11 +102,9 @@ def _accounted(project: str, files: list[str]) -> bool:
     """Tell whether the catalogue knows what became of every one of these inbox keys."""
     missing = set(files)
     with connect() as connection:
-        for start in range(0, len(files), 500):
+        for chunk in chunks(files):
             for table in (samples, annotations, rejections):
-                known = select(table.c.source_key).where(
-                    table.c.project == project, table.c.source_key.in_(files[start : start + 500])
-                )
+                known = select(table.c.source_key).where(table.c.project == project, table.c.source_key.in_(chunk))
                 missing.difference_update(connection.execute(known).scalars())
     return not missing
 

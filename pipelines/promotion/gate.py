@@ -70,8 +70,8 @@ def _opponent(run: Run, version: str) -> RegisteredVersion | None:
     present = client.champion(run.project)
     if present is None or present.version != version:
         return present
-    seen = run.champion.version if run.champion else None
-    return pinning.version_of(run.project, seen) if seen and seen != version else None
+    champion_then = run.champion.version if run.champion else None
+    return pinning.version_of(run.project, champion_then) if champion_then and champion_then != version else None
 
 
 def _open_champion(task: Task, opponent: RegisteredVersion, notes: list[str]) -> Package | None:

@@ -57,8 +57,8 @@ def latest(project: str) -> RegisteredVersion | None:
     Raises:
         RegistryError: the registry gives no answer that can be used.
     """
-    found = versions(project, 1)
-    return found[0] if found else None
+    newest = versions(project, 1)
+    return newest[0] if newest else None
 
 
 def versions(project: str, limit: int, before: str = "") -> list[RegisteredVersion]:
@@ -71,16 +71,16 @@ def versions(project: str, limit: int, before: str = "") -> list[RegisteredVersi
     wanted = f"name='{quoted}'" + (f" AND version_number < {int(before)}" if before else "")
     query = {"filter": wanted, "max_results": limit, "order_by": "version_number DESC"}
     answer = call("model-versions/search", query) or {}
-    return [as_version(found) for found in answer.get("model_versions", [])]
+    return [as_version(version) for version in answer.get("model_versions", [])]
 
 
 def aliases(project: str) -> dict[str, list[str]]:
     """Return the aliases by version. Raises RegistryError if the registry gives no answer that can be used."""
     model = (call("registered-models/get", {"name": project}) or {}).get("registered_model", {})
-    found: dict[str, list[str]] = {}
+    by_version: dict[str, list[str]] = {}
     for alias in model.get("aliases", []):
-        found.setdefault(str(alias["version"]), []).append(alias["alias"])
-    return found
+        by_version.setdefault(str(alias["version"]), []).append(alias["alias"])
+    return by_version
 
 
 def missing_files(version: RegisteredVersion) -> list[str]:
@@ -179,8 +179,8 @@ def _shelve(arriving: Path, target: Path, weights: bool) -> Path:
 def as_version(answer: dict[str, Any]) -> RegisteredVersion:
     """Return a version as MLflow's REST interface describes it."""
     tags = {tag["key"]: tag.get("value", "") for tag in answer.get("tags", [])}
-    made = answer.get("creation_timestamp")
-    at = datetime.fromtimestamp(int(made) / 1000, UTC).isoformat(timespec="seconds") if made else None
+    created = answer.get("creation_timestamp")
+    at = datetime.fromtimestamp(int(created) / 1000, UTC).isoformat(timespec="seconds") if created else None
     return RegisteredVersion(answer["name"], str(answer["version"]), answer.get("run_id", ""), tags, at)
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.errors import BadPackage
+from pipelines.storage.files import file_digest, write_atomically
 
 FORMAT: Literal[1] = 1
 CARD = "model.json"
@@ -131,9 +132,7 @@ def write_card(folder: Path, card_type: type[CardType], fields: dict[str, Any]) 
     except ValidationError as error:
         first = error.errors()[0]
         raise BadPackage(f"{folder / CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    partial = folder / f"{CARD}.partial"
-    partial.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / CARD)
+    write_atomically(folder / CARD, card.model_dump_json(indent=2) + "\n")
     return card
 
 
@@ -144,12 +143,6 @@ def package_digest(folder: Path) -> str:
     digest of the whole.
     """
     return _digest_of(folder, read_card(folder, PackageCard))
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest_of(folder: Path, card: PackageCard) -> str:

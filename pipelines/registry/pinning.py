@@ -35,12 +35,12 @@ def version_of(project: str, version: str) -> RegisteredVersion:
         RegistryError: the registry gives no answer that can be used.
     """
     number = version if version.isascii() and version.isdecimal() and len(version) < 10 else ""
-    found = number and call("model-versions/get", {"name": project, "version": number})
-    if not found:
+    registered = number and call("model-versions/get", {"name": project, "version": number})
+    if not registered:
         raise NoSuchVersion(
             f"there is no version {version[:32]!r} of {project}; GET /models lists those that there are"
         )
-    return as_version(found["model_version"])
+    return as_version(registered["model_version"])
 
 
 def held(project: str) -> Hold | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.catalogue.locks import registry_turn
+from pipelines.config.metrics import METRIC_TITLES
 from pipelines.config.project import load_project
 from pipelines.registry.client import CHAMPION, champion
 from pipelines.registry.package import GRAPH, Package
@@ -29,18 +30,6 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 _MODEL = "model"
-_FIGURES = {
-    "auroc": "AUROC",
-    "average_precision": "Average precision",
-    "f1": "F1",
-    "precision": "Precision",
-    "recall": "Recall",
-    "false_positive_rate": "False-positive rate",
-    "reconstruction_error_validation": "Mean reconstruction error, validation",
-    "reconstruction_error_anomaly": "Mean reconstruction error, anomaly",
-    "pixel_auroc": "Pixel AUROC",
-    "aupro": "AUPRO",
-}
 
 
 def register(run: Run, package: ModelPackage, evaluation: EvaluationReport) -> Registration:
@@ -76,8 +65,8 @@ def register(run: Run, package: ModelPackage, evaluation: EvaluationReport) -> R
 
 def registered(client: MlflowClient, project: str, training_id: str) -> str | None:
     """Return the version that the training was registered as, or None."""
-    found = client.search_model_versions(f"name='{project}' and tags.training_id='{training_id}'")
-    return min((str(one.version) for one in found), key=int, default=None)
+    versions = client.search_model_versions(f"name='{project}' and tags.training_id='{training_id}'")
+    return min((str(version.version) for version in versions), key=int, default=None)
 
 
 def promote(project: str, version: str, *, seen: str | None) -> str | None:
@@ -113,7 +102,7 @@ def describe(run: Run, package: Package, evaluation: EvaluationReport, notes: li
         "| figure (test images) | value | 95 % interval |",
         "| --- | --- | --- |",
     ]
-    for name, title in _FIGURES.items():
+    for name, title in METRIC_TITLES.items():
         if estimate := evaluation.metrics.get(name):
             lines.append(f"| {title} | {estimate.value:.4g} | {estimate.low:.4g} to {estimate.high:.4g} |")
     if all_notes := [*notes, *evaluation.notes]:

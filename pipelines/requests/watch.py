@@ -79,7 +79,7 @@ def claim(project: str, run_id: str) -> dict[str, Any]:
                 rows.claim(connection, project, kind, started_run)
             claimed = _claimed(connection, project, started)
     conf = {kind: _conf(kind, claimed[kind]) if kind in claimed else None for kind in PARAMETERS}
-    reasons = [one["reason"] for one in conf.values() if one]
+    reasons = [parameters["reason"] for parameters in conf.values() if parameters]
     run_ids = {f"{kind}_run_id": started_run for kind, started_run in started.items()}
     return conf | run_ids | {"reason": "; ".join(reasons) or "nothing waits"}
 
@@ -115,8 +115,8 @@ def unsettled(project: str) -> list[tuple[str, str]]:
         begun = select(trainings.c.kind, trainings.c.dag_run_id).where(
             trainings.c.project == project, trainings.c.state == "running"
         )
-        found = connection.execute(asked.union(begun)).all()
-    return sorted((kind, run_id) for kind, run_id in found if run_id)
+        rows_found = connection.execute(asked.union(begun)).all()
+    return sorted((kind, run_id) for kind, run_id in rows_found if run_id)
 
 
 def settle(project: str, kind: str, dag_run_id: str, why: str) -> None:
@@ -131,13 +131,13 @@ def settle(project: str, kind: str, dag_run_id: str, why: str) -> None:
 
 def _claimed(connection: Connection, project: str, started: dict[str, str]) -> dict[str, list[RowMapping]]:
     """Return the requests that the `started` runs serve, by kind, oldest first."""
-    found = connection.execute(
+    rows_claimed = connection.execute(
         select(table)
         .where(table.c.project == project, table.c.dag_run_id.in_(started.values()), table.c.state == "claimed")
         .order_by(table.c.id)
     ).mappings()
     claimed: dict[str, list[RowMapping]] = {}
-    for row in found:
+    for row in rows_claimed:
         claimed.setdefault(row["kind"], []).append(row)
     return claimed
 

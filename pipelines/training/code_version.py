@@ -14,8 +14,8 @@ def git_revision() -> str:
 
     `GIT_REVISION`, which an image's build sets, comes first: an image holds no repository.
     """
-    if told := os.environ.get("GIT_REVISION", "").strip():
-        return told
+    if revision := os.environ.get("GIT_REVISION", "").strip():
+        return revision
     commit = _git("rev-parse", "HEAD")
     if commit:
         return commit + ("+changed" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -29,7 +29,7 @@ def _git(*arguments: str) -> str:
     """Return what git prints, or nothing where it cannot answer (not installed, no repository)."""
     try:
         # The path is ours and the arguments are fixed.
-        told = subprocess.run(  # noqa: S603
+        completed = subprocess.run(  # noqa: S603
             ["git", "-C", str(REPOSITORY), *arguments],  # noqa: S607
             capture_output=True,
             text=True,
@@ -37,4 +37,4 @@ def _git(*arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return told.stdout.strip() if told.returncode == 0 else ""
+    return completed.stdout.strip() if completed.returncode == 0 else ""

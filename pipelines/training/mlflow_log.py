@@ -63,8 +63,8 @@ class TrainingLog:
         """Log parameters of the training; those that the run has already stay as they are."""
 
         def log() -> None:
-            known = self._client.get_run(self._run_id).data.params
-            new = [Param(name, str(value)) for name, value in values.items() if name not in known]
+            logged = self._client.get_run(self._run_id).data.params
+            new = [Param(name, str(value)) for name, value in values.items() if name not in logged]
             if new:
                 self._client.log_batch(self._run_id, params=new)
 

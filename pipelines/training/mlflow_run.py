@@ -15,17 +15,17 @@ def experiment_id(project: str) -> str:
     from mlflow.exceptions import MlflowException
 
     client = mlflow.MlflowClient()
-    found = client.get_experiment_by_name(project)
-    if found is None:
+    experiment = client.get_experiment_by_name(project)
+    if experiment is None:
         try:
             return str(client.create_experiment(project))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(project)
-            if found is None:
+            experiment = client.get_experiment_by_name(project)
+            if experiment is None:
                 raise
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def open_run(experiment: str, run: Run, chosen: dict[str, dict[str, Any]]) -> str:
@@ -37,9 +37,9 @@ def open_run(experiment: str, run: Run, chosen: dict[str, dict[str, Any]]) -> st
     from mlflow.entities import Param, RunTag
 
     client = mlflow.MlflowClient()
-    found = client.search_runs([experiment], f"tags.training_id = '{run.training_id}'", max_results=1)
-    if found:
-        run_id = str(found[0].info.run_id)
+    runs = client.search_runs([experiment], f"tags.training_id = '{run.training_id}'", max_results=1)
+    if runs:
+        run_id = str(runs[0].info.run_id)
         client.update_run(run_id, status="RUNNING")
     else:
         tags = {"training_id": run.training_id, "version_id": run.version_id, "kind": run.kind, "task": run.task}

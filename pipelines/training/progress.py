@@ -35,15 +35,15 @@ class ProgressRow:
                 connection.execute(
                     update(trainings)
                     .where(trainings.c.training_id == self._training_id)
-                    .values(progress=told(progress) | {"at": now().isoformat(timespec="seconds")})
+                    .values(progress=summary(progress) | {"at": now().isoformat(timespec="seconds")})
                 )
         except CatalogueError:
             pause = REST_SECONDS
         self._next = time.monotonic() + pause
 
 
-def told(progress: Progress) -> dict[str, Any]:
-    """Return what is told of a training: `percent` of the epochs or of the time, whichever ends it first."""
+def summary(progress: Progress) -> dict[str, Any]:
+    """Return the progress of a training: `percent` of the epochs or of the time, whichever ends it first."""
     done = max((progress.epoch - (not progress.ended)) / progress.epochs, progress.elapsed / progress.seconds)
     return {
         "epoch": progress.epoch,

@@ -184,11 +184,12 @@ def _begin(
         return _skip(run, done)
     experiment = experiment_id(project.name)
     mlflow_run_id = open_run(experiment, run, chosen)
+    run = replace(run, mlflow_run_id=mlflow_run_id, mlflow_url=run_url(experiment, mlflow_run_id))
     with transaction() as connection:
         connection.execute(
             update(trainings).where(trainings.c.training_id == run.training_id).values(mlflow_run_id=mlflow_run_id)
         )
-    return replace(run, mlflow_run_id=mlflow_run_id, mlflow_url=run_url(experiment, mlflow_run_id))
+    return run
 
 
 def _completed_like(connection: Connection, run: Run, force: bool, own: RowMapping | None) -> RowMapping | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import InspectlineError
+from pipelines.storage.files import write_atomically
 
 REFUSED = 65  # EX_DATAERR of sysexits.h: the step said why; the error is in the file of its result
 
@@ -69,11 +70,11 @@ def run_module(module: str, payload: dict[str, Any], log: Callable[[str], None],
             arguments.append(str(path))
         result = Path(folder) / "result.json"
         status, last_line = _follow([module, *words, *arguments, str(result)], log)
-        told = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
-    if status == 0 and isinstance(told, dict):
-        return told
-    if status == REFUSED and isinstance(told, dict):
-        raise _error_class(told["error"])(told["message"])
+        answer = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
+    if status == 0 and isinstance(answer, dict):
+        return answer
+    if status == REFUSED and isinstance(answer, dict):
+        raise _error_class(answer["error"])(answer["message"])
     raise StepCrashed(
         f"{' '.join([module, *words])} {_ending(status)}{f'; its last line: {last_line}' if last_line else ''}"
     )
@@ -87,12 +88,12 @@ def main(step: Callable[..., dict[str, Any]]) -> None:
     """
     *inputs, result = (Path(argument) for argument in sys.argv[1:])
     try:
-        made = step(*(json.loads(path.read_text(encoding="utf-8")) for path in inputs))
+        value = step(*(json.loads(path.read_text(encoding="utf-8")) for path in inputs))
     except InspectlineError as error:
         _write(result, {"error": type(error).__name__, "message": str(error)})
         print(f"{type(error).__name__}: {error}", flush=True)
         raise SystemExit(REFUSED) from error
-    _write(result, made)
+    _write(result, value)
 
 
 def _follow(command: list[str], log: Callable[[str], None]) -> tuple[int, str]:
@@ -135,9 +136,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     """Write JSON that is whole or not there."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(value))
 
 
 def _ending(status: int) -> str:
@@ -153,8 +152,8 @@ def _error_class(name: str) -> type[InspectlineError]:
     """Return the class of our errors that is called `name`."""
     waiting: list[type[InspectlineError]] = [InspectlineError]
     while waiting:
-        found = waiting.pop()
-        if found.__name__ == name:
-            return found
-        waiting.extend(found.__subclasses__())
+        candidate = waiting.pop()
+        if candidate.__name__ == name:
+            return candidate
+        waiting.extend(candidate.__subclasses__())
     return InspectlineError

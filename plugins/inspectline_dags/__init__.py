@@ -1,1 +1,1 @@
-"""What the DAG files of Inspectline share: which projects there are, defaults, forms, and the task behind each box."""
+"""What the DAG files share: the projects, default arguments, forms, and the task behind each box."""

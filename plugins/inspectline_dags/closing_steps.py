@@ -1,4 +1,4 @@
-"""The last tasks of a run: say what came of it, and end what asked for it."""
+"""The last tasks of a run: record its result and complete the requests that it served."""
 
 import logging
 from typing import Any
@@ -20,10 +20,10 @@ _ENDED = {
 
 
 class NotifierOfOwnFailures(InspectlineNotifier):
-    """Mails what goes wrong in a closing task itself: the failures that it sums up were mailed where they happened."""
+    """Mails failures of a closing task itself; the failures that it sums up were mailed when they occurred."""
 
     def notify(self, context: Any) -> None:
-        """Send the mail unless the task failed on purpose."""
+        """Send the mail unless the task failed deliberately."""
         if not isinstance(context.get("exception"), AirflowFailException):
             super().notify(context)
 
@@ -79,7 +79,7 @@ def _settle(project: str, **context: Any) -> None:
 
 
 def _state(ti: Any, dag_id: str, run_id: str) -> str:
-    """Return the state of a DAG run, or `gone` if Airflow knows no such run."""
+    """Return the state of a DAG run, or `gone` if Airflow has no such run."""
     if not ti.get_dr_count(dag_id=dag_id, run_ids=[run_id]):
         return "gone"
     state = ti.get_dagrun_state(dag_id=dag_id, run_id=run_id)

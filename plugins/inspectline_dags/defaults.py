@@ -1,4 +1,4 @@
-"""What every DAG and task has in common: owner, tags, documentation, retries, assets."""
+"""What all DAGs and tasks share: owner, tags, documentation, retries, assets."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,23 +10,23 @@ from pipelines.config.project import Project
 from pipelines.errors import InspectlineError
 
 MINUTE = timedelta(minutes=1)
-START = datetime(2024, 1, 1, tzinfo=UTC)  # a continuous DAG needs one; any day in the past will do
+START = datetime(2024, 1, 1, tzinfo=UTC)  # a continuous DAG needs one; any date in the past works
 
 
 class RetryPassingErrors(RetryPolicy):
-    """Try again what may heal by itself (S3, MLflow, the network, a lost worker); never bad data."""
+    """Retry transient failures (S3, MLflow, the network, a lost worker) but never bad data."""
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
-        """Fail at once on an error of ours that says that trying again does not help."""
+        """Fail at once on an `InspectlineError` that a retry cannot fix."""
         if isinstance(exception, InspectlineError) and not exception.passing:
             return RetryDecision.fail(f"{type(exception).__name__}: trying again does not help")
         return RetryDecision.default()
 
 
 def default_args(project: Project) -> dict[str, Any]:
-    """Return what every task of `project` has unless it says otherwise: four tries within about four minutes."""
+    """Return the default arguments of every task of `project`: four tries within about four minutes."""
     return {
         "owner": "inspectline",
         "retries": 3,
@@ -40,7 +40,7 @@ def default_args(project: Project) -> dict[str, Any]:
 
 
 def declaration(project: Project, kind: str, doc: str | None) -> dict[str, Any]:
-    """Return the arguments that every DAG has: id, documentation, tags, defaults; one run at a time, no catching up."""
+    """Return the arguments of every DAG: id, documentation, tags, defaults; one run at a time, no catch-up."""
     return {
         "dag_id": f"{project.name}_{kind}",
         "dag_display_name": f"{project.name}_{kind}",
@@ -65,5 +65,5 @@ def model_asset(project: Project) -> Asset:
 
 
 def run_name(context: Any) -> str:
-    """Return the name of a run over all DAGs: a nightly retraining and an ingest at the same minute share a run id."""
+    """Return a name that is unique across DAGs: runs of two DAGs scheduled at the same minute share a run id."""
     return f"{context['ti'].dag_id}/{context['run_id']}"

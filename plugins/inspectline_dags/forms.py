@@ -1,4 +1,4 @@
-"""The forms of the DAGs that people start: what may be asked, within what limits."""
+"""The trigger forms of `retrain` and `evaluate`: parameters and their limits."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,17 +11,17 @@ DAY_MINUTES = 24 * 60
 
 
 def longest_training(project: Project) -> float:
-    """Return the longest time budget that the form takes, in minutes: a day, or the project's own if that is longer."""
+    """Return the longest time budget that the form accepts, in minutes: a day, or the project's own if longer."""
     return max(DAY_MINUTES, project.model.time_budget_minutes)
 
 
 def training_timeout(project: Project) -> timedelta:
-    """Return when a training task hangs for sure: it stops by itself at its time budget."""
+    """Return the time after which a training, which stops at its time budget, must be hanging."""
     return timedelta(minutes=longest_training(project) + 60)
 
 
 def retrain_form(project: Project) -> dict[str, Any]:
-    """Return the parameters of a retraining; an empty field means what the project file says."""
+    """Return the parameters of a retraining; an empty field takes the value of the project file."""
     model = project.model
     return {
         "epochs": Param(
@@ -67,9 +67,9 @@ def evaluate_form() -> dict[str, Any]:
 
 
 def _promote() -> Param:
-    said = "Let the version become champion if it passes the gate. Off: only register it."
-    return Param(True, type="boolean", title="Promote", description=said, section="Afterwards")
+    description = "Let the version become champion if it passes the gate. Off: only register it."
+    return Param(True, type="boolean", title="Promote", description=description, section="Afterwards")
 
 
-def _force(said: str) -> Param:
-    return Param(False, type="boolean", title="Force", description=said, section="Afterwards")
+def _force(description: str) -> Param:
+    return Param(False, type="boolean", title="Force", description=description, section="Afterwards")

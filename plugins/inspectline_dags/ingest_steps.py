@@ -1,4 +1,4 @@
-"""The tasks that take in what lies in the inbox; the first group of `retrain`, and all of `ingest`."""
+"""The tasks that ingest the inbox: all of `ingest`, and the first group of `retrain`."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def list_inbox(project: str, **context: Any) -> list[dict[str, Any]]:
     return list_inbox(project, run_name(context))["batches"]
 
 
-# Two at a time within a run, so that a machine of two cores has air left; more workers are better used by more batches.
+# Two at a time within a run, so that a machine of two cores stays responsive.
 @task(map_index_template="{{ task.op_kwargs['batch']['label'] }}", max_active_tis_per_dagrun=2)
 def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
     """Check, hash, describe and store each image of one batch; a bad file is refused with its reason."""
@@ -24,7 +24,7 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
     return ingest_batch(batch)
 
 
-# An empty inbox makes no batch, and skips the mapped task: the report is written all the same.
+# An empty inbox yields no batch and skips the mapped task; the report is written nevertheless.
 @task(trigger_rule=TriggerRule.NONE_FAILED)
 def report(project: str, results: Any, **context: Any) -> dict[str, Any]:
     """Write what was accepted, known, refused and disputed, readable in this log and kept in S3."""
@@ -39,6 +39,6 @@ def report(project: str, results: Any, **context: Any) -> dict[str, Any]:
 def ingest(project: str) -> TaskGroup:
     """Return the group of tasks that takes in `project`'s inbox."""
     with TaskGroup("ingest", tooltip="Takes in what lies in the inbox") as group:
-        documented = ingest_batch.override(doc_md=ingest_batch.function.__doc__)  # a mapped task does not take it over
+        documented = ingest_batch.override(doc_md=ingest_batch.function.__doc__)  # a mapped task does not inherit it
         report(project, documented.expand(batch=list_inbox(project)))
     return group

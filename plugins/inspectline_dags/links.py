@@ -1,4 +1,4 @@
-"""Buttons on a task in Airflow's UI that lead to what the task made."""
+"""Buttons on a task in Airflow's UI that open the task's results."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from airflow.sdk import BaseOperatorLink
 
 
 class StepLink(BaseOperatorLink):
-    """A button on a task in the UI; the step gives its address by pushing it to XCom under `key`.
+    """A button on a task in the UI; the task provides its address by pushing it to XCom under `key`.
 
     Args:
-        name: what the button says.
+        name: label of the button.
         key: the XCom key.
     """
 
@@ -19,20 +19,20 @@ class StepLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
-        """What the button says."""
+        """Label of the button."""
         return self._name
 
     @property
     def xcom_key(self) -> str:
-        """Where Airflow's UI finds the address."""
+        """XCom key from which Airflow's UI reads the address."""
         return f"_link_{self._key}"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Return the address that the step pushed, or nothing; `ti_key` is the task instance when a task ends."""
+        """Return the address that the task pushed, or an empty string; after a task, `ti_key` is its instance."""
         return ti_key.xcom_pull(task_ids=operator.task_id, key=self._key, map_indexes=ti_key.map_index) or ""
 
 
-def linked(made: Any, **buttons: str) -> Any:
+def linked(output: Any, **buttons: str) -> Any:
     """Give the task behind `made` buttons, by XCom key what the button says, and return `made`."""
-    made.operator.operator_extra_links = tuple(StepLink(name, key) for key, name in buttons.items())
-    return made
+    output.operator.operator_extra_links = tuple(StepLink(name, key) for key, name in buttons.items())
+    return output

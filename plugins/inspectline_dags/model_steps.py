@@ -1,8 +1,8 @@
-"""The tasks from a dataset version to a judged model: the function behind each box of `retrain` and `evaluate`.
+"""The tasks of `retrain` and `evaluate`, from a dataset version to a decision on promotion.
 
-Each fetches the results of earlier steps (`result`), so that the arrows of a DAG show its order and nothing else, and
-imports what it runs only when it runs, so that parsing a DAG file stays light. A result is a record of
-`pipelines.steps`, kept in XCom as JSON.
+Each reads the results of earlier steps (`result`), so that the arrows of a DAG show only its order, and imports what it
+runs inside the function, so that DAG files parse quickly. A result is a record of `pipelines.steps`, stored in XCom as
+JSON.
 """
 
 import logging
@@ -23,7 +23,7 @@ GPU_POOL = "gpu"
 
 
 def result(context: Any, task_id: str) -> Any:
-    """Return the result of an earlier step of this run as JSON holds it, or None."""
+    """Return the result of an earlier step of this run as JSON, or None."""
     return context["ti"].xcom_pull(task_ids=task_id)
 
 
@@ -52,15 +52,15 @@ def _task(run: "Run") -> "Task":
 
 
 def _skip(context: Any, skip: "Skip") -> AirflowSkipException:
-    """Return what to raise to skip the rest of the run; the reason and its link stay readable in the UI."""
+    """Return the exception that skips the rest of the run; the UI shows its reason and link."""
     context["ti"].xcom_push(key="skipped", value=skip.to_json())
     message = f"{skip.reason}: {skip.link}" if skip.link else skip.reason
-    log.warning("Skipped: %s", message)  # Airflow's own line about it is folded away
+    log.warning("Skipped: %s", message)  # Airflow's UI collapses its own line about it
     return AirflowSkipException(message)
 
 
 def _push_why(context: Any, error: Exception) -> None:
-    """Leave what went wrong for whoever asked for the run, in words, where its task's name says too little."""
+    """Store the error for the requests of the run, where the name of the failed task explains too little."""
     context["ti"].xcom_push(key="why", value=str(error))
 
 
@@ -114,7 +114,7 @@ def begin_evaluation(project: str, **context: Any) -> Any:
 
 
 def _begun(run: "Run | Skip", context: Any) -> Any:
-    """Return the run that has begun, or skip what follows; its buttons lead to MLflow, or to what was done before."""
+    """Return the run, or skip what follows; the buttons lead to MLflow, or to the earlier equal run."""
     from pipelines.steps import Skip
 
     push = context["ti"].xcom_push
@@ -134,7 +134,7 @@ def profile(**context: Any) -> Any:
 
     run = _run(context)
     profiled = profile(run.dataset, run.mlflow_run_id)
-    # MLflow's page, where the report is too: people reach it for as long as the run is kept, unlike a signed S3 link.
+    # The report's page in MLflow, which works as long as the run is kept; a signed S3 link expires.
     context["ti"].xcom_push(key="profile", value=f"{run.mlflow_url}/artifacts/profile/profile.html")
     return profiled.to_json()
 
@@ -170,7 +170,7 @@ def export(**context: Any) -> Any:
 def calibrate(**context: Any) -> Any:
     """Set the threshold from the validation set, as the project's policy says."""
     run = _run(context)
-    # An evaluation judges the champion that it began with; a training what it exported.
+    # An evaluation calibrates the champion that it began with, a training the package that it exported.
     exported = _package(context, "export") if run.kind == "retrain" else None
     return _task(run).calibrate(run, _pack(context), exported).to_json()
 

@@ -1,6 +1,6 @@
-"""Which projects get DAGs: those whose file is right. The others are reported by `dags/project_files.py`.
+"""Selects the projects that get DAGs: those with a valid file. `dags/project_files.py` reports the others.
 
-Airflow marks every DAG of a file that raises as broken, so the files with DAGs must not raise for one bad project.
+Airflow marks all DAGs of a file that raises as broken, so a DAG file must not raise for one invalid project.
 """
 
 from datetime import timedelta
@@ -11,8 +11,8 @@ from croniter import CroniterError, croniter
 from pipelines.config.project import Project, load_projects, project_files
 from pipelines.errors import SettingsError
 
-# A slot that passed while the DAG was paused or the stack was down is not run at the next start; one that passed
-# this recently is, or a parse in the second of the slot would lose it.
+# A slot that passed while the DAG was paused or the stack was down is not run at the next start, unless it passed this
+# recently: otherwise a parse in the second of the slot would lose it.
 GRACE = timedelta(minutes=10)
 
 
@@ -27,25 +27,25 @@ def nightly(project: Project) -> CronTriggerTimetable:
 
 
 def sound_projects() -> list[Project]:
-    """Return the projects whose file is right, by name."""
-    return [found for _, found in sorted(_checked().items()) if isinstance(found, Project)]
+    """Return the projects with a valid file, sorted by name."""
+    return [project for _, project in sorted(_checked().items()) if isinstance(project, Project)]
 
 
 def broken_projects() -> dict[str, SettingsError]:
-    """Return, by project, what is wrong with its file."""
-    return {name: found for name, found in sorted(_checked().items()) if isinstance(found, SettingsError)}
+    """Return the error of each invalid project file, by project."""
+    return {name: error for name, error in sorted(_checked().items()) if isinstance(error, SettingsError)}
 
 
 def _checked() -> dict[str, Project | SettingsError]:
-    return {name: _with_cron(found) for name, found in load_projects().items()}
+    return {name: _with_cron(loaded) for name, loaded in load_projects().items()}
 
 
-def _with_cron(found: Project | SettingsError) -> Project | SettingsError:
-    """Read the cron expression as Airflow will: it must be understood, and have a next time (30 February has none)."""
-    if isinstance(found, Project):
+def _with_cron(loaded: Project | SettingsError) -> Project | SettingsError:
+    """Return an error if Airflow cannot parse the cron expression, or if it never matches (30 February)."""
+    if isinstance(loaded, Project):
         try:
-            croniter(found.retrain.cron).get_next()
+            croniter(loaded.retrain.cron).get_next()
         except CroniterError as error:
-            path = project_files()[found.name]
-            return SettingsError(f"{path}: retrain.cron is {found.retrain.cron!r}: no such time ({error})")
-    return found
+            path = project_files()[loaded.name]
+            return SettingsError(f"{path}: retrain.cron is {loaded.retrain.cron!r}: no such time ({error})")
+    return loaded

@@ -1,4 +1,4 @@
-"""The tasks that watch for drift and write to people."""
+"""The tasks that detect drift and send mails."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ def drift(project: str, **context: Any) -> Any:
     """Compare what serving saw lately with the champion's reference (Evidently), and keep the report."""
     from monitoring.drift.detect import detect
 
-    found = detect(project, run_name(context))
-    context["ti"].xcom_push(key="drift", value=found["url"])
-    return found
+    summary = detect(project, run_name(context))
+    context["ti"].xcom_push(key="drift", value=summary["url"])
+    return summary
 
 
-# Follows `complete` and `drift`: one success is enough, for a failed drift report must not keep the mail back.
+# Follows `complete` and `drift`: one success is enough, since a failed drift report must not suppress the mail.
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
 def report(**context: Any) -> Any:
     """Mail what was trained, its figures beside the champion's, and what was promoted."""

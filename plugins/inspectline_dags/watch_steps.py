@@ -1,4 +1,4 @@
-"""The tasks of `watch` around its sensor: claim what is due, and choose what to start."""
+"""The tasks of `watch` after its sensor: claim what is due, and choose what to start."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from inspectline_dags.forms import evaluate_form, retrain_form
 from pipelines.config.project import load_project
 
 KINDS = ("retrain", "evaluate")
-# The sensor is there always, and a deferred one can fail for no fault of its own (airflow issue 72716).
+# The sensor always runs, and a deferred sensor can fail through no fault of its own (airflow issue 72716).
 UNTIRING: dict[str, Any] = {
     "retries": 10,
     "retry_delay": timedelta(seconds=10),
@@ -37,7 +37,7 @@ def claim(project: str, **context: Any) -> dict[str, Any]:
 
 
 def refusal(project: str, kind: str, conf: dict[str, Any]) -> str | None:
-    """Return why the form of `kind` would not take these parameters, in one line, or None."""
+    """Return in one line why the form of `kind` rejects these parameters, or None."""
     form = ParamsDict(retrain_form(load_project(project)) if kind == "retrain" else evaluate_form())
     try:
         form.update(conf)

@@ -1,4 +1,4 @@
-"""The new-images sensor: deferrable, so that waiting takes no worker slot."""
+"""The new-images sensor, which is deferrable: waiting occupies no worker slot."""
 
 import time
 from collections.abc import Sequence
@@ -48,10 +48,10 @@ class NewImagesSensor(BaseSensorOperator):
         return None
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what the trigger found due, or None if nothing was in time.
+        """Return what the trigger reported as due, or None if nothing was due in time.
 
         Raises:
-            CatalogueError: the trigger could not count for long; the task tries again.
+            CatalogueError: the catalogue could not be read for long; the task is retried.
         """
         if event["status"] != "success":
             raise CatalogueError(event["message"])

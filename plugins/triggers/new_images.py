@@ -1,4 +1,4 @@
-"""The waiting half of the new-images sensor: it runs in the triggerer, and takes no worker slot."""
+"""The trigger of the new-images sensor: it waits in the triggerer and occupies no worker slot."""
 
 import asyncio
 import time
@@ -44,10 +44,10 @@ class NewImagesTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Count, log a count that changed, and yield the one event."""
+        """Poll the counts, log them when they change, and yield one event."""
         from pipelines.requests import watch
 
-        said = ""
+        logged = ""
         away_since: float | None = None
         while time.time() < self.until:
             try:
@@ -57,8 +57,8 @@ class NewImagesTrigger(BaseTrigger):
                 if time.monotonic() - away_since > self.patience:
                     yield TriggerEvent({"status": "error", "message": str(error)})
                     return
-                if str(error) != said:
-                    said = str(error)
+                if str(error) != logged:
+                    logged = str(error)
                     self.log.warning("Cannot count the new images of %s, trying again: %s", self.project, error)
             else:
                 away_since = None
@@ -66,9 +66,9 @@ class NewImagesTrigger(BaseTrigger):
                     self.log.info("%s: due", watch.describe(state))
                     yield TriggerEvent({"status": "success", "state": state})
                     return
-                if watch.describe(state) != said:
-                    said = watch.describe(state)
-                    self.log.info("%s", said)
+                if watch.describe(state) != logged:
+                    logged = watch.describe(state)
+                    self.log.info("%s", logged)
             await asyncio.sleep(self.poll_seconds)
         self.log.info("Nothing was due in time")
         yield TriggerEvent({"status": "success", "state": None})

@@ -1,6 +1,6 @@
-"""The calls about accounts: who am I, a token for a password, and what administrators do with accounts.
+"""The calls about accounts: the current account, tokens, and the administration of accounts.
 
-Passwords are in requests alone: never in an answer, never in the log.
+Passwords occur in requests only, never in an answer or the log.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _FIELDS = ("role", "password", "disabled", "current_password")
 
 @account_routes.get("/user")
 def who_am_i() -> ResponseReturnValue:
-    """Tell whose account this request is made with."""
+    """Return the account of this request."""
     return {"name": account().name, "role": account().role}
 
 
 @account_routes.post("/login")
 @open_to_all
 def login() -> ResponseReturnValue:
-    """Give a bearer token for a name and a password."""
+    """Return a bearer token for a name and a password."""
     fields = read_fields(request, ("name", "password"))
     name, password = _text(fields, "name"), _text(fields, "password")
     user = _accounts().verify(name, password, request.remote_addr or "")
-    token, expires_at = _accounts().tokens.make(user.id, user.stamp)
-    told = {"token": token, "token_type": "Bearer", "expires_at": expires_at.isoformat()}
-    return told | {"name": user.name, "role": user.role}, 200, {"Cache-Control": "no-store"}
+    token, expires_at = _accounts().tokens.issue(user.id, user.stamp)
+    answer = {"token": token, "token_type": "Bearer", "expires_at": expires_at.isoformat()}
+    return answer | {"name": user.name, "role": user.role}, 200, {"Cache-Control": "no-store"}
 
 
 @account_routes.get("/users")
@@ -55,7 +55,7 @@ def list_users() -> ResponseReturnValue:
 @account_routes.post("/users")
 @administrators_only
 def add_user() -> ResponseReturnValue:
-    """Make an account."""
+    """Create an account."""
     fields = read_fields(request, ("name", "password", "role"))
     name, password = _text(fields, "name"), _text(fields, "password")
     role = _text(fields, "role") if "role" in fields else USER
@@ -63,10 +63,10 @@ def add_user() -> ResponseReturnValue:
         passwords.check_name(name)
         hashed = _accounts().hash(password)
         with catalogue.transaction() as connection:
-            made = catalogue.users.add(connection, name, hashed, role)
+            user = catalogue.users.add(connection, name, hashed, role)
     except (BadAccount, AccountRefused) as error:
         raise _refused(error) from error
-    return _shown(made), 201, {"Location": url_for("accounts.change_user", name=made.name)}
+    return _shown(user), 201, {"Location": url_for("accounts.change_user", name=user.name)}
 
 
 @account_routes.patch("/users/<name>")

@@ -1,8 +1,8 @@
-"""Which network addresses serving may fetch images from.
+"""Network addresses from which serving may fetch images: protection against server-side request forgery (SSRF).
 
-A host is resolved once, every address it has is judged, and the connection goes to the judged address itself: a DNS
-name that changes its answer changes nothing. Odd notations (decimal, octal, hexadecimal, IPv6 forms that hold an IPv4
-address) need no rule of their own, because what is judged is the address that the system's resolver makes of them.
+A host is resolved once, all its addresses are checked, and the connection goes to a checked address, which prevents
+DNS rebinding. Unusual notations (decimal, octal, hexadecimal, IPv6 forms that embed an IPv4 address) need no rules of
+their own, because the check applies to the address that the system's resolver returns.
 """
 
 import ipaddress
@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _COMPATIBLE = IPv6Network("::/96")  # RFC 4291, 2.5.5.1, deprecated
-# Special in IANA's registries, and not known as such to every Python that we run on.
+# Special-purpose in IANA's registries, but not in `ipaddress` of every supported Python version.
 _SPECIAL = tuple(
     ip_network(text)
     for text in (
@@ -22,7 +22,7 @@ _SPECIAL = tuple(
         "5f00::/16",  # segment routing, RFC 9602
     )
 )
-# Services that hand out a machine's credentials on addresses that look like others'.
+# Metadata services, which hand out a machine's credentials.
 _METADATA = frozenset(
     ipaddress.ip_address(text)
     for text in (
@@ -37,7 +37,7 @@ _METADATA = frozenset(
 
 
 def judge(address: str) -> str | None:
-    """Return what is wrong with fetching from `address` (an IP address as text), or None for a public one."""
+    """Return why `address` (an IP address as text) is not fetched from, or None for a public address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address) and (inner := _embedded(ip)) is not None:
         return judge(str(inner))

@@ -1,4 +1,4 @@
-"""`POST /annotations`: somebody says what an image that was judged really shows."""
+"""`POST /annotations`: the correct label of an image that was judged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving.refusals import Refusal, unavailable
 annotating = Blueprint("annotating", __name__)
 
 LABELS = ("good", "anomaly")
-_ARRIVES_SECONDS = 5.0  # a prediction is in the database after one or two
+_ARRIVES_SECONDS = 5.0  # a prediction reaches the database within one or two
 _WORDS = ("request_id", "sha256", "label", "type", "group")
 
 
@@ -32,12 +32,12 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
     sent = read_body(request, images=0, words=_WORDS, files=("mask",))
     label = _label(sent)
     name, value = _named(sent)
-    said = catalogue.Posted(b"", label, sent.words.get("type"), group=sent.words.get("group"), author=account().name)
+    posted = catalogue.Posted(b"", label, sent.words.get("type"), group=sent.words.get("group"), author=account().name)
     with service().storing.place() as free:
         if not free:
             raise unavailable("many images are being stored at the moment; try again")
         try:
-            told = _entered(rules, name, value, said, sent.files.get("mask"))
+            annotated = _entered(rules, name, value, posted, sent.files.get("mask"))
         except catalogue.NoSuchPrediction as error:
             if service().journal.holds(rules.name, name, value):
                 raise unavailable("the prediction is on its way to the database; try again") from error
@@ -49,30 +49,30 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
         except catalogue.BadName as error:
             raise Refusal(400, str(error)) from error
     body = {
-        "annotation": told["annotation"],
-        "sha256": told["sha256"],
-        "label": told["label"],
+        "annotation": annotated["annotation"],
+        "sha256": annotated["sha256"],
+        "label": annotated["label"],
         "type": sent.words.get("type"),
         "mask": "mask" in sent.files,
         "author": account().name,
-        "created_at": told["created_at"].isoformat(timespec="seconds"),
-        "known": not told["added"],
-        "subset": told["subset"],
-        "sample": {key: told[key] for key in ("sha256", "subset", "label", "state", "notes")},
+        "created_at": annotated["created_at"].isoformat(timespec="seconds"),
+        "known": not annotated["added"],
+        "subset": annotated["subset"],
+        "sample": {key: annotated[key] for key in ("sha256", "subset", "label", "state", "notes")},
     }
-    return body, 201 if told["added"] else 200
+    return body, 201 if annotated["added"] else 200
 
 
-def _entered(rules: Project, name: str, value: str, said: catalogue.Posted, mask: bytes | None) -> dict[str, Any]:
-    """Enter the annotation; of an image that was judged just now, once its prediction is in the database.
+def _entered(rules: Project, name: str, value: str, posted: catalogue.Posted, mask: bytes | None) -> dict[str, Any]:
+    """Store the annotation; waits for the prediction of an image judged just now to reach the database.
 
     Raises:
-        NoSuchPrediction: it is not there in good time, or never was.
+        NoSuchPrediction: there is none, or it did not arrive in time.
     """
 
     def enter() -> dict[str, Any]:
         return catalogue.annotate(
-            rules, value if name == "sha256" else catalogue.sha256_of(rules.name, value), said, mask
+            rules, value if name == "sha256" else catalogue.sha256_of(rules.name, value), posted, mask
         )
 
     try:
@@ -95,7 +95,7 @@ def _label(sent: Sent) -> str:
 
 
 def _named(sent: Sent) -> tuple[str, str]:
-    """Return which of the two names the image goes by, and that name."""
+    """Return which of the two names identifies the image, and its value."""
     given = [name for name in ("request_id", "sha256") if name in sent.words]
     if len(given) != 1:
         raise Refusal(400, "name the image by request_id or by sha256, one of them: an answer of POST /predict has it")

@@ -1,7 +1,7 @@
-"""Draws an error map over its image, in colours that mean the same for every image that a version judges.
+"""Draws an error map over its image, on a colour scale shared by all images that a version judges.
 
-Uncoloured is what the model expects. `limit` is the error at which an image as a whole comes to its threshold: it is
-where the scale has its middle, and the scale's bar at the side marks it.
+Regions that match the model's expectation stay uncoloured. `limit` is the map value that corresponds to the threshold;
+it is the middle of the scale, and marked on the colour bar.
 """
 
 import io
@@ -15,21 +15,21 @@ from pipelines.images.preprocess import Resize, restore_map
 LONGEST_SIDE = 1024  # pixels, of what is drawn
 _BAR = 14  # pixels
 _STRONGEST = 0.75  # of the colour, over the image
-# From clear over yellow, the limit, to a dark red: told apart also by those who do not see red and green alike.
+# From transparent over yellow and orange (the limit) to dark red: a scale safe for red-green colour blindness.
 _STOPS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 _COLOURS = np.array([[255, 255, 204], [254, 217, 118], [253, 141, 60], [227, 26, 28], [128, 0, 38]], np.float32)
 _STRENGTH = np.array([0.0, 0.15, 0.75, 1.0, 1.0])
 
 
 def backdrop(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Return the image, uint8 [H, W, 3], at the size at which it is drawn."""
+    """Return the image, uint8 [H, W, 3], scaled down to the size of the drawing."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), reducing_gap=2.0)
     return picture
 
 
 def draw(picture: Image.Image, error_map: NDArray[np.float32], resize: Resize, limit: float) -> bytes:
-    """Return a PNG: `picture` in grey under the error map [h, w] in colour, and the scale at its right side."""
+    """Return a PNG: `picture` in grey under the error map [h, w] in colour, and the colour bar on its right."""
     width, height = picture.size
     restored = restore_map(error_map, height, width, resize)
     place = np.clip(restored / (2 * limit), 0, 1)  # the limit is in the middle
@@ -50,7 +50,7 @@ def _coloured(place: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _scale(height: int) -> NDArray[np.floating]:
-    """Return the bar, [height, _BAR, 3]: the largest error on top, a white line before it."""
+    """Return the colour bar, [height, _BAR, 3]: the largest error on top, a white margin on its left."""
     bar = np.repeat(_coloured(np.linspace(1, 0, height))[:, np.newaxis], _BAR, axis=1)
     bar[:, :2] = 255
     return bar

@@ -1,4 +1,4 @@
-"""Jobs: what becomes of a retraining or an evaluation that somebody asked for."""
+"""`GET /jobs/<job>`: the state of a requested retraining or evaluation."""
 
 from typing import Any
 
@@ -15,16 +15,16 @@ jobs = Blueprint("jobs", __name__)
 @jobs.get("/jobs/<job>")
 @jobs.get("/projects/<project>/jobs/<job>")
 def show(job: str, project: str | None = None) -> ResponseReturnValue:
-    """Tell the state, the progress and the result of a retraining or an evaluation."""
+    """Return the state, the progress and the result of a retraining or an evaluation."""
     name = state_of(project).name
     number = int(job) if job.isascii() and job.isdigit() and len(job) < 20 else 0
-    found = catalogue.find_job(name, number)
-    if found is None:
+    row = catalogue.find_job(name, number)
+    if row is None:
         raise Refusal(404, f"project {name} has no job {job[:64]!r}; POST /retrain and POST /anomaly answer with one")
-    return found
+    return row
 
 
 def address(job: int, project: str | None) -> str:
-    """Return the path of a job, in the form (short or with the project) in which the request in hand was made."""
+    """Return the path of a job, in the form (short or with the project) of the current request."""
     named: dict[str, Any] = {"project": project} if project is not None else {}
     return url_for("jobs.show", job=job, **named)

@@ -35,24 +35,24 @@ def list_models(project: str | None = None) -> ResponseReturnValue:
     if not re.fullmatch("[0-9]{0,9}", cursor):
         raise Refusal(400, f"cursor is {cursor[:32]!r}: give the `next` of the page before")
     more = versions(state.name, int(limit) + 1, cursor)
-    found = more[: int(limit)]
+    page = more[: int(limit)]
     named, kept = aliases(state.name), held(state.name)
-    figures = _figures(state.name, [version.version for version in found])
+    figures = _figures(state.name, [version.version for version in page])
     serving = state.serving
     return {
         "project": state.name,
         "serving": serving.version if serving else None,
         "held": _hold(kept),
         "refused": [
-            {"version": one.registered.version, "why": one.why, "at": one.at.isoformat(timespec="seconds")}
-            for one in state.refusals
+            {"version": refusal.registered.version, "why": refusal.why, "at": refusal.at.isoformat(timespec="seconds")}
+            for refusal in state.refusals
         ],
         "models": [
             _shown(version, state, kept)
             | {"aliases": named.get(version.version, []), "figures": (figures or {}).get(version.version)}
-            for version in found
+            for version in page
         ],
-        "next": found[-1].version if len(more) > len(found) else None,
+        "next": page[-1].version if len(more) > len(page) else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""The call that judges images: `POST /predict`, one image or up to 64, each answered once it is safe in the journal."""
+"""`POST /predict` judges one image, or up to 64; each prediction is written to the journal before it is answered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipelines.tasks.anomaly.predict import prepare_image
 from serving.api import heatmap
 from serving.api.routes import rules_of, service, state_of
 from serving.api.uploads import SentImage, read_body, read_query
-from serving.limits.prediction_cache import Known
+from serving.limits.prediction_cache import CachedPrediction
 from serving.logs import request_id
 from serving.metrics import PREDICTIONS, REMEMBERED
 from serving.models.batching import Full
@@ -42,17 +42,31 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What was found of one image; `picture` and `error_map` only where a heat map is asked for."""
+class _Scored:
+    """The result for one image.
 
-    known: Known
+    Attributes:
+        prediction: the model's answer.
+        picture: the image as the heat map's background; None unless a heat map is requested.
+        error_map: float32 [h, w], the input of the heat map; None unless a heat map is requested.
+    """
+
+    prediction: CachedPrediction
     picture: Image.Image | None = None
     error_map: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What the images of one request have in common: one version judges them all."""
+    """The context shared by all images of one request: one version judges them all.
+
+    Attributes:
+        held: the serving process's parts.
+        rules: the project.
+        serving: the version that answers.
+        identity: the request's id.
+        wants_map: whether a heat map is requested.
+    """
 
     held: Service
     rules: Project
@@ -61,7 +75,7 @@ class _Call:
     wants_map: bool
 
     def each(self, image: SentImage, place: int) -> dict[str, Any]:
-        """Judge one of several images; what is wrong with it is its own answer, and the others go on."""
+        """Judge one of several images; an error becomes the answer for this image alone."""
         identity = f"{self.identity}-{place}"
         request_id.set(identity)
         try:
@@ -71,28 +85,28 @@ class _Call:
             return {"error": " ".join(str(refusal).split())[:1000], "status": refusal.status, "request_id": identity}
         except Exception as error:
             _log.exception("an image of several failed")
-            told = str(error) if isinstance(error, InspectlineError) else f"internal error; the log has {identity}"
-            return {"error": told, "status": 500, "request_id": identity}
+            message = str(error) if isinstance(error, InspectlineError) else f"internal error; the log has {identity}"
+            return {"error": message, "status": 500, "request_id": identity}
 
     def judge(self, image: SentImage, identity: str) -> tuple[dict[str, Any], bytes | None]:
-        """Judge one image, and return the answer and, if asked for, the heat map as PNG.
+        """Judge one image, and return the answer and, if requested, the heat map as PNG.
 
         Raises:
-            Refusal: whatever is wrong with the image, or 503 if it cannot be judged or kept now.
+            Refusal: the image cannot be used; 503 if it cannot be judged or journalled now.
         """
         began = time.monotonic()
         data, source = image.load(self.held.fetcher, self.rules.bucket)
         sha256 = hashlib.sha256(data).hexdigest()
         serving = self.serving
-        known = None if self.wants_map else serving.recent.get(sha256)
-        if known is None:
-            seen = self._look(data)
-            serving.recent.put(sha256, seen.known)
+        cached = None if self.wants_map else serving.cache.get(sha256)
+        if cached is None:
+            scored = self._score(data)
+            serving.cache.put(sha256, scored.prediction)
         else:
-            seen = _Seen(known)
+            scored = _Scored(cached)
             REMEMBERED.labels(self.rules.name).inc()
-        judged = serving.judge(seen.known.score)
-        entry = self._entry(seen.known, judged, identity, sha256, data, source, began)
+        judged = serving.judge(scored.prediction.score)
+        entry = self._entry(scored.prediction, judged, identity, sha256, data, source, began)
         try:
             self.held.journal.append(entry)
         except JournalError as error:
@@ -100,8 +114,10 @@ class _Call:
         self.held.recorder.nudge()
         PREDICTIONS.labels(self.rules.name, serving.version, judged.verdict).inc()
         answer = {
+            "task": serving.package.card.task,
             "is_anomaly": judged.is_anomaly,
-            "reconstruction_error": seen.known.score,
+            "anomaly_score": scored.prediction.score,
+            "reconstruction_error": scored.prediction.score,
             "threshold": serving.threshold,
             "p_value": judged.p_value,
             "verdict": judged.verdict,
@@ -109,13 +125,13 @@ class _Call:
             "model_version": serving.version,
             "request_id": identity,
         }
-        if seen.picture is None or seen.error_map is None:
+        if scored.picture is None or scored.error_map is None:
             return answer, None
         resize = serving.package.card.resize
-        return answer, heatmap.draw(seen.picture, seen.error_map, resize, serving.map_limit)
+        return answer, heatmap.draw(scored.picture, scored.error_map, resize, serving.map_limit)
 
-    def _look(self, data: bytes) -> _Seen:
-        """Decode and score an image; its pixels are gone before it waits for its run."""
+    def _score(self, data: bytes) -> _Scored:
+        """Decode and score an image; its pixels are freed before it queues for the model."""
         picture = None
         try:
             header = identify(data, max_pixels=self.rules.image.max_pixels, min_side=self.rules.image.min_side)
@@ -130,50 +146,58 @@ class _Call:
         except BadImage as error:
             raise Refusal(422, str(error)) from error
         try:
-            scored = self.serving.score(prepared)
+            output = self.serving.score(prepared)
         except Full:
             raise unavailable(f"project {self.rules.name}: too many images wait to be judged; try again") from None
-        embedding = scored.embedding.astype("<f4").tobytes()
-        known = Known(scored.score, embedding, width, height, kind, extension, descriptors)
-        return _Seen(known, picture, scored.error_map if self.wants_map else None)
+        embedding = output.embedding.astype("<f4").tobytes()
+        prediction = CachedPrediction(output.score, embedding, width, height, kind, extension, descriptors)
+        return _Scored(prediction, picture, output.error_map if self.wants_map else None)
 
     def _entry(
-        self, known: Known, judged: Judgement, identity: str, sha256: str, data: bytes, source: str, began: float
+        self,
+        scored: CachedPrediction,
+        judged: Judgement,
+        identity: str,
+        sha256: str,
+        data: bytes,
+        source: str,
+        began: float,
     ) -> Entry:
-        """Return the prediction as the journal keeps it: the catalogue's row, and the image."""
+        """Return the journal's entry: the prediction as a row of the catalogue, and the image."""
         created_at = datetime.now(UTC)
         prediction = {
             "request_id": identity,
             "sha256": sha256,
             "created_at": created_at.isoformat(),
             "model_version": self.serving.version,
-            "score": known.score,
+            "task": self.serving.package.card.task,
+            "score": scored.score,
             "threshold": self.serving.threshold,
             "is_anomaly": judged.is_anomaly,
             "verdict": judged.verdict,
-            "width": known.width,
-            "height": known.height,
-            "descriptors": dict(known.descriptors),
-            "image_key": image_key(self.rules.name, sha256, known.extension, created_at),
+            "width": scored.width,
+            "height": scored.height,
+            "descriptors": dict(scored.descriptors),
+            "image_key": image_key(self.rules.name, sha256, scored.extension, created_at),
             "expires_at": (created_at + timedelta(days=self.rules.keep_served_days)).isoformat(),
             "source": source,
             "latency_ms": round((time.monotonic() - began) * 1000, 3),
         }
-        kind = CONTENT_TYPES[known.format]
-        return Entry(self.rules.name, prediction, known.embedding, self.rules.bucket, kind, data)
+        kind = CONTENT_TYPES[scored.format]
+        return Entry(self.rules.name, prediction, scored.embedding, self.rules.bucket, kind, data)
 
 
 @predicting.post("/predict")
 @predicting.post("/projects/<project>/predict")
 def predict(project: str | None = None) -> ResponseReturnValue:
-    """Judge one image or up to 64, and answer once the predictions are safe in the journal."""
+    """Judge one image or up to 64, and answer once the predictions are in the journal."""
     state = state_of(project)
     wants_map = _wants_map()
     _ready(state)
     sent = read_body(request, images=MOST_IMAGES)
     rules = rules_of(state)
     held = service()
-    # Taken once: from here on one version answers, whatever is swapped meanwhile.
+    # Read once: a swap during the request changes nothing for its images.
     identity = request_id.get() or uuid.uuid4().hex
     call = _Call(held, rules, _ready(state), identity, wants_map)
     if sent.several:

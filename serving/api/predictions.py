@@ -1,4 +1,4 @@
-"""`GET /predictions`: what was judged, when, and how; the newest first, page by page."""
+"""`GET /predictions`: past predictions, the newest first, in pages."""
 
 from __future__ import annotations
 

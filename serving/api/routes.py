@@ -1,4 +1,4 @@
-"""What serving says of itself: its state, its health and its figures."""
+"""The state, the health and the metrics of serving; and the project that a request names."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from pipelines.config.project import Project
 from serving import catalogue
 from serving.auth.authorisation import open_to_all
-from serving.metrics import exposition
+from serving.metrics_exposition import render_metrics
 from serving.models.served_models import ProjectState
 from serving.recording.journal import JournalError
 from serving.refusals import Refusal, unavailable
@@ -21,12 +21,12 @@ from serving.service import Service
 routes = Blueprint("serving", __name__)
 
 _DATABASE_SECONDS = 5.0
-_asking = ThreadPoolExecutor(2, "dbconnex")  # for nothing else limits how long a database's host says nothing
+_asking = ThreadPoolExecutor(2, "dbconnex")  # in threads: nothing else bounds the wait for a silent database host
 _log = logging.getLogger(__name__)
 
 
 def service() -> Service:
-    """Return the service that the app in charge holds."""
+    """Return the service of the current app."""
     held: Service = current_app.extensions["inspectline"]
     return held
 
@@ -35,7 +35,7 @@ def service() -> Service:
 @routes.get("/projects/<project>/status")
 @open_to_all
 def status(project: str | None = None) -> ResponseReturnValue:
-    """Tell what serves, since when, and what was refused; without a project, of all projects."""
+    """Return the served version, since when, and refused versions; without a project, of all projects."""
     held = service()
     common: dict[str, Any] = {
         "started_at": held.started_at.isoformat(timespec="seconds"),
@@ -52,14 +52,14 @@ def status(project: str | None = None) -> ResponseReturnValue:
 @routes.get("/health/live")
 @open_to_all
 def live() -> ResponseReturnValue:
-    """Tell that the process answers."""
+    """Answer that the process is alive."""
     return {"status": "alive"}
 
 
 @routes.get("/health/ready")
 @open_to_all
 def ready() -> ResponseReturnValue:
-    """Tell whether a prediction can be answered: at least one project has a model."""
+    """Return whether predictions can be answered: at least one project has a model."""
     waiting = [state.name for state in service().predictor.states() if state.serving is None]
     if len(waiting) == len(service().predictor.states()):
         raise unavailable("no project has a model yet; it is loaded when the first training has been promoted")
@@ -69,7 +69,7 @@ def ready() -> ResponseReturnValue:
 @routes.get("/dbconnex")
 @open_to_all
 def dbconnex() -> ResponseReturnValue:
-    """Tell whether the catalogue answers, and in how many milliseconds."""
+    """Return whether the catalogue answers, and in how many milliseconds."""
     began = time.monotonic()
     asked = _asking.submit(_ask_catalogue)
     try:
@@ -77,7 +77,7 @@ def dbconnex() -> ResponseReturnValue:
     except FutureTimeout:
         asked.cancel()
         raise unavailable(f"the catalogue does not answer within {_DATABASE_SECONDS:g} s") from None
-    except Exception as error:  # said in the log alone: it names hosts and users
+    except Exception as error:  # details go to the log alone, as they name hosts and users
         _log.warning("the catalogue does not answer", extra={"why": str(error)})
         raise unavailable("the catalogue does not answer; the log tells more") from error
     return {"status": "connected", "ms": round((time.monotonic() - began) * 1000, 2)}
@@ -86,8 +86,8 @@ def dbconnex() -> ResponseReturnValue:
 @routes.get("/metrics")
 @open_to_all
 def metrics() -> ResponseReturnValue:
-    """Tell the figures that Prometheus collects."""
-    body, kind = exposition(service())
+    """Return the metrics that Prometheus scrapes."""
+    body, kind = render_metrics(service().journal)
     return Response(body, content_type=kind)
 
 
@@ -113,16 +113,16 @@ def state_of(name: str | None) -> ProjectState:
     asked = held.default_project if name is None else name
     state = held.predictor.state(asked)
     if state is None:
-        known = ", ".join(state.name for state in held.predictor.states()) or "none"
-        raise Refusal(404, f"there is no project {asked[:64]!r}; the project files declare {known}")
+        names = ", ".join(state.name for state in held.predictor.states()) or "none"
+        raise Refusal(404, f"there is no project {asked[:64]!r}; the project files declare {names}")
     return state
 
 
 def rules_of(state: ProjectState) -> Project:
-    """Return what the project's file says.
+    """Return the content of the project file.
 
     Raises:
-        Refusal: 503, the file is not read yet or is wrong.
+        Refusal: 503, the file has not been read yet or is invalid.
     """
     if state.project is None:
         raise unavailable(f"project {state.name}: {state.problem or 'its file is not read yet'}")

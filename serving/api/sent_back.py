@@ -1,6 +1,6 @@
-"""Images that people send back with what they know of them: `POST /retrain` for good ones, `POST /anomaly` for others.
+"""Labelled images from users: `POST /retrain` takes good images, `POST /anomaly` takes anomalies.
 
-The image becomes a sample, and a run is asked for; the answer comes when it is done, or is the job's address.
+The image becomes a sample, and a run is requested; the answer is its result, or the job's address if it takes longer.
 """
 
 import unicodedata
@@ -25,14 +25,14 @@ sent_back = Blueprint("sent_back", __name__)
 @sent_back.post("/retrain")
 @sent_back.post("/projects/<project>/retrain")
 def retrain(project: str | None = None) -> ResponseReturnValue:
-    """Take in a good image, ask for a retraining, and tell what the new model reaches."""
+    """Store a good image, request a retraining, and return the new model's metrics."""
     return _take(project, "retrain", "good")
 
 
 @sent_back.post("/anomaly")
 @sent_back.post("/projects/<project>/anomaly")
 def anomaly(project: str | None = None) -> ResponseReturnValue:
-    """Take in an anomaly, ask for an evaluation, and tell what the model reaches with the new threshold."""
+    """Store an anomaly, request an evaluation, and return the model's metrics with the new threshold."""
     return _take(project, "evaluate", "anomaly")
 
 
@@ -63,23 +63,23 @@ def _take(project: str | None, kind: str, label: str) -> ResponseReturnValue:
     seconds, kept_to = patience(request, held.config.wait_seconds)
     wait_for(rules.name, job, seconds, held.waiting, held.ending)
     headers = {"Preference-Applied": kept_to} if kept_to else {}
-    found = _look_up(rules.name, job)
-    told = {"job": job, "state": found["state"], "subset": sample["subset"], "sample": sample}
-    if found["state"] in ("pending", "running"):
-        return told | {"progress": found["progress"]}, 202, headers | {"Location": address(job, project)}
-    return catalogue.answer({}) | (found["result"] or {}) | told | {"error": found["error"]}, 200, headers
+    job_row = _look_up(rules.name, job)
+    answer = {"job": job, "state": job_row["state"], "subset": sample["subset"], "sample": sample}
+    if job_row["state"] in ("pending", "running"):
+        return answer | {"progress": job_row["progress"]}, 202, headers | {"Location": address(job, project)}
+    return catalogue.answer({}) | (job_row["result"] or {}) | answer | {"error": job_row["error"]}, 200, headers
 
 
 def _look_up(project: str, job: int) -> dict[str, Any]:
-    """Return the job; one that was just entered, if the catalogue has gone away since."""
+    """Return the job; as pending, if the catalogue has become unavailable since it was entered."""
     try:
-        found = catalogue.find_job(project, job)
+        row = catalogue.find_job(project, job)
     except CatalogueError:
-        found = None
-    return found or {"state": "pending", "progress": None, "result": None, "error": None}
+        row = None
+    return row or {"state": "pending", "progress": None, "result": None, "error": None}
 
 
 def _name(image: SentImage) -> str:
-    """Return what the sender calls the image's file, as it may be kept: a project may tell its group by that."""
+    """Return the sender's name of the image file, sanitised: a project may derive the sample's group from it."""
     name = unquote(urlsplit(image.url).path.rpartition("/")[2]) if image.url else image.name
     return "".join(letter for letter in name if unicodedata.category(letter) not in ("Cc", "Cs"))[:LONGEST_WORD]

@@ -1,7 +1,7 @@
-"""Reads what a request holds, whichever way it was sent: the images, and the words beside them.
+"""Parses request bodies and query parameters: images, text fields and files.
 
-Taken are JSON (`image_url`, or `image_urls` where several may come), multipart (files as `file` or `image`, the words
-as fields) and an image as the bare body. Names are taken in any case; unknown ones are refused by name.
+Accepted are JSON (`image_url`, or `image_urls` where a call takes several), multipart (images as `file` or `image`,
+text as fields) and an image as the whole body. Names are case-insensitive; unknown names are refused.
 """
 
 import unicodedata
@@ -25,17 +25,23 @@ _HOW = 'send JSON {"image_url": "https://…"}, or a file as multipart field "fi
 
 @dataclass(frozen=True)
 class SentImage:
-    """One image as it was sent: uploaded, or named by its address. `name` is what the sender calls an upload."""
+    """One image of a request: uploaded, or named by its URL.
+
+    Attributes:
+        url: the image's URL; empty for an upload.
+        data: the uploaded bytes.
+        name: the file name of an upload, as the sender gives it.
+    """
 
     url: str = ""
     data: bytes = field(default=b"", repr=False)
     name: str = ""
 
     def load(self, fetcher: Fetcher, bucket: str) -> tuple[bytes, str]:
-        """Return the bytes and where they came from: the address as it may be logged, or `upload`.
+        """Return the bytes and their source: the URL in its loggable form, or `upload`.
 
         Raises:
-            Refusal: 400 or 413 for the upload; for what an address gives, as `Fetcher.fetch` says.
+            Refusal: 400 or 413 for an upload; for a URL, as `Fetcher.fetch` raises.
         """
         if self.url:
             return fetcher.fetch(self.url, bucket), shown(self.url)
@@ -48,9 +54,13 @@ class SentImage:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a request holds: its images in order, its words by name, and other files by name.
+    """The content of a request.
 
-    `several` tells that they were sent as a list, even if it holds one: the answer is a list, too.
+    Attributes:
+        images: the images in order.
+        words: the text fields by name.
+        files: the other files by name.
+        several: whether the images were sent as a list, even of one; the answer is then a list, too.
     """
 
     images: tuple[SentImage, ...] = ()
@@ -60,10 +70,10 @@ class Sent:
 
 
 def read_body(request: Request, *, images: int = 1, words: Collection[str] = (), files: Collection[str] = ()) -> Sent:
-    """Return what the request's body holds: 1 to `images` images (with 0, none), and of `words` and `files` any.
+    """Return the content of the body: 1 to `images` images (none for 0), and any of `words` and `files`.
 
     Raises:
-        Refusal: 400, 413 or 415 for what is not so; it says what the call takes.
+        Refusal: 400, 413 or 415 for any other body; the message says what the call takes.
     """
     kind = request.mimetype
     if kind == "multipart/form-data":
@@ -76,10 +86,10 @@ def read_body(request: Request, *, images: int = 1, words: Collection[str] = (),
 
 
 def read_fields(request: Request, allowed: Collection[str]) -> dict[str, Any]:
-    """Return the values of a JSON body as they are, by name in lower case; each is one of `allowed`.
+    """Return the values of a JSON body by name in lower case; only the names in `allowed` are accepted.
 
     Raises:
-        Refusal: 400, 413 or 415 for what is not so.
+        Refusal: 400, 413 or 415 for any other body.
     """
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise Refusal(415, f"the request's content type is {request.mimetype or 'not given'}: {_how(0, allowed, ())}")
@@ -87,27 +97,27 @@ def read_fields(request: Request, allowed: Collection[str]) -> dict[str, Any]:
 
 
 def read_query(request: Request, allowed: Collection[str]) -> dict[str, str]:
-    """Return the parameters behind the address's question mark, each at most once and one of `allowed`.
+    """Return the query parameters, each at most once and one of `allowed`.
 
     Raises:
-        Refusal: 400 for any other; it says what is allowed.
+        Refusal: 400 for any other; the message says what is allowed.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in request.args.items(multi=True):
         if name.lower() not in allowed:
-            known = ", ".join(allowed) or "none"
-            raise Refusal(400, f"there is no parameter {name[:64]!r}: this call takes {known}")
-        if name.lower() in found:
+            names = ", ".join(allowed) or "none"
+            raise Refusal(400, f"there is no parameter {name[:64]!r}: this call takes {names}")
+        if name.lower() in values:
             raise Refusal(400, f"the parameter {name.lower()} is given twice: give it once")
-        found[name.lower()] = word(name.lower(), value)
-    return found
+        values[name.lower()] = word(name.lower(), value)
+    return values
 
 
 def word(name: str, value: Any, longest: int = LONGEST_WORD) -> str:
-    """Return a text that a client sent as `name`, without blanks around it.
+    """Return the text of field `name`, stripped of surrounding blanks.
 
     Raises:
-        Refusal: 400 for what is no text, empty, too long, or holds control characters or half a character.
+        Refusal: 400 if it is no text, empty, too long, or contains control characters or lone surrogates.
     """
     if not isinstance(value, str):
         raise Refusal(400, f"{name} is a JSON {_json_kind(value)}, not text: write it in quotes")
@@ -128,10 +138,10 @@ def _from_form(request: Request, images: int, words: Collection[str], files: Col
         if images and name.lower() in FILE_FIELDS
     ]
     others = [(name, file.read()) for name, file in request.files.items(multi=True) if name.lower() in files]
-    known = {*files, *(FILE_FIELDS if images else ())}
-    if strange := [name for name in request.files if name.lower() not in known]:
+    fields = {*files, *(FILE_FIELDS if images else ())}
+    if strange := [name for name in request.files if name.lower() not in fields]:
         raise Refusal(400, f"there is no file field {strange[0][:64]!r}: {_how(images, words, files)}")
-    if texts := [name for name in request.form if name.lower() in known]:
+    if texts := [name for name in request.form if name.lower() in fields]:
         raise Refusal(400, f"{texts[0][:64]} was sent as text: send a file, with curl -F {texts[0][:64]}=@image.png")
     named = _named(request.form.items(multi=True), (URL_FIELD, *words) if images else words)
     urls = [_address(named.pop(URL_FIELD))] if URL_FIELD in named else []
@@ -139,39 +149,39 @@ def _from_form(request: Request, images: int, words: Collection[str], files: Col
         raise Refusal(400, f'the form has no file in "file" or "image": {_HOW}')
     sent = (*uploads, *urls)
     _count(len(sent), images)
-    told = {name: word(name, value) for name, value in named.items()}
-    return Sent(sent, told, _named(others, files), several=len(sent) > 1)
+    named_words = {name: word(name, value) for name, value in named.items()}
+    return Sent(sent, named_words, _named(others, files), several=len(sent) > 1)
 
 
 def _from_json(body: dict[str, Any], images: int, words: Collection[str], files: Collection[str]) -> Sent:
     addresses = () if not images else (URL_FIELD,) if images == 1 else (URL_FIELD, URLS_FIELD)
     named = _named(body.items(), (*addresses, *words))
-    told = {name: word(name, value) for name, value in named.items() if name not in addresses}
+    named_words = {name: word(name, value) for name, value in named.items() if name not in addresses}
     given = [name for name in addresses if name in named]
     if images and len(given) != 1:
-        said = "names no image_url" if not given else "holds image_url and image_urls"
-        raise Refusal(400, f"the body {said}: {_how(images, words, files)}")
+        text = "names no image_url" if not given else "holds image_url and image_urls"
+        raise Refusal(400, f"the body {text}: {_how(images, words, files)}")
     if not given:
-        return Sent(words=told)
+        return Sent(words=named_words)
     listed = named[given[0]] if given == [URLS_FIELD] else [named[URL_FIELD]]
     if not isinstance(listed, list) or not listed:
         raise Refusal(400, f'image_urls is no list of addresses: write ["https://…"], up to {images}')
     _count(len(listed), images)
-    return Sent(tuple(_address(url) for url in listed), told, several=given == [URLS_FIELD])
+    return Sent(tuple(_address(url) for url in listed), named_words, several=given == [URLS_FIELD])
 
 
-def _named(pairs: Iterable[tuple[str, Any]], known: Collection[str]) -> dict[str, Any]:
-    """Return the fields by their name in lower case; none twice, and none that is not known."""
-    found: dict[str, Any] = {}
+def _named(pairs: Iterable[tuple[str, Any]], allowed: Collection[str]) -> dict[str, Any]:
+    """Return the fields by name in lower case; refuses duplicates and names that are not `allowed`."""
+    fields: dict[str, Any] = {}
     for name, value in pairs:
         plain = name.lower()
-        if plain not in known:
-            allowed = ", ".join(known) or "none"
-            raise Refusal(400, f"there is no field {name[:64]!r}: this call takes {allowed}")
-        if plain in found:
+        if plain not in allowed:
+            names = ", ".join(allowed) or "none"
+            raise Refusal(400, f"there is no field {name[:64]!r}: this call takes {names}")
+        if plain in fields:
             raise Refusal(400, f"the request names {plain} more than once: name it once")
-        found[plain] = value
-    return found
+        fields[plain] = value
+    return fields
 
 
 def _json(request: Request, images: int) -> dict[str, Any]:
@@ -182,7 +192,7 @@ def _json(request: Request, images: int) -> dict[str, Any]:
     request.max_content_length = most
     try:
         body: Any = request.get_json(force=True)
-    except RequestEntityTooLarge:  # its length was not told
+    except RequestEntityTooLarge:  # a chunked body, without a Content-Length
         raise too_long from None
     except (BadRequest, RecursionError):
         raise Refusal(400, f"the body is not valid JSON: {_HOW}") from None
@@ -208,8 +218,8 @@ def _count(sent: int, allowed: int) -> None:
 def _how(images: int, words: Collection[str], files: Collection[str]) -> str:
     fields = ", ".join((*((URL_FIELD,) if images else ()), *words))
     uploads = ", ".join((*(FILE_FIELDS if images else ()), *files))
-    told = f"send JSON with {fields}"
-    return f"{told}, or multipart with {uploads} as files" if uploads else told
+    how = f"send JSON with {fields}"
+    return f"{how}, or multipart with {uploads} as files" if uploads else how
 
 
 def _json_kind(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Whose request it is: HTTP Basic or a bearer token, checked against the catalogue's accounts.
+"""Authentication by HTTP Basic or a bearer token, against the accounts in the catalogue.
 
-What was verified is remembered for a minute under a keyed hash, so that argon2 is not paid for each request; and for
-longer while the database is away, so that predictions go on. One argon2 runs at a time: each takes 64 MiB.
+Verified credentials are cached for a minute under a keyed hash, which saves an argon2 run for each request; while the
+database is unavailable the cache holds for longer, so that predictions go on. One argon2 run of 64 MiB at a time.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 FRESH_SECONDS = 60.0
-STALE_SECONDS = 86_400.0  # while the database is away
+STALE_SECONDS = 86_400.0  # while the database is unavailable
 _KEPT = 1_000
 _LONGEST_HEADER = 4_096
 _DATABASE_SECONDS = 5.0
-_AWAY_SECONDS = 2.0  # before a database that was away is asked again
+_AWAY_SECONDS = 2.0  # before an unavailable database is queried again
 _TURN_SECONDS = 10.0
 _WRONG = "name or password is wrong, or the account is disabled"
 _AWAY = "accounts cannot be checked now: the catalogue's database does not answer; try again"
@@ -54,7 +54,7 @@ class _Remembered:
 
 
 class Accounts:
-    """Identifies whoever makes a request; nothing is asked of the database before the first one."""
+    """Identifies the account of a request; the first request opens the database."""
 
     def __init__(self, tokens: Tokens, limits: LoginLimits | None = None):
         self.tokens = tokens
@@ -67,11 +67,11 @@ class Accounts:
         self._away_until = 0.0
 
     def identify(self, header: str | None, remote: str) -> Account:
-        """Return the account that an Authorization header proves.
+        """Return the account of an Authorization header.
 
         Raises:
-            Refusal: 401 without a valid one, 429 after too many wrong ones.
-        CatalogueError: the database is away, and nothing is remembered.
+            Refusal: 401 without valid credentials, 429 after too many wrong passwords.
+            CatalogueError: the database is unavailable, and the credentials are not cached.
         """
         if not header or len(header) > _LONGEST_HEADER:
             raise denied("log in: send HTTP Basic, or a bearer token from POST /login")
@@ -98,11 +98,11 @@ class Accounts:
         return Account(user.name, user.role)
 
     def verify(self, name: str, password: str, remote: str, key: bytes | None = None) -> User:
-        """Return the enabled account of that name and password, and remember it under `key` if there is one.
+        """Return the enabled account with this name and password, and cache it under `key` if one is given.
 
         Raises:
-            Refusal: 401 for a wrong one, 429 after too many, 503 when too many wait for their turn.
-            CatalogueError: the database is away.
+            Refusal: 401 for wrong credentials, 429 after too many, 503 when too many logins are in progress.
+            CatalogueError: the database is unavailable.
         """
         compared = catalogue.users.name_key(name)
         wait = self._limits.wait_seconds(compared, remote)
@@ -112,8 +112,8 @@ class Accounts:
         if not self._turn.acquire(timeout=_TURN_SECONDS):
             raise unavailable("too many log in at once; try again")
         try:
-            if key and (seen := self._fresh(key)):  # verified while this request waited for its turn
-                return seen.user
+            if key and (verified := self._fresh(key)):  # verified while this request waited for its turn
+                return verified.user
             right = passwords.verify(user.password_hash if user else None, password)
             if user is None or not right or user.disabled:
                 self._limits.failed(compared, remote)
@@ -129,7 +129,7 @@ class Accounts:
         return user
 
     def hash(self, password: str) -> str:
-        """Return the hash of a new password, in turn. Raises BadAccount for one that is none."""
+        """Return the hash of a new password. Raises BadAccount for an invalid password, Refusal (503) under load."""
         passwords.check_password(password)
         if not self._turn.acquire(timeout=_TURN_SECONDS):
             raise unavailable("too many log in at once; try again")
@@ -139,9 +139,9 @@ class Accounts:
             self._turn.release()
 
     def forget(self, user_id: int) -> None:
-        """Remember nothing more of an account that was changed."""
+        """Remove a changed account from the cache."""
         with self._lock:
-            for key in [key for key, one in self._remembered.items() if one.user.id == user_id]:
+            for key in [key for key, entry in self._remembered.items() if entry.user.id == user_id]:
                 del self._remembered[key]
 
     def _by_token(self, token: str, key: bytes) -> User:
@@ -154,10 +154,10 @@ class Accounts:
         raise denied("the token is not valid, or no longer: POST /login gives a new one")
 
     def _read(self, query: Callable[[catalogue.Connection], _Value]) -> _Value:
-        """Ask the database, not longer than a few seconds, and not again just after it was away.
+        """Query the database with a timeout of a few seconds; fails fast for a while after a timeout.
 
         Raises:
-            CatalogueError: it gives no answer.
+            CatalogueError: the database does not answer.
         """
 
         def ask() -> _Value:
@@ -177,26 +177,26 @@ class Accounts:
 
     def _rehash(self, user: User, password: str) -> None:
         try:
-            made = self.hash(password)
+            hashed = self.hash(password)
             with catalogue.transaction() as connection:
-                catalogue.users.rehash(connection, user, made)
-        except Exception as error:  # the old hash is as good as it was
+                catalogue.users.rehash(connection, user, hashed)
+        except Exception as error:  # the old hash stays valid
             _log.warning("a password keeps its old hash", extra={"account": user.name, "why": str(error)})
 
     def _recall(self, key: bytes) -> _Remembered | None:
         with self._lock:
-            found = self._remembered.get(key)
-            if found is None:
+            cached = self._remembered.get(key)
+            if cached is None:
                 return None
-            if time.monotonic() - found.at > STALE_SECONDS or (found.claim and found.claim.expired):
+            if time.monotonic() - cached.at > STALE_SECONDS or (cached.claim and cached.claim.expired):
                 del self._remembered[key]
                 return None
             self._remembered.move_to_end(key)
-            return found
+            return cached
 
     def _fresh(self, key: bytes) -> _Remembered | None:
-        found = self._recall(key)
-        return found if found and time.monotonic() - found.at < FRESH_SECONDS else None
+        cached = self._recall(key)
+        return cached if cached and time.monotonic() - cached.at < FRESH_SECONDS else None
 
     def _remember(self, key: bytes, entry: _Remembered) -> None:
         with self._lock:
@@ -211,12 +211,12 @@ class Accounts:
 
 
 def denied(message: str) -> Refusal:
-    """Return a 401 that says which ways to log in there are."""
+    """Return a 401 with the challenges of both authentication schemes."""
     return Refusal(401, message, headers=_CHALLENGE)
 
 
 def _decoded(credentials: str) -> tuple[str, str]:
-    """Return name and password of HTTP Basic (RFC 7617, in UTF-8)."""
+    """Return the name and password of HTTP Basic credentials (RFC 7617, UTF-8)."""
     try:
         name, colon, password = base64.b64decode(credentials, validate=True).decode("utf-8").partition(":")
     except (binascii.Error, ValueError):

@@ -1,7 +1,7 @@
-"""Who may make which call: every call is for users, unless its view says otherwise.
+"""Authorisation: every call requires an account, unless its view is decorated otherwise.
 
-A view is for everybody with `@open_to_all`, for administrators alone with `@administrators_only`; whoever forgets to
-say so has closed it. `account()` is the account of the request in hand.
+`@open_to_all` requires no account, `@administrators_only` the administrator's role; a view without a decorator is
+closed to anonymous requests. `account()` is the account of the current request.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,12 @@ _FOR = "inspectline_for"
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody who may make calls; `role` is `user` or `administrator`."""
+    """The account of a request.
+
+    Attributes:
+        name: the account's name.
+        role: `user` or `administrator`.
+    """
 
     name: str
     role: str
@@ -29,36 +34,36 @@ ANYBODY = Account("anonymous", ADMINISTRATOR)  # with INSPECTLINE_AUTH=none
 
 
 def open_to_all(view: _View) -> _View:
-    """Let everybody make this call, without an account."""
+    """Decorate a view that requires no account."""
     setattr(view, _FOR, None)
     return view
 
 
 def administrators_only(view: _View) -> _View:
-    """Let only administrators make this call."""
+    """Decorate a view that requires the administrator's role."""
     setattr(view, _FOR, ADMINISTRATOR)
     return view
 
 
 def account() -> Account:
-    """Return the account of the request in hand, in a view that is not open to all."""
-    held: Account = g.account
-    return held
+    """Return the account of the current request; only in a view that is not open to all."""
+    current: Account = g.account
+    return current
 
 
 def needed_role(endpoint: str | None) -> str | None:
-    """Return the role that a call needs, by its endpoint; None for one that everybody may make."""
+    """Return the role that the call of an endpoint requires; None if it requires no account."""
     if endpoint is None:
-        return None  # there is no such call, and everybody may be told so
+        return None  # no such call, which is answered with 404
     return getattr(current_app.view_functions[endpoint], _FOR, USER)
 
 
 def guard(app: Flask, identify: Callable[[], Account]) -> None:
-    """Have `identify` tell, before each call that is not open to all, whose it is; the role decides then."""
+    """Identify the account before each call that is not open to all, and check its role."""
 
     def check() -> None:
         if request.method not in ("GET", "HEAD", "OPTIONS") and request.headers.get("Sec-Fetch-Site") == "cross-site":
-            # A browser sends along the password that it remembers, or needs none, whichever page has it ask.
+            # Against CSRF: a browser sends the HTTP Basic credentials it remembers whichever page makes the request.
             raise Refusal(403, "another site's page asks for this: call serving from its own pages, or from a program")
         role = needed_role(request.endpoint)
         if role is None:
@@ -71,5 +76,5 @@ def guard(app: Flask, identify: Callable[[], Account]) -> None:
 
 
 def identify_anybody() -> Account:
-    """Return one account for everybody: what INSPECTLINE_AUTH=none means."""
+    """Return the one account of all requests when INSPECTLINE_AUTH is `none`."""
     return ANYBODY

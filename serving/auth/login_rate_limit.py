@@ -1,7 +1,7 @@
-"""Limits how often a password may be wrong: for each account, and for each address that guesses.
+"""Rate limits for wrong passwords, for each account and for each network address.
 
-An address from which an account was logged in to before has a count of its own for it: whoever guesses elsewhere does
-not lock its owner out. Counts are kept in memory, of the most recent names and addresses, for each process.
+An address from which an account has logged in before has its own count for this account, so that guesses from elsewhere
+do not lock the owner out. Each process keeps the counts of the most recent names and addresses in memory.
 """
 
 import ipaddress
@@ -14,25 +14,25 @@ WINDOW = 300.0  # seconds
 PER_ACCOUNT = 10  # wrong passwords for one account within the window
 PER_ADDRESS = 30  # from one address
 _KEPT = 10_000
-_KNOWN_SECONDS = 30 * 86_400.0
+_USED_SECONDS = 30 * 86_400.0
 
 
 class LoginLimits:
-    """Counts wrong passwords; names are given as they are compared, whether or not there is such an account."""
+    """Counts wrong passwords by name key and address, whether or not the account exists."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._lock = threading.Lock()
         self._failures: OrderedDict[Hashable, deque[float]] = OrderedDict()
-        self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._used: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def wait_seconds(self, name: str, remote: str) -> float:
-        """Return how long this address must wait before it may try this account again; 0 for not at all."""
+        """Return the seconds before this address may try this account again; 0 if it may now."""
         with self._lock:
             return max(self._wait(key, most) for key, most in self._keys(name, _network(remote)))
 
     def failed(self, name: str, remote: str) -> None:
-        """Count a wrong password."""
+        """Record a wrong password."""
         with self._lock:
             for key, most in self._keys(name, _network(remote)):
                 times = self._failures.setdefault(key, deque(maxlen=most))
@@ -42,18 +42,18 @@ class LoginLimits:
                 self._failures.popitem(last=False)
 
     def succeeded(self, name: str, remote: str) -> None:
-        """Remember that this account is used from this address."""
+        """Record that the account is used from this address."""
         with self._lock:
             pair = (name, _network(remote))
-            self._known[pair] = self._clock()
-            self._known.move_to_end(pair)
+            self._used[pair] = self._clock()
+            self._used.move_to_end(pair)
             self._failures.pop(pair, None)
-            while len(self._known) > _KEPT:
-                self._known.popitem(last=False)
+            while len(self._used) > _KEPT:
+                self._used.popitem(last=False)
 
     def _keys(self, name: str, network: str) -> tuple[tuple[Hashable, int], ...]:
         pair = (name, network)
-        if self._clock() - self._known.get(pair, -_KNOWN_SECONDS) < _KNOWN_SECONDS:
+        if self._clock() - self._used.get(pair, -_USED_SECONDS) < _USED_SECONDS:
             return ((pair, PER_ACCOUNT),)
         return ((name, PER_ACCOUNT), ((network,), PER_ADDRESS))
 
@@ -65,7 +65,7 @@ class LoginLimits:
 
 
 def _network(remote: str) -> str:
-    """Return the address that counts: of IPv6 the network of 64 bits, which one machine may use as a whole."""
+    """Return the address to count by; for IPv6 the /64 network, since one machine may use all of it."""
     try:
         ip = ipaddress.ip_address(remote.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Bounds the memory that decoding takes: small images are decoded side by side, large ones one after the other."""
+"""Bounds the memory of decoding: small images are decoded in parallel, large ones one at a time."""
 
 import threading
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 
 class DecodingRoom:
-    """Lets threads decode while all their images together have at most `pixels` pixels, and at most `images` at once.
+    """Limits concurrent decoding to at most `images` images with at most `pixels` pixels in total.
 
-    A decoded pixel costs some seven bytes. An image larger than the whole room is decoded alone.
+    A decoded pixel costs about seven bytes. An image larger than the limit is decoded alone.
     """
 
     def __init__(self, pixels: int, images: int):
@@ -18,7 +18,7 @@ class DecodingRoom:
 
     @contextmanager
     def take(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for an image of `pixels`, and keep it while inside."""
+        """Wait until an image of `pixels` pixels fits, and reserve them while the block runs."""
         with self._changed:
             self._changed.wait_for(
                 lambda: not self._inside or (self._inside < self._images and self._taken + pixels <= self._pixels)

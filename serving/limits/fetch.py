@@ -1,6 +1,6 @@
-"""Fetches the image that an address names: http, https and s3, within limits of bytes and time, from hosts allowed.
+"""Fetches an image by its URL (http, https or s3) from allowed hosts, within limits of size and time.
 
-S3 objects are read through a link that we sign ourselves, so that they meet the same limits.
+S3 objects are read through a presigned URL, so that the same limits apply.
 """
 
 import http.client
@@ -27,7 +27,7 @@ _NOT_TELLING = {"", "application/octet-stream", "binary/octet-stream", "applicat
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Reads images from addresses that clients name.
+    """Reads images from URLs sent by clients.
 
     `max_bytes` and `seconds` bound one fetch as a whole, redirects included. `allowed_hosts` are internal hosts
     (`host` or `host:port`) that may have a private address; `allowed_buckets` are buckets besides the project's own.
@@ -43,8 +43,8 @@ class Fetcher:
         """Return the bytes at `url`, for a project whose own bucket is `bucket`.
 
         Raises:
-            Refusal: 400 for no usable address, 404 for nothing there, 413 for too much, 415 for something that says it
-                is no image, 422 for a host or bucket that is not allowed, 424 for a server that fails or is too slow.
+            Refusal: 400 for an invalid URL, 404 for a missing image, 413 for a file that is too large, 415 for another
+                content type, 422 for a host or bucket that is not allowed, 424 for a server that fails or is too slow.
         """
         deadline = time.monotonic() + self.seconds
         if len(url) > MAX_URL:
@@ -56,7 +56,7 @@ class Fetcher:
         first = shown(parts.geturl())
         for _ in range(MAX_REDIRECTS + 1):
             addresses = self._resolve(parts, deadline)
-            answer = self._get(parts, addresses, deadline, told=shown(parts.geturl()), typed=True)
+            answer = self._get(parts, addresses, deadline, shown_as=shown(parts.geturl()), typed=True)
             if isinstance(answer, bytes):
                 return answer
             parts = _redirected(parts, answer, first)
@@ -75,7 +75,7 @@ class Fetcher:
         except StorageError as error:
             raise unavailable(str(error)) from error
         try:
-            answer = self._get(parts, self._lookup(parts, deadline), deadline, told=uri, typed=False)
+            answer = self._get(parts, self._lookup(parts, deadline), deadline, shown_as=uri, typed=False)
         except Refusal as refusal:
             if refusal.status == 424:
                 raise unavailable(f"S3 does not give {uri} now ({refusal}); try again") from refusal
@@ -85,7 +85,7 @@ class Fetcher:
         raise unavailable(f"S3 answers {uri} with a redirect; have AWS_DEFAULT_REGION and AWS_ENDPOINT_URL set right")
 
     def _resolve(self, parts: SplitResult, deadline: float) -> list[str]:
-        """Return the addresses of an allowed host; every one of them has been judged."""
+        """Return the addresses of a host, each of them checked."""
         host, port = str(parts.hostname), _port(parts)
         bare = f"[{host}]" if ":" in host else host
         named = bool({host, bare, f"{bare}:{port}"} & self.allowed_hosts)
@@ -101,19 +101,21 @@ class Fetcher:
 
     def _lookup(self, parts: SplitResult, deadline: float) -> list[str]:
         host = str(parts.hostname)
-        # In a thread, because nothing else puts a limit to the time that the system's resolver takes.
+        # In a thread, because the system's resolver has no timeout of its own.
         asked = self._resolvers.submit(socket.getaddrinfo, host, _port(parts), type=socket.SOCK_STREAM)
         try:
-            found = asked.result(timeout=max(0.0, deadline - time.monotonic()))
+            infos = asked.result(timeout=max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
             asked.cancel()
             raise _too_slow(shown(parts.geturl()), self.seconds) from None
         except (OSError, UnicodeError):
             raise Refusal(424, f"{shown(parts.geturl())}: no host {host!r} is known; check the address") from None
-        return list(dict.fromkeys(str(info[4][0]) for info in found))
+        return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
-    def _get(self, parts: SplitResult, addresses: list[str], deadline: float, *, told: str, typed: bool) -> bytes | str:
-        """Return the body, or the target of a redirect. `told` is how errors name the address."""
+    def _get(
+        self, parts: SplitResult, addresses: list[str], deadline: float, *, shown_as: str, typed: bool
+    ) -> bytes | str:
+        """Return the body, or the target of a redirect. `shown_as` names the address in errors."""
         connection = PinnedConnection(parts.scheme, str(parts.hostname), _port(parts), addresses, deadline)
         target = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" if parts.query else "")
         try:
@@ -121,42 +123,44 @@ class Fetcher:
             response = connection.getresponse()
             if response.status in (301, 302, 303, 307, 308) and (location := response.getheader("Location")):
                 return location
-            return self._body(response, told, typed, connection)
+            return self._body(response, shown_as, typed, connection)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if connection.expired:
-                raise _too_slow(told, self.seconds) from error
+                raise _too_slow(shown_as, self.seconds) from error
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise Refusal(424, f"{told}: cannot be fetched ({reason}); check the address") from error
+            raise Refusal(424, f"{shown_as}: cannot be fetched ({reason}); check the address") from error
         finally:
             connection.end()
 
-    def _body(self, response: http.client.HTTPResponse, told: str, typed: bool, connection: PinnedConnection) -> bytes:
+    def _body(
+        self, response: http.client.HTTPResponse, shown_as: str, typed: bool, connection: PinnedConnection
+    ) -> bytes:
         if response.status in (404, 410):
-            raise Refusal(404, f"{told}: there is no such image; check the address")
+            raise Refusal(404, f"{shown_as}: there is no such image; check the address")
         if response.status != 200:
-            raise Refusal(424, f"{told}: its server answered {response.status}; check the address")
+            raise Refusal(424, f"{shown_as}: its server answered {response.status}; check the address")
         kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
         if typed and not kind.startswith("image/") and kind not in _NOT_TELLING:
-            raise Refusal(415, f"{told}: is {kind[:80]}, not an image; give the address of the image itself")
+            raise Refusal(415, f"{shown_as}: is {kind[:80]}, not an image; give the address of the image itself")
         if (response.getheader("Content-Encoding") or "identity").lower() != "identity":
-            raise Refusal(415, f"{told}: comes compressed; have its server send it plain")
+            raise Refusal(415, f"{shown_as}: comes compressed; have its server send it plain")
         expected = response.length
         if expected is not None and expected > self.max_bytes:
-            raise too_large(told, self.max_bytes)
+            raise too_large(shown_as, self.max_bytes)
         data = bytearray()
         while chunk := response.read(_CHUNK):
             data += chunk
             if len(data) > self.max_bytes:
-                raise too_large(told, self.max_bytes)
+                raise too_large(shown_as, self.max_bytes)
         if connection.expired:
-            raise _too_slow(told, self.seconds)
+            raise _too_slow(shown_as, self.seconds)
         if expected is not None and len(data) < expected:
-            raise Refusal(424, f"{told}: ended after {len(data):,} of {expected:,} bytes; try again")
+            raise Refusal(424, f"{shown_as}: ended after {len(data):,} of {expected:,} bytes; try again")
         return bytes(data)
 
 
 def _parse(url: str) -> SplitResult:
-    """Take an http(s) address apart; the host comes out in ASCII and lower case."""
+    """Parse an http(s) URL; the host is converted to ASCII and lower case."""
     if any(character <= " " or character in "\\\x7f" for character in url):
         raise Refusal(400, "image_url holds spaces, backslashes or control characters: write it percent-encoded")
     try:
@@ -176,7 +180,7 @@ def _parse(url: str) -> SplitResult:
 
 
 def _redirected(parts: SplitResult, location: str, first: str) -> SplitResult:
-    """Take the target of a redirect apart; it is judged as any address is."""
+    """Parse the target of a redirect; it is checked like any other URL."""
     try:
         return _parse(urljoin(parts.geturl(), location))
     except (ValueError, Refusal) as error:
@@ -188,9 +192,9 @@ def _port(parts: SplitResult) -> int:
 
 
 def too_large(what: str, max_bytes: int) -> Refusal:
-    """Return the refusal of more than `max_bytes` bytes."""
+    """Return the 413 for an image of more than `max_bytes` bytes."""
     return Refusal(413, f"{what}: has more than {max_bytes / (1 << 20):g} MB; send a smaller image")
 
 
-def _too_slow(told: str, seconds: float) -> Refusal:
-    return Refusal(424, f"{told}: not there within {seconds:g} s; its server is too slow, upload the file instead")
+def _too_slow(shown_as: str, seconds: float) -> Refusal:
+    return Refusal(424, f"{shown_as}: not there within {seconds:g} s; its server is too slow, upload the file instead")

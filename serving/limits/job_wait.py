@@ -1,4 +1,4 @@
-"""Waiting for a job, as long as the client likes, the settings allow, and predictions keep their threads."""
+"""Waits for a job, for the time that the client prefers and the settings allow, in a bounded number of threads."""
 
 import threading
 import time
@@ -14,14 +14,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class Room:
-    """A bounded number of places; who finds none is told at once."""
+    """A bounded number of places that never blocks: a semaphore with an immediate answer."""
 
     def __init__(self, places: int):
         self._places = threading.BoundedSemaphore(places) if places else None
 
     @contextmanager
     def place(self) -> Iterator[bool]:
-        """Give a place for as long as the block runs, or tell that there is none."""
+        """Hold a place while the block runs; yields False if there is none."""
         taken = self._places is not None and self._places.acquire(blocking=False)
         try:
             yield taken
@@ -31,13 +31,13 @@ class Room:
 
 
 def patience(request: Request, most: float) -> tuple[float, str | None]:
-    """Return for how many seconds the client waits, at most `most`, and what of its `Prefer` is kept to (RFC 7240).
+    """Return the seconds to wait, at most `most`, and the preference applied (`Prefer`, RFC 7240), if any.
 
-    `respond-async` alone means not at all, `wait=N` up to N seconds; what cannot be read is left out, as the RFC says.
+    `respond-async` alone means no wait, `wait=N` up to N seconds; invalid preferences are ignored, as the RFC requires.
     """
     asked: dict[str, str] = {}
-    for one in ",".join(request.headers.getlist("Prefer")).split(","):
-        name, _, value = one.partition(";")[0].partition("=")
+    for preference in ",".join(request.headers.getlist("Prefer")).split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
         asked.setdefault(name.strip().lower(), value.strip().strip('"'))
     wait = asked.get("wait", "")
     if wait.isascii() and wait.isdigit() and len(wait) < 10:
@@ -47,7 +47,7 @@ def patience(request: Request, most: float) -> tuple[float, str | None]:
 
 
 def wait_for(project: str, job: int, seconds: float, room: Room, ending: threading.Event) -> None:
-    """Return when the job has ended, the time is over, serving ends, or there is no place to wait in."""
+    """Wait until the job has ended; return earlier on timeout, when serving ends, or if `room` is full."""
     if seconds <= 0:
         return
     end = time.monotonic() + seconds
@@ -57,6 +57,6 @@ def wait_for(project: str, job: int, seconds: float, room: Room, ending: threadi
             try:
                 if catalogue.is_ended(project, job) or time.monotonic() >= end:
                     return
-            except CatalogueError:  # what was asked for is safe; the client asks for the job later
+            except CatalogueError:  # the job is stored; the client can poll it later
                 return
             pause = min(_LONGEST_PAUSE, pause * 1.5)

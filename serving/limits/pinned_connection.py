@@ -1,4 +1,4 @@
-"""An HTTP connection to an address that has been judged before, that ends when its time is up."""
+"""An HTTP connection to an address that was checked before, with a deadline for the whole exchange."""
 
 import contextlib
 import http.client
@@ -10,20 +10,20 @@ import time
 from collections.abc import Iterable
 from functools import cache
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
+import certifi
 
 CONNECT_SECONDS = 5.0
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class PinnedConnection(http.client.HTTPConnection):
-    """An HTTP(S) connection to one of the given addresses, whose socket is shut down when time is up.
+    """An HTTP(S) connection to one of the given addresses, whose socket is shut down at the deadline.
 
-    Host header, SNI and certificate check use the host's name, as they must.
+    The Host header, SNI and the certificate check use the host's name.
     """
 
     def __init__(self, scheme: str, host: str, port: int, addresses: Iterable[str], deadline: float):
-        # Before the parent's __init__, which looks at it to tell whether Host names the port.
+        # Before the parent's __init__, which reads it to decide whether the Host header names the port.
         self.default_port = DEFAULT_PORTS[scheme]
         super().__init__(host, port)
         self._secure = scheme == "https"
@@ -33,14 +33,14 @@ class PinnedConnection(http.client.HTTPConnection):
 
     @property
     def expired(self) -> bool:
-        """Whether time is up."""
+        """Whether the deadline has passed."""
         return time.monotonic() >= self._deadline
 
     def connect(self) -> None:
-        """Connect to the first address that answers."""
+        """Connect to the first address that accepts the connection."""
         self.sock = self._connected()
         if self._secure:
-            # The handshake comes after the watch, which would not see a socket still being wrapped.
+            # The handshake comes after the timer has started, so that the deadline covers it.
             self.sock = _tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
         self._watch = threading.Timer(max(0.0, self._deadline - time.monotonic()), _cut, (self.sock,))
         self._watch.daemon = True
@@ -55,32 +55,32 @@ class PinnedConnection(http.client.HTTPConnection):
             if left <= 0:
                 raise TimeoutError("time is up")
             try:
-                made = socket.create_connection((address, self.port), timeout=min(left, CONNECT_SECONDS))
+                connected = socket.create_connection((address, self.port), timeout=min(left, CONNECT_SECONDS))
             except OSError as error:
                 failure = error
                 continue
-            made.settimeout(max(0.01, self._deadline - time.monotonic()))
-            return made
+            connected.settimeout(max(0.01, self._deadline - time.monotonic()))
+            return connected
         raise failure
 
     def end(self) -> None:
-        """Close the connection and end its watch; `close` is called earlier by http.client, before the body is read."""
+        """Close the connection and cancel its timer; http.client calls `close` earlier, before the body is read."""
         if self._watch is not None:
             self._watch.cancel()
         self.close()
 
 
 def _cut(sock: socket.socket) -> None:
-    """End whatever another thread waits for on `sock`, even bytes that drip in one by one."""
+    """Shut `sock` down, which ends a read in another thread even while bytes trickle in."""
     with contextlib.suppress(OSError):  # closed already
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _tls() -> ssl.SSLContext:
-    """Return a context that trusts what the environment names (a factory's own authority), else certifi's list."""
-    return _trusting(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or DEFAULT_CA_BUNDLE_PATH)
+    """Return a context that trusts the CA bundle named in the environment, by default certifi's."""
+    return _trusting(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where())
 
 
 @cache
 def _trusting(authorities: str) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=authorities)  # takes some 20 ms
+    return ssl.create_default_context(cafile=authorities)  # takes about 20 ms

@@ -1,4 +1,4 @@
-"""What was lately said of which image, by one version: the same image again needs neither decoding nor scoring."""
+"""Caches the answers of one version: the same image again needs neither decoding nor scoring."""
 
 import threading
 from collections import OrderedDict
@@ -7,11 +7,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """All that one version says of an image; some two kilobytes."""
+class CachedPrediction:
+    """The answer of one version to an image; about two kilobytes.
+
+    Attributes:
+        score: the anomaly score.
+        embedding: the image's embedding as float32, little-endian.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        format: the image's format, such as `PNG`.
+        extension: the file name extension of that format.
+        descriptors: the image's descriptors by name.
+    """
 
     score: float
-    embedding: bytes  # float32, little-endian
+    embedding: bytes
     width: int
     height: int
     format: str
@@ -19,25 +29,25 @@ class Known:
     descriptors: Mapping[str, float]
 
 
-class Recent:
-    """The answers to the `most` images seen last, by SHA-256."""
+class PredictionCache:
+    """A least-recently-used cache of at most `capacity` predictions, by the image's SHA-256."""
 
-    def __init__(self, most: int):
-        self._most = most
-        self._known: OrderedDict[str, Known] = OrderedDict()
+    def __init__(self, capacity: int):
+        self._capacity = capacity
+        self._predictions: OrderedDict[str, CachedPrediction] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, sha256: str) -> Known | None:
-        """Return what is known of an image."""
+    def get(self, sha256: str) -> CachedPrediction | None:
+        """Return the cached prediction of an image, or None."""
         with self._lock:
-            known = self._known.get(sha256)
-            if known is not None:
-                self._known.move_to_end(sha256)
-            return known
+            cached = self._predictions.get(sha256)
+            if cached is not None:
+                self._predictions.move_to_end(sha256)
+            return cached
 
-    def put(self, sha256: str, known: Known) -> None:
-        """Remember an image, and forget the one not seen for longest."""
+    def put(self, sha256: str, prediction: CachedPrediction) -> None:
+        """Cache a prediction, and evict the least recently used one if the cache is full."""
         with self._lock:
-            self._known[sha256] = known
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
+            self._predictions[sha256] = prediction
+            if len(self._predictions) > self._capacity:
+                self._predictions.popitem(last=False)

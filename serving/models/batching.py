@@ -1,7 +1,7 @@
-"""Lets what has queued while the last run was under way share the next one, and never waits for more to come.
+"""Dynamic batching: items queued during a run share the next run, and no run is delayed to gather more items.
 
-There is no thread of its own: whoever comes while nothing runs, runs; whoever comes meanwhile waits, and the first of
-them runs for all that wait by then. A request that comes alone pays one lock.
+There is no worker thread. A caller that finds no run in progress runs its own item; callers that arrive during a run
+queue, and the first of them runs the batch of everything queued by then. An item that arrives alone costs one lock.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Result = TypeVar("Result")
 
 
 class Full(Exception):
-    """As many wait already as may."""
+    """The queue is full."""
 
 
 class Late(Exception):
-    """The item's time was up before its run was over; what becomes of it nobody is told."""
+    """The run did not end before the caller's timeout; the item may still run, and its result is discarded."""
 
 
 class _Turn(Generic[Item, Result]):
-    """One item in the queue, and the thread that waits for it: until it is done, or has to run the next batch."""
+    """A queued item; its thread waits until the item has been run, or until it has to lead the next batch."""
 
     __slots__ = ("error", "item", "leads", "result", "woken")
 
@@ -38,9 +38,9 @@ class _Turn(Generic[Item, Result]):
 
 
 class Batches(Generic[Item, Result]):
-    """Runs items through `run`, at most `most` at a time, one run at a time; `room` may wait.
+    """Runs items through `run` in batches of at most `most`, one batch at a time, with a queue of `room` items.
 
-    `told` is called before each run with the size of its batch, and how many are left waiting.
+    `observe` is called before each run with the size of the batch and the number of items still queued.
     """
 
     def __init__(
@@ -49,19 +49,21 @@ class Batches(Generic[Item, Result]):
         *,
         most: int,
         room: int,
-        told: Callable[[int, int], None] = lambda size, left: None,
+        observe: Callable[[int, int], None] = lambda size, queued: None,
     ):
-        self._run, self._most, self._room, self._told = run, most, room, told
+        self._run, self._most, self._room, self._observe = run, most, room, observe
         self._lock = threading.Lock()
         self._waiting: deque[_Turn[Item, Result]] = deque()
         self._running = False
 
     def result(self, item: Item, seconds: float | None = None) -> Result:
-        """Return what `run` gives for `item`, whatever is beside it, waiting for others at most `seconds`.
+        """Return the result of `run` for `item`, independent of the other items in its batch.
+
+        Waits at most `seconds` for runs that other callers lead; without limit by default.
 
         Raises:
-            Full: `room` items wait already.
-            Late: the runs of others, or the one it shared with them, took longer.
+            Full: `room` items are queued already.
+            Late: the runs led by other callers took longer than `seconds`.
             Exception: what `run` raises for this item alone.
         """
         turn: _Turn[Item, Result] = _Turn(item)
@@ -81,7 +83,7 @@ class Batches(Generic[Item, Result]):
         return turn.result  # type: ignore[return-value]  # set, since there was no error
 
     def _leave(self, turn: _Turn[Item, Result]) -> None:
-        """Have no further run wait for a turn; unless it has come to lead by now, raise `Late`."""
+        """Remove a timed-out turn from the queue and raise `Late`; return if it has become the leader meanwhile."""
         with self._lock:
             if turn.leads:
                 return
@@ -90,7 +92,7 @@ class Batches(Generic[Item, Result]):
         raise Late
 
     def _lead(self) -> None:
-        """Run the batch that waits now, whose first turn is the caller's, and hand on."""
+        """Run the batch queued now, whose first turn is the caller's, and wake the next leader."""
         with self._lock:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
         try:
@@ -107,14 +109,14 @@ class Batches(Generic[Item, Result]):
 
     def _answer(self, batch: list[_Turn[Item, Result]]) -> None:
         try:
-            self._told(len(batch), len(self._waiting))
+            self._observe(len(batch), len(self._waiting))
             for turn, result in zip(batch, self._run([turn.item for turn in batch]), strict=True):
                 turn.result = result
         except Exception as error:
             if len(batch) == 1:
                 batch[0].error = error
                 return
-            for turn in batch:  # one by one, so that the one to blame fails alone
+            for turn in batch:  # each alone, so that only the item at fault fails
                 self._answer([turn])
         except BaseException as error:
             for turn in batch:

@@ -1,32 +1,30 @@
-"""Of several processes, one does the work: whoever holds the lock on a file, until it ends, however it ends."""
+"""Elects one of several processes by an exclusive file lock, which the kernel releases when the process exits."""
 
-import fcntl
-import os
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 
-class Charge:
-    """The lock on the file at `path`, taken by whoever asks first."""
+
+class LeaderLock:
+    """The lock on the file at `path`; the first process to acquire it leads.
+
+    Any thread of the process may acquire and release it. A file system without `flock` raises instead of falling back
+    to a lock that outlives its process.
+    """
 
     def __init__(self, path: Path):
-        self._path = path
-        self._file: int | None = None
+        self._lock = FileLock(path, mode=0o600, thread_local=False, blocking=False, fallback_to_soft=False)
 
-    def mine(self) -> bool:
-        """Tell whether this process has it, and take it if it is free. The lock goes with the process that held it."""
-        if self._file is not None:
+    def acquire(self) -> bool:
+        """Return whether this process leads; acquires the lock if it is free."""
+        if self._lock.is_locked:
             return True
-        file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(file)
+            self._lock.acquire()
+        except Timeout:
             return False
-        self._file = file
         return True
 
     def release(self) -> None:
-        """Let another have it."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        """Release the lock, so that another process can lead."""
+        self._lock.release()

@@ -1,15 +1,14 @@
-"""Follows the registry: a thread that polls each project's alias and puts a new version in the old one's place.
+"""Follows the registry: a thread polls each project's alias and swaps in a new version.
 
-A new version is fetched, checked and loaded beside the old one; only then does it take its place, in one assignment.
-Whatever fails, the old one stays. What serves is noted in the cache, so that a restart needs no registry.
+A new version is fetched, verified and loaded beside the current one, and then replaces it in one assignment. On any
+failure the current version stays. The served version is recorded in the cache, so that a restart needs no registry.
 
-Of several processes with one journal (the server's workers) one polls, and notes what it found beside the journal; the
-others follow that note and load from the cache. When the first dies, another takes over.
+Processes with one journal (the server's workers) elect a leader: it polls, and writes the result to a file beside the
+journal; the others follow this file and load from the cache. When the leader exits, another process takes over.
 """
 
 import json
 import logging
-import os
 import threading
 import time
 from dataclasses import asdict
@@ -22,32 +21,33 @@ from pipelines.config.settings import settings
 from pipelines.errors import InspectlineError
 from pipelines.registry.client import RegisteredVersion, fetch, prune
 from pipelines.registry.pinning import to_serve
+from pipelines.storage.files import write_atomically
 from serving.metrics import REFUSED, version_gone, version_taken
-from serving.models.leader_lock import Charge
+from serving.models.leader_lock import LeaderLock
 from serving.models.served_models import Predictor, ProjectState, RefusedVersion, Serving, load
 from serving.settings import ServingSettings
 
 _log = logging.getLogger(__name__)
-_LONGEST_PAUSE = 300.0  # seconds between two tries of a version that was refused
-_GLANCE_SECONDS = 1.0  # at most, between two looks at what the polling process noted
+_LONGEST_PAUSE = 300.0  # seconds between two attempts to load a refused version
+_GLANCE_SECONDS = 1.0  # at most, between two reads of the leader's file
 
 
 class Reloader:
-    """Keeps `predictor` at what the registry names; `start` it in the process that serves, after any fork."""
+    """Keeps `predictor` at the versions that the registry names; `start` it in the serving process, after any fork."""
 
     def __init__(self, predictor: Predictor, config: ServingSettings):
         self._predictor = predictor
         self._poll_seconds = config.poll_seconds
         self._threads, self._room = config.onnx_threads, config.queue
-        self._found = config.journal / "found.json"
-        self._charge = Charge(config.journal / "poll.lock")
+        self._note_path = config.journal / "found.json"
+        self._leader_lock = LeaderLock(config.journal / "poll.lock")
         self._began = datetime.now(UTC)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._tries: dict[str, tuple[RegisteredVersion, int, float]] = {}
 
     def start(self) -> None:
-        """Load what the cache remembers, at once, and begin to poll."""
+        """Load the versions recorded in the cache, and start polling."""
         self._began = datetime.now(UTC)
         self._read_projects()
         for state in self._predictor.states():
@@ -56,7 +56,7 @@ class Reloader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Poll no more."""
+        """Stop polling."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -64,19 +64,19 @@ class Reloader:
             began = time.monotonic()
             pause = self._poll_seconds
             try:
-                if self._charge.mine():
+                if self._leader_lock.acquire():
                     self.poll()
-                    self._tell()
+                    self._write_note()
                 else:
                     self.follow()
                     pause = min(pause, _GLANCE_SECONDS)
             except Exception:  # nothing may end the polling
                 _log.exception("a poll failed")
             self._stop.wait(max(0.02, pause - (time.monotonic() - began)))
-        self._charge.release()
+        self._leader_lock.release()
 
-    def _tell(self) -> None:
-        """Note for the other processes what was found."""
+    def _write_note(self) -> None:
+        """Write the result of a poll for the other processes."""
         note = {
             state.name: {
                 "registered": asdict(state.serving.registered) if state.serving else None,
@@ -87,38 +87,38 @@ class Reloader:
             }
             for state in self._predictor.states()
         }
-        _write(self._found, note)
+        _write(self._note_path, note)
 
     def follow(self) -> None:
-        """Bring every project to what the polling process found."""
+        """Bring every project to the state that the leader has written."""
         try:
-            note: dict[str, Any] = json.loads(self._found.read_text(encoding="utf-8"))
+            note: dict[str, Any] = json.loads(self._note_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return
         self._read_projects()
         for state in self._predictor.states():
-            found = note.get(state.name, {})
-            polled_at = found.get("polled_at") and datetime.fromisoformat(found["polled_at"])
-            if not polled_at or polled_at < self._began:  # of an earlier life
+            noted = note.get(state.name, {})
+            polled_at = noted.get("polled_at") and datetime.fromisoformat(noted["polled_at"])
+            if not polled_at or polled_at < self._began:  # written before this process started
                 continue
-            registered = found["registered"] and RegisteredVersion(**found["registered"])
+            registered = noted["registered"] and RegisteredVersion(**noted["registered"])
             if registered is None and state.serving is not None:
                 version_gone(state.name, state.serving.version)
                 state.serving = None
             elif registered and not self._has(state, registered) and self._due(registered):
                 self._take(state, registered)
-            refused = found["refused"]
+            refused = noted["refused"]
             if refused:
                 at = datetime.fromisoformat(refused["at"])
                 state.refuse(RefusedVersion(RegisteredVersion(**refused["registered"]), refused["why"], at))
             elif registered and self._has(state, registered):
                 state.refused = None
-            state.confirmed, state.problem = found["confirmed"], found["problem"]
+            state.confirmed, state.problem = noted["confirmed"], noted["problem"]
             state.polled_at = polled_at
             self._review(state)
 
     def poll(self) -> None:
-        """Ask the registry once about every project."""
+        """Poll the registry once for every project."""
         mistakes = self._read_projects()
         for state in self._predictor.states():
             problem = None
@@ -141,29 +141,29 @@ class Reloader:
             state.serving = state.serving.reviewing(state.project.threshold.review_false_positive_rate)
 
     def _read_projects(self) -> dict[str, str]:
-        """Follow the project files: a second line is one more file, and a wrong one, returned, stops no other.
+        """Read the project files, add and remove projects, and return the error of each invalid file by project.
 
-        A project whose file has become wrong goes on by its last good one.
+        A project whose file has become invalid keeps its last valid configuration.
         """
-        found = load_projects()
+        files = load_projects()
         mistakes: dict[str, str] = {}
-        for name, project in found.items():
+        for name, project in files.items():
             state = self._predictor.add(name)
             if isinstance(project, Project):
                 state.project = project
             else:
                 mistakes[name] = str(project)
         for state in self._predictor.states():
-            if state.name not in found:
+            if state.name not in files:
                 self._predictor.drop(state.name)
         return mistakes
 
     def _follow(self, state: ProjectState, project: Project) -> str | None:
-        """Bring one project to what the registry names; return what keeps it from being followed, or None."""
+        """Bring one project to the version that the registry names; return why that is not possible, or None."""
         registered = to_serve(state.name, project.serve)
         if registered is None:
             if state.serving and not state.confirmed:
-                # Known from the cache alone: that was another registry's, or an earlier life of this one.
+                # Recalled from the cache, and not confirmed: from another registry, or from before it was emptied.
                 version_gone(state.name, state.serving.version)
                 state.serving = None
             missing = "champion" if project.serve == "champion" else "version"
@@ -216,11 +216,11 @@ class Reloader:
 
     @staticmethod
     def _has(state: ProjectState, registered: RegisteredVersion) -> bool:
-        """Tell whether this very version serves."""
+        """Return whether exactly this version serves."""
         return state.serving is not None and _same(registered, state.serving.registered)
 
     def _due(self, registered: RegisteredVersion) -> bool:
-        """Tell whether to try this version now: one that was refused is tried again after growing pauses."""
+        """Return whether to try this version now; a refused version is retried with exponential backoff."""
         tried = self._tries.get(registered.project)
         if tried is None:
             return True
@@ -237,7 +237,7 @@ class Reloader:
             _log.warning("the cache cannot note what serves", extra={"project": name, "why": str(error)})
 
     def _recall(self, state: ProjectState) -> None:
-        """Serve what served last, until the registry says otherwise."""
+        """Serve the version recorded in the cache, until the registry names another."""
         try:
             note: dict[str, Any] = json.loads(_pointer(state.name).read_text(encoding="utf-8"))
             if note["tracking_uri"] != settings().tracking_uri:
@@ -253,15 +253,13 @@ class Reloader:
 
 
 def _write(path: Path, note: dict[str, Any]) -> None:
-    """Write a note, whole or not at all, though other processes write the same."""
+    """Write JSON atomically; several processes may write the same path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(note), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(note))
 
 
-def _same(one: RegisteredVersion, other: RegisteredVersion) -> bool:
-    return (one.project, one.version, one.digest) == (other.project, other.version, other.digest)
+def _same(version: RegisteredVersion, other: RegisteredVersion) -> bool:
+    return (version.project, version.version, version.digest) == (other.project, other.version, other.digest)
 
 
 def _pointer(name: str) -> Path:

@@ -1,7 +1,7 @@
-"""The model that answers, for each project: an immutable snapshot, so that a version and its threshold never part.
+"""The served model of each project: an immutable snapshot of a version with its threshold, session and queue.
 
-A request takes the snapshot once and does everything with it; the polling thread replaces the whole. Requests that
-come while the graph runs share its next run; each version has a queue of its own.
+A request reads the snapshot once and uses it throughout; the polling thread replaces it as a whole. Requests that
+arrive while the network runs share its next run; each version has its own queue.
 """
 
 from __future__ import annotations
@@ -21,33 +21,46 @@ from pipelines.registry.client import RegisteredVersion
 from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.tasks.anomaly.predict import Prediction, PreparedImage, predict, predict_prepared
 from pipelines.tasks.anomaly.threshold import conformal
-from serving.limits.prediction_cache import Recent
-from serving.metrics import batches_told
+from serving.limits.prediction_cache import PredictionCache
+from serving.metrics import batch_observer
 from serving.models.batching import Batches
 
 _REFUSALS = 20
-# Images in one run: more take no less time each, and let the first of them wait for the last. Four would take 30 MB
-# less, and a tenth more time.
+# Images in one run: larger batches are no faster per image, and delay the first image. A batch of four would take 30 MB
+# less memory, and a tenth more time.
 MOST_AT_ONCE = 8
-REMEMBERED = 1024  # images whose answers are kept, for each version
-_PROBE_TOLERANCE = 1e-3  # besides the package's own: another processor rounds differently
+REMEMBERED = 1024  # cached predictions for each version
+_PROBE_TOLERANCE = 1e-3  # added to the package's own: other processors round differently
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a version says of a score."""
+    """The interpretation of a score by a version.
+
+    Attributes:
+        is_anomaly: whether the score exceeds the threshold.
+        p_value: the conformal p-value of the score under good images, 0 to 1.
+        verdict: `good`, `review` or `anomaly`.
+    """
 
     is_anomaly: bool
     p_value: float
-    verdict: str  # good | review | anomaly
+    verdict: str
 
 
 @dataclass(frozen=True)
 class Serving:
-    """One loaded version: what was registered, and the package with its threshold, its session and its queue.
+    """One loaded version.
 
-    `validation` holds the sorted scores of the good validation images; `review_threshold` is the project's second,
-    lower threshold, if it asks for one; `map_limit` is the error in a map at which a score comes to its threshold.
+    Attributes:
+        registered: the version's entry in the registry.
+        package: the model package, with its threshold and its ONNX Runtime session.
+        validation: float64 [n], the sorted scores of the good validation images.
+        batches: the queue of images to score.
+        map_limit: the value in an error map that corresponds to the threshold.
+        review_threshold: the project's second, lower threshold; None if it has none.
+        cache: the predictions of the images judged most recently.
+        since: when the version was loaded, in UTC.
     """
 
     registered: RegisteredVersion
@@ -56,29 +69,29 @@ class Serving:
     batches: Batches[PreparedImage, Prediction]
     map_limit: float
     review_threshold: float | None = None
-    recent: Recent = field(default_factory=lambda: Recent(REMEMBERED))
+    cache: PredictionCache = field(default_factory=lambda: PredictionCache(REMEMBERED))
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def version(self) -> str:
-        """The registered version's number."""
+        """The number of the registered version."""
         return self.registered.version
 
     @property
     def threshold(self) -> float:
-        """An image is called anomalous when its score is above this."""
+        """The score above which an image is an anomaly."""
         return self.package.card.threshold
 
     def score(self, image: PreparedImage) -> Prediction:
-        """Score one prepared image, together with others that wait for the same.
+        """Score one prepared image, in a batch with others that are queued.
 
         Raises:
-            Full: too many wait already.
+            Full: the queue is full.
         """
         return self.batches.result(image)
 
     def judge(self, score: float) -> Judgement:
-        """Tell what a score means.
+        """Return the verdict and the p-value of a score.
 
         The p-value is conformal: (1 + validation scores at least as high) / (n + 1), which for a good image is at most
         p with probability p (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 2.2).
@@ -91,7 +104,7 @@ class Serving:
         return Judgement(is_anomaly, (1 + as_high) / (n + 1), verdict)
 
     def reviewing(self, rate: float | None) -> Serving:
-        """Return this version with the review threshold that a share `rate` of good images lies above."""
+        """Return this version with the review threshold that a proportion `rate` of good images exceeds."""
         value = None
         if rate is not None and len(self.validation):
             value = min(self.threshold, conformal(self.validation, rate).value)
@@ -100,7 +113,13 @@ class Serving:
 
 @dataclass(frozen=True)
 class RefusedVersion:
-    """A version that was not taken, and why."""
+    """A version that was refused.
+
+    Attributes:
+        registered: the version's entry in the registry.
+        why: the reason, in one line.
+        at: when it was refused, in UTC.
+    """
 
     registered: RegisteredVersion
     why: str
@@ -109,7 +128,19 @@ class RefusedVersion:
 
 @dataclass
 class ProjectState:
-    """What serving knows of one project; written by the polling thread alone, each field replaced as a whole."""
+    """The state of one project; only the polling thread writes it, and it replaces each field as a whole.
+
+    Attributes:
+        name: the project's name.
+        project: the content of the project file; None until it has been read.
+        serving: the version that answers; None if there is none.
+        polled_at: when the registry was last polled, in UTC.
+        problem: why the registry cannot be followed; None if it can.
+        refused: the version that is refused now; None if the registry's version serves.
+        refusals: the versions refused since the process started, each once, the newest last.
+        confirmed: whether the registry has named the served version since the process started; False for a version
+            recalled from the cache.
+    """
 
     name: str
     project: Project | None = None
@@ -117,12 +148,12 @@ class ProjectState:
     polled_at: datetime | None = None
     problem: str | None = None
     refused: RefusedVersion | None = None
-    refusals: tuple[RefusedVersion, ...] = ()  # all of this process's life, each version once, the newest last
-    confirmed: bool = False  # by the registry, in this process's life; not only remembered by the cache
+    refusals: tuple[RefusedVersion, ...] = ()
+    confirmed: bool = False
 
     def refuse(self, version: RefusedVersion) -> None:
-        """Note a version that is not taken."""
-        others = (one for one in self.refusals if one.registered != version.registered)
+        """Record a version that is refused."""
+        others = (refusal for refusal in self.refusals if refusal.registered != version.registered)
         self.refused, self.refusals = version, (*others, version)[-_REFUSALS:]
 
     def report(self) -> dict[str, Any]:
@@ -161,23 +192,23 @@ class Predictor:
             return self._states.get(name)
 
     def add(self, name: str) -> ProjectState:
-        """Return one project's state, made new if there is none."""
+        """Return one project's state, created if there is none."""
         with self._lock:
             return self._states.setdefault(name, ProjectState(name))
 
     def drop(self, name: str) -> None:
-        """Forget a project whose file is gone."""
+        """Remove a project whose file is gone."""
         with self._lock:
             self._states.pop(name, None)
 
 
 def load(registered: RegisteredVersion, folder: Path, threads: int, room: int = 64) -> Serving:
-    """Open the package in `folder`, run it on its stored examples, and return it ready to answer.
+    """Open the package in `folder`, verify it on its stored examples, and return it ready to answer.
 
-    `threads` may work on one run, and `room` images may wait for theirs.
+    A run of the network uses `threads` threads; at most `room` images are queued.
 
     Raises:
-        BadPackage: incomplete, altered, another project's, or it does not compute what was stored.
+        BadPackage: the package is incomplete, altered or another project's, or does not reproduce its stored scores.
     """
     package = AnomalyPackage.open(folder, threads=threads)
     if registered.digest and package.digest != registered.digest:
@@ -189,38 +220,39 @@ def load(registered: RegisteredVersion, folder: Path, threads: int, room: int = 
         lambda images: predict_prepared(package, images, MOST_AT_ONCE),
         most=MOST_AT_ONCE,
         room=room,
-        told=batches_told(registered.project),
+        observe=batch_observer(registered.project),
     )
     validation = np.sort(package.reference["score"].astype(np.float64))
     return Serving(registered, package, validation, batches, _map_limit(package, scored))
 
 
 def _check_on_examples(package: AnomalyPackage) -> list[Prediction]:
-    """Score the package's stored examples, or else a probe of our own, so that no request is the first to try it."""
+    """Score the package's stored examples, or without any a synthetic image, so that no request is the first run."""
     examples = package.examples
     if not examples:
         side = package.card.input_size
         ramp = np.linspace(0, 255, side).astype(np.uint8)
         return predict(package, [np.dstack([np.broadcast_to(ramp, (side, side))] * 3)])
     tolerance = package.card.onnx_tolerance + _PROBE_TOLERANCE * package.card.threshold
-    found = predict(package, examples)
-    for stored, scored in zip(package.reference["score"], found, strict=False):
+    predictions = predict(package, examples)
+    for stored, scored in zip(package.reference["score"], predictions, strict=False):
         if abs(float(stored) - scored.score) > tolerance:
             raise BadPackage(
                 f"{package.folder}: scores a stored example {scored.score:.6g} instead of {float(stored):.6g}; "
                 "export the model again"
             )
-    return found
+    return predictions
 
 
 def _map_limit(package: AnomalyPackage, scored: list[Prediction]) -> float:
-    """Return the error at which a map peaks when the score comes to the threshold: at this version's proportions.
+    """Return the peak value of an error map whose score equals the threshold.
 
-    Where the score is the map's largest value, that is the threshold itself.
+    Estimated as the threshold times the median ratio of map peak to score; where the score is the map's maximum, this
+    is the threshold itself.
     """
-    shares = [float(one.error_map.max()) / one.score for one in scored if one.score > 0]
-    share = float(np.median(shares)) if shares else 1.0
-    return max(package.card.threshold * share, 1e-6)
+    ratios = [float(result.error_map.max()) / result.score for result in scored if result.score > 0]
+    ratio = float(np.median(ratios)) if ratios else 1.0
+    return max(package.card.threshold * ratio, 1e-6)
 
 
 def _text(moment: datetime | None) -> str | None:

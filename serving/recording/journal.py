@@ -1,9 +1,8 @@
-"""The local journal: predictions are kept in it before they are answered, whatever becomes of the process.
+"""The local journal (a write-ahead log): each prediction is written to it before it is answered.
 
-SQLite in WAL mode; what queues up while a batch is being written forms the next batch (`serving.models.batching`).
-Several processes may share one journal. A killed process loses nothing that the operating system has taken; a machine
-that loses power may lose the answers of its last seconds that had not reached the database, unless every batch is
-`synced` to disk.
+SQLite in WAL mode; entries that queue while a batch is written form the next batch (`serving.models.batching`). Several
+processes may share one journal. A killed process loses nothing that was handed to the operating system; after a power
+failure the predictions of the last seconds may be missing, unless every batch is `synced` to disk.
 """
 
 import json
@@ -18,9 +17,9 @@ from pipelines.errors import InspectlineError
 from serving.models.batching import Batches, Late
 
 _BATCH = 64
-_ROOM = 1 << 16  # more than ever wait: each is a request under way
-_WAIT_SECONDS = 15.0  # for others that write; the disk itself may hold up the one that writes for longer
-_LOCKED_SECONDS = 5.0  # for another process
+_ROOM = 1 << 16  # more than can queue: each entry belongs to a request in progress
+_WAIT_SECONDS = 15.0  # for batches that other threads write; the writing thread itself has no timeout
+_LOCKED_SECONDS = 5.0  # for another process's transaction
 _PAGE = 4096
 _READ_BYTES = 16 << 20  # of images, in memory at a time
 _TABLE = """
@@ -29,23 +28,33 @@ CREATE TABLE IF NOT EXISTS waiting (
   project TEXT NOT NULL,
   bucket TEXT NOT NULL,
   content_type TEXT NOT NULL,
-  problem TEXT,                -- why the catalogue does not take this one
-  prediction TEXT NOT NULL,    -- the catalogue's columns but embedding, as JSON
+  problem TEXT,                -- why the catalogue rejects this prediction
+  prediction TEXT NOT NULL,    -- the catalogue's columns except embedding, as JSON
   embedding BLOB NOT NULL,     -- float32, little-endian
-  image BLOB NOT NULL          -- last: what comes after a long value is slow to read
+  image BLOB NOT NULL          -- last: columns after a long value are slow to read
 )
 """
 
 
 class JournalError(InspectlineError):
-    """The journal cannot take a prediction: the disk is full or fails."""
+    """The journal cannot store a prediction: the disk is full or fails."""
 
     passing = True
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One prediction on its way to the catalogue, with its image on its way to S3 as `prediction["image_key"]`."""
+    """One prediction that is not in the catalogue yet.
+
+    Attributes:
+        project: the project's name.
+        prediction: the catalogue's columns except `project` and `embedding`, as JSON values.
+        embedding: float32, little-endian.
+        bucket: the bucket for the image, which is stored there as `prediction["image_key"]`.
+        content_type: of the image.
+        image: the image's bytes as they were received.
+        id: the entry's number in the journal; 0 before it is written.
+    """
 
     project: str
     prediction: dict[str, Any]
@@ -59,7 +68,7 @@ class Entry:
 class Journal:
     """The journal in `folder`, of at most `max_bytes`; `start` it in the process that writes, after any fork.
 
-    `synced`: an entry is kept once the disk has it, and not once the operating system has.
+    With `synced`, each batch is flushed to disk before its predictions are answered.
     """
 
     def __init__(self, folder: Path, max_bytes: int, synced: bool = False):
@@ -70,7 +79,7 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
 
     def start(self) -> None:
-        """Make the folder and the file if need be; a disk that is full now may have room later."""
+        """Create the folder and the file if they are missing; a full disk is no error yet."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -79,20 +88,20 @@ class Journal:
             self._opened().close()
 
     def stop(self) -> None:
-        """Write what has been handed in, and close the file."""
+        """Write the queued entries, and close the file."""
         with suppress(Late):
             self._batches.result(None, _WAIT_SECONDS)
 
     def append(self, entry: Entry) -> None:
-        """Return once the entry is kept.
+        """Write an entry, and return once it is stored.
 
         Raises:
-            JournalError: it is not, and will not be.
+            JournalError: it is not stored.
         """
         try:
             problem = self._batches.result(entry, _WAIT_SECONDS)
         except Late as error:
-            # It may yet be written: then it is kept though nobody was told, which harms nothing.
+            # It may still be written later: a stored prediction without an answer does no harm.
             raise self._refused(f"no answer from the disk within {_WAIT_SECONDS:g} s") from error
         if isinstance(problem, sqlite3.Error):
             raise self._refused(str(problem)) from problem
@@ -100,7 +109,7 @@ class Journal:
             raise problem
 
     def read(self, limit: int, skipping: set[str]) -> list[Entry]:
-        """Return the oldest entries, but none of the projects in `skipping` nor any that was set aside."""
+        """Return the oldest entries, without the projects in `skipping` and without entries set aside."""
         marks = ",".join("?" * len(skipping))
         query = (
             "SELECT project, prediction, embedding, bucket, content_type, image, id FROM waiting "  # noqa: S608
@@ -119,21 +128,21 @@ class Journal:
         return entries
 
     def remove(self, entries: list[Entry]) -> None:
-        """Forget entries that are where they belong."""
+        """Remove entries that have been stored elsewhere."""
         self._change("DELETE FROM waiting WHERE id = ?", [(entry.id,) for entry in entries])
 
     def set_aside(self, entry: Entry, problem: str) -> None:
-        """Keep an entry that can never be entered, so that it holds up no other."""
+        """Mark an entry that the catalogue rejects, so that it does not block others."""
         self._change("UPDATE waiting SET problem = ? WHERE id = ?", [(problem, entry.id)])
 
     def holds(self, project: str, name: str, value: str) -> bool:
-        """Tell whether a prediction of `project` whose `name` is `value` waits here."""
+        """Return whether a prediction of `project` whose field `name` equals `value` is in the journal."""
         query = "SELECT 1 FROM waiting WHERE project = ? AND json_extract(prediction, ?) = ? LIMIT 1"
         with closing(self._connect()) as connection:
             return connection.execute(query, (project, f"$.{name}", value)).fetchone() is not None
 
     def counts(self) -> dict[str, int]:
-        """Return how many entries wait, and how many were set aside."""
+        """Return the number of entries that wait, and of those set aside."""
         try:
             with closing(self._connect()) as connection:
                 waiting, aside = connection.execute(
@@ -164,9 +173,9 @@ class Journal:
         return JournalError(f"the journal {self.path} takes no prediction: {reason}; make room on its disk")
 
     def _write(self, handed: Sequence[Entry | None]) -> list[Exception | None]:
-        """Commit one batch, and return for each entry why it is not kept; all share one fate. None closes the file.
+        """Commit one batch, and return for each entry the error or None; a batch succeeds or fails as a whole.
 
-        Of those that call this, each in its own thread, one at a time writes.
+        None among the entries closes the file. `Batches` calls this in one thread at a time.
         """
         entries = [entry for entry in handed if entry is not None]
         problem = None
@@ -174,7 +183,7 @@ class Journal:
             if entries:
                 self._connection = self._connection or self._opened()
                 self._commit(self._connection, entries)
-        except Exception as error:  # every one that waits must be told
+        except Exception as error:  # passed on to every caller of the batch
             problem = error
         if len(entries) < len(handed) and self._connection is not None:
             self._connection.close()
@@ -182,7 +191,7 @@ class Journal:
         return [problem] * len(handed)
 
     def _opened(self) -> sqlite3.Connection:
-        """Return a connection to a file that has its table."""
+        """Return a connection to the file, with its table created."""
         connection = self._connect()
         try:
             connection.execute(_TABLE)
@@ -198,8 +207,15 @@ class Journal:
                 "INSERT INTO waiting (project, prediction, embedding, bucket, content_type, image) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (one.project, json.dumps(one.prediction), one.embedding, one.bucket, one.content_type, one.image)
-                    for one in entries
+                    (
+                        entry.project,
+                        json.dumps(entry.prediction),
+                        entry.embedding,
+                        entry.bucket,
+                        entry.content_type,
+                        entry.image,
+                    )
+                    for entry in entries
                 ],
             )
             connection.execute("COMMIT")

@@ -1,7 +1,7 @@
-"""Moves predictions from the journal to where they belong: the image to S3, then the row to the catalogue.
+"""Moves predictions from the journal to storage: the image to S3, then the row to the catalogue.
 
-Each step may be done twice without harm (the key is the image's hash, the row's `request_id` is unique), so a kill at
-any moment loses and doubles nothing. While S3 or the database is away, the journal grows and is caught up later.
+Both steps are idempotent (the key is the image's hash, the row's `request_id` is unique), so a kill at any moment
+neither loses nor duplicates a prediction. While S3 or the database is away, the journal grows.
 """
 
 import logging
@@ -15,45 +15,45 @@ from typing import Any
 from pipelines.errors import CatalogueError, StorageError
 from pipelines.storage.s3 import Storage
 from serving import catalogue
-from serving.models.leader_lock import Charge
+from serving.models.leader_lock import LeaderLock
 from serving.recording.journal import Entry, Journal
 
 _log = logging.getLogger(__name__)
 _BATCH = 50
 _IDLE_SECONDS = 1.0
-_GATHER_SECONDS = 0.5  # one transaction for all predictions of a while costs a tenth of one for each
+_GATHER_SECONDS = 0.5  # one transaction for a batch costs a tenth of one transaction for each prediction
 _LONGEST_PAUSE = 30.0
-_REMEMBERED = 4096  # images known to be in S3
+_REMEMBERED = 4096  # images uploaded lately, which need no second upload
 
 
 class Recorder:
-    """The thread that empties `journal`; of several processes on one journal, one does it at a time."""
+    """The thread that drains `journal`; processes with one journal elect a leader that does it."""
 
     def __init__(self, journal: Journal):
         self._journal = journal
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._charge = Charge(journal.path.with_name("recorder.lock"))
+        self._leader_lock = LeaderLock(journal.path.with_name("recorder.lock"))
         self._pauses: dict[str, tuple[int, float]] = {}  # by project: failures in a row, when to try again
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.problem: str | None = None
 
     def start(self) -> None:
-        """Begin to move what the journal holds, what an earlier process left included."""
+        """Start draining the journal, including entries of an earlier process."""
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
     def stop(self, seconds: float = 5.0) -> None:
-        """End, after a last round; what is left waits for the next start."""
+        """Stop after a last round, within `seconds`; remaining entries wait for the next start."""
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(seconds)
-        self._charge.release()
+        self._leader_lock.release()
 
     def nudge(self) -> None:
-        """Say that the journal holds something new."""
+        """Wake the thread: the journal has a new entry."""
         self._wake.set()
 
     def _run(self) -> None:
@@ -61,9 +61,9 @@ class Recorder:
         while True:
             moved = 0
             try:
-                if self._charge.mine():
+                if self._leader_lock.acquire():
                     moved = self.round()
-            except Exception as error:  # nothing may end the moving
+            except Exception as error:  # no error may end the thread
                 _log.exception("moving predictions failed")
                 self.problem = _reason(error)
             if last_round:
@@ -91,7 +91,7 @@ class Recorder:
             moved = self._enter(entries)
             self._pauses.pop(project, None)
             self.problem = None
-        except Exception as error:  # S3 or the database is away, or not set up yet: this project waits, others go on
+        except Exception as error:  # S3 or the database is unavailable or not set up: only this project waits
             failures = self._pauses.get(project, (0, 0.0))[0] + 1
             self._pauses[project] = (failures, time.monotonic() + min(_LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10)))
             if failures == 1:
@@ -101,20 +101,20 @@ class Recorder:
         return len(moved)
 
     def _store(self, entry: Entry) -> None:
-        known = (entry.bucket, entry.prediction["image_key"])
-        if known not in self._stored:
+        place = (entry.bucket, entry.prediction["image_key"])
+        if place not in self._stored:
             Storage(entry.bucket).put_small(entry.prediction["image_key"], entry.image, entry.content_type)
-            self._stored[known] = None
+            self._stored[place] = None
             while len(self._stored) > _REMEMBERED:
                 self._stored.popitem(last=False)
 
     def _enter(self, entries: list[Entry]) -> list[Entry]:
-        """Enter the rows, and return the entries that are done with."""
+        """Insert the rows, and return the entries that can be removed from the journal."""
         try:
             catalogue.enter([row(entry) for entry in entries])
             return entries
         except (catalogue.DataError, catalogue.IntegrityError) as error:
-            # The database objects to a row: it must hold up no other.
+            # The database rejects a row, which must not block the others.
             if len(entries) == 1:
                 _log.exception("the catalogue refuses a prediction", extra={"project": entries[0].project})
                 self._journal.set_aside(entries[0], f"{type(error).__name__}: {error}"[:1000])
@@ -123,7 +123,7 @@ class Recorder:
 
 
 def _reason(error: Exception) -> str:
-    """Return what everybody may be told, who may not learn the names of hosts and users."""
+    """Return a public description of an error, without the names of hosts and users."""
     if isinstance(error, StorageError):
         return "S3 takes no images; the log tells more"
     if isinstance(error, CatalogueError):
@@ -134,5 +134,5 @@ def _reason(error: Exception) -> str:
 def row(entry: Entry) -> dict[str, Any]:
     """Return the entry as a row of the catalogue's predictions."""
     instants: dict[str, Callable[[str], datetime]] = dict.fromkeys(("created_at", "expires_at"), datetime.fromisoformat)
-    told = {key: instants.get(key, lambda value: value)(value) for key, value in entry.prediction.items()}
-    return told | {"project": entry.project, "embedding": entry.embedding}
+    prediction = {key: instants.get(key, lambda value: value)(value) for key, value in entry.prediction.items()}
+    return prediction | {"project": entry.project, "embedding": entry.embedding}

@@ -60,8 +60,8 @@ class Line:
     def declare(self, name: str | None = None, **keys: Any) -> str:
         """Write the file of a project, by default the line's own, and return its name."""
         name = name or self.project
-        told = {"bucket": self.bucket, "recipients": ["quality@example.com"], **keys}
-        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(told))
+        content = {"bucket": self.bucket, "recipients": ["quality@example.com"], **keys}
+        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
         return name
 
     def send(self, path: str, data: bytes, project: str | None = None) -> None:
@@ -80,9 +80,9 @@ class Line:
 
     def subjects(self) -> list[str]:
         """Return the subjects of the mails since this was last asked, and forget them."""
-        found = [str(mail["Subject"]) for mail in self.mails]
+        subjects = [str(mail["Subject"]) for mail in self.mails]
         self.mails.clear()
-        return found
+        return subjects
 
     def inbox(self) -> list[str]:
         """Return the keys of what lies in the inbox."""
@@ -111,12 +111,12 @@ class Run:
         of_run = (XComModel.dag_id == run.dag_id, XComModel.run_id == run.run_id)
         with create_session() as session:
             rows = list(session.scalars(select(XComModel).where(*of_run)))
-            self._made = {(row.task_id, row.key): XComModel.deserialize_value(row) for row in rows}
+            self._xcoms = {(row.task_id, row.key): XComModel.deserialize_value(row) for row in rows}
             self.largest_xcom = max(len(json.dumps(row.value)) for row in rows)
 
-    def made(self, task_id: str, key: str = "return_value") -> Any:
+    def xcom(self, task_id: str, key: str = "return_value") -> Any:
         """Return what a task left for others, or None."""
-        return self._made.get((task_id, key))
+        return self._xcoms.get((task_id, key))
 
 
 def _name(ti: Any) -> str:
@@ -168,7 +168,7 @@ def line(
         environment.setenv("INSPECTLINE_CACHE", str(folder / "cache"))
         environment.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
         migrate()
-        made = Line(f"p{uuid.uuid4().hex[:10]}", f"test-{uuid.uuid4().hex[:12]}", folder / "projects", mails)
-        Storage(made.bucket).ensure_bucket()
-        yield made
+        line = Line(f"p{uuid.uuid4().hex[:10]}", f"test-{uuid.uuid4().hex[:12]}", folder / "projects", mails)
+        Storage(line.bucket).ensure_bucket()
+        yield line
         engine().dispose()

@@ -65,25 +65,25 @@ def test_retrain_when_images_wait_runs_to_the_end(line: Line, first: Run) -> Non
     assert set(first.states.values()) == {"success"}
     assert first.run.logical_date is None
     assert line.inbox() == []
-    summary = first.made("ingest.report")
+    summary = first.xcom("ingest.report")
     assert (summary["accepted"], summary["rejected"]) == (GOOD + BAD, 1)
     assert first.largest_xcom < 20_000
     assert len(first.labels) == 1
     # A nightly retraining and an ingest at the same minute have the same run id.
-    assert f"/{line.project}_retrain_manual" in first.made("ingest.list_inbox")[0]["uri"]
+    assert f"/{line.project}_retrain_manual" in first.xcom("ingest.list_inbox")[0]["uri"]
     assert first.labels[0].startswith(f"batch 1 · {GOOD + BAD + 1} images")
 
-    outcome, decision = first.made("complete"), first.made("gate")
+    outcome, decision = first.xcom("complete"), first.xcom("gate")
     champion = client.champion(line.project)
     assert champion is not None
     assert (outcome["version"], decision["promoted"]) == (champion.version, True)
     auroc = outcome["metrics"]["auroc"]
     assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
     assert watch.state(line.project)["new_images"] == 0
-    run = MlflowClient(settings().tracking_uri).get_run(first.made("begin")["mlflow_run_id"])
+    run = MlflowClient(settings().tracking_uri).get_run(first.xcom("begin")["mlflow_run_id"])
     assert run.info.status == "FINISHED"
-    assert first.made("begin", "_link_mlflow").startswith("http://localhost:5000/#/experiments/")
-    assert first.made("profile", "_link_profile").endswith("/artifacts/profile/profile.html")
+    assert first.xcom("begin", "_link_mlflow").startswith("http://localhost:5000/#/experiments/")
+    assert first.xcom("profile", "_link_profile").endswith("/artifacts/profile/profile.html")
     assert line.subjects() == [f"{line.project}: version {outcome['version']} trained, promoted"]
 
 
@@ -97,7 +97,7 @@ def serving(line: Line) -> Iterator[FlaskClient]:
     http = app.test_client()
     wait_until(lambda: http.get(f"/projects/{line.project}/status").status_code == 200, 30, "serving")
     try:
-        yield client
+        yield http
     finally:
         app.extensions["inspectline"].stop()
 
@@ -119,18 +119,18 @@ def test_retrain_when_the_same_was_trained_is_skipped_with_a_link(line: Line, fi
     after = [name for name in again.states if name not in ("freeze", "close") and not name.startswith("ingest.")]
     assert {again.states[name] for name in after} == {"skipped"}
     assert again.states["close"] == "success"
-    link = again.made("begin", "_link_earlier")
+    link = again.xcom("begin", "_link_earlier")
     assert link.endswith(f"/dags/{line.project}_retrain/runs/{quote(first.run_id, safe='')}")
     row = line.request(asked)
     assert row["state"] == "done"
     assert (row["result"]["link"], row["result"]["dag_run_id"]) == (link, again.run_id)
     assert "equal those of training" in row["result"]["skipped"]
-    told = find_job(line.project, asked)
-    assert told is not None
-    outcome = first.made("complete")
-    assert told["result"]["new_validation_error"] == outcome["metrics"]["reconstruction_error_validation"]["value"]
-    assert told["result"]["new_anomaly_error"] == outcome["metrics"]["reconstruction_error_anomaly"]["value"]
-    assert (told["result"]["model_version"], told["result"]["promoted"]) == (outcome["version"], True)
+    job = find_job(line.project, asked)
+    assert job is not None
+    outcome = first.xcom("complete")
+    assert job["result"]["new_validation_error"] == outcome["metrics"]["reconstruction_error_validation"]["value"]
+    assert job["result"]["new_anomaly_error"] == outcome["metrics"]["reconstruction_error_anomaly"]["value"]
+    assert (job["result"]["model_version"], job["result"]["promoted"]) == (outcome["version"], True)
     assert line.subjects() == []
 
 
@@ -152,10 +152,10 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
     assert {name for name, state in run.states.items() if state == "failed"} == {"profile", "drift"}
     assert {state for name, state in run.states.items() if name not in ("profile", "drift")} <= {"success", "skipped"}
     assert run.tries["profile"] == 1, "bad data is not tried again"
-    outcome = run.made("complete")
+    outcome = run.xcom("complete")
     assert outcome["promoted"] is False
     assert "Only registered" in outcome["why"]
-    assert client.champion(line.project).version == first.made("complete")["version"]  # type: ignore[union-attr]
+    assert client.champion(line.project).version == first.xcom("complete")["version"]  # type: ignore[union-attr]
     row = line.request(asked)
     assert (row["state"], row["result"]["version"]) == ("done", outcome["version"])
     with serving(line) as http:
@@ -167,10 +167,12 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
     error = outcome["metrics"]["reconstruction_error_validation"]["value"]
     assert job["result"]["new_validation_error"] == error
     with connect() as connection:
-        seen = select(samples.c.trained_version).where(samples.c.sha256 == posted["sample"]["sha256"])
-        assert connection.execute(seen).scalar_one() == run.made("begin")["version_id"]
-        told = connection.execute(select(trainings.c.progress).where(trainings.c.dag_run_id == run.run_id)).scalar_one()
-    assert (told["epochs"], 0 < told["percent"] <= 100) == (1, True)
+        query = select(samples.c.trained_version).where(samples.c.sha256 == posted["sample"]["sha256"])
+        assert connection.execute(query).scalar_one() == run.xcom("begin")["version_id"]
+        progress = connection.execute(
+            select(trainings.c.progress).where(trainings.c.dag_run_id == run.run_id)
+        ).scalar_one()
+    assert (progress["epochs"], 0 < progress["percent"] <= 100) == (1, True)
     assert sorted(line.subjects()) == sorted(
         [f"{line.project}: {name} failed in {line.project}_retrain" for name in ("profile", "drift")]
         + [f"{line.project}: version {outcome['version']} trained, not promoted"]
@@ -182,8 +184,8 @@ def test_evaluate_sets_the_threshold_anew_in_a_new_version(line: Line, first: Ru
     line.subjects()
     run = line.run("evaluate", {"promote": False, "request_ids": [asked]})
     assert (run.state, set(run.states.values())) == ("success", {"success"})
-    outcome = run.made("complete")
-    assert int(outcome["version"]) > int(first.made("complete")["version"])
+    outcome = run.xcom("complete")
+    assert int(outcome["version"]) > int(first.xcom("complete")["version"])
     assert outcome["promoted"] is False
     assert line.request(asked)["state"] == "done"
     assert line.subjects() == [f"{line.project}: version {outcome['version']} evaluated, not promoted"]
@@ -193,20 +195,20 @@ def test_anomaly_when_posted_goes_by_watch_into_an_evaluation_that_answers_its_j
     posted = send_back(line, "/anomaly", 6000, defect=True)
     watched = line.run("watch")
     assert (watched.state, watched.states["evaluate"], watched.states["retrain"]) == ("success", "success", "skipped")
-    conf = watched.made("claim", "evaluate")
+    conf = watched.xcom("claim", "evaluate")
     assert conf["request_ids"] == [posted["job"]]
     second = send_back(line, "/anomaly", 6001, defect=True)
     again = line.run("watch")
     assert again.states["evaluate"] == "skipped", "the second joins the run that waits"
     run = line.run("evaluate", conf | {"request_ids": [posted["job"], second["job"]]})
     assert run.state == "success"
-    outcome = run.made("complete")
+    outcome = run.xcom("complete")
     for job in (posted["job"], second["job"]):
-        told = find_job(line.project, job)
-        assert told is not None
-        assert (told["state"], told["result"]["model_version"]) == ("done", outcome["version"])
-        assert told["result"]["threshold"] == outcome["threshold"]
-        assert told["result"]["new_anomaly_error"] == outcome["metrics"]["reconstruction_error_anomaly"]["value"]
+        finished = find_job(line.project, job)
+        assert finished is not None
+        assert (finished["state"], finished["result"]["model_version"]) == ("done", outcome["version"])
+        assert finished["result"]["threshold"] == outcome["threshold"]
+        assert finished["result"]["new_anomaly_error"] == outcome["metrics"]["reconstruction_error_anomaly"]["value"]
     line.subjects()
 
 
@@ -221,14 +223,14 @@ def test_evaluate_when_a_step_fails_fails_the_run_the_request_and_the_training(
     line.subjects()
     run = line.run("evaluate", {"force": True, "request_ids": [asked]})
     assert run.state == "failed"
-    stopped = {name: state for name, state in run.states.items() if name not in ("begin", "calibrate", "close")}
+    stopped = {name: state for name, state in run.states.items() if name not in ("begin", "pack", "calibrate", "close")}
     assert set(stopped.values()) == {"upstream_failed"}, "not even a mail about a training that was none"
     row = line.request(asked)
     assert (row["state"], row["result"]["why"]) == ("failed", "failed: calibrate")
     with connect() as connection:
         state = select(trainings.c.state).where(trainings.c.dag_run_id == run.run_id)
         assert connection.execute(state).scalar_one() == "failed"
-    logged = MlflowClient(settings().tracking_uri).get_run(run.made("begin")["mlflow_run_id"])
+    logged = MlflowClient(settings().tracking_uri).get_run(run.xcom("begin")["mlflow_run_id"])
     assert logged.info.status == "FAILED"
     assert line.subjects() == [f"{line.project}: calibrate failed in {line.project}_evaluate"]
 
@@ -245,8 +247,8 @@ def test_evaluate_when_there_is_no_champion_is_skipped_and_says_so(line: Line) -
 def test_drift_when_hardly_anything_was_served_says_so(line: Line, first: Run) -> None:
     run = line.run("drift")
     assert (run.state, set(run.states.values())) == ("success", {"success"})
-    assert run.made("drift")["state"] == "too_few"
-    assert run.made("purge") == {"images": 0, "predictions": 0}
+    assert run.xcom("drift")["state"] == "too_few"
+    assert run.xcom("purge") == {"images": 0, "predictions": 0}
 
 
 def test_ingest_when_the_inbox_is_empty_reports_nothing_new(line: Line) -> None:
@@ -254,7 +256,7 @@ def test_ingest_when_the_inbox_is_empty_reports_nothing_new(line: Line) -> None:
     run = line.run("ingest", project=name)
     assert run.state == "success"
     assert (run.states["ingest.list_inbox"], run.states["ingest.report"]) == ("success", "success")
-    assert run.made("ingest.report")["lines"] == ["idle: nothing new in the inbox"]
+    assert run.xcom("ingest.report")["lines"] == ["idle: nothing new in the inbox"]
 
 
 def test_ingest_when_images_wait_takes_them_in(line: Line) -> None:
@@ -293,7 +295,7 @@ def test_watch_when_the_500th_image_arrives_starts_one_retraining(line: Line) ->
     assert run.states["retrain"] == "success"
     assert run.states["evaluate"] == "skipped"
     (started,) = runs_of("counted_retrain")
-    assert (started.run_id, started.logical_date) == (run.made("claim", "retrain_run_id"), None)
+    assert (started.run_id, started.logical_date) == (run.xcom("claim", "retrain_run_id"), None)
     assert started.conf["reason"] == "retrain: watch: 500 new images"
     assert watch.state(name)["new_images"] == 0, "the same images never fire twice"
 

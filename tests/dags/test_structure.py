@@ -46,7 +46,7 @@ def test_parse_when_a_project_file_is_added_gives_its_dags(projects: Projects) -
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"model": {"epochs": -3}}, "model.epochs is -3"),
         ({"retrain": {"cron": "61 25 * * *"}}, "retrain.cron is '61 25 * * *'"),
@@ -56,7 +56,7 @@ def test_parse_when_a_project_file_is_added_gives_its_dags(projects: Projects) -
     ],
 )
 def test_parse_when_a_project_file_is_wrong_reports_it_and_keeps_the_other_projects(
-    projects: Projects, keys: dict[str, Any], said: str
+    projects: Projects, keys: dict[str, Any], message: str
 ) -> None:
     projects.write("sound")
     broken = projects.write("broken", **keys)
@@ -65,7 +65,7 @@ def test_parse_when_a_project_file_is_wrong_reports_it_and_keeps_the_other_proje
     # Under the path of a file without DAGs: Airflow takes every DAG of a file that has an import error out of service.
     assert list(bag.import_errors) == ["project_files.py"]
     assert str(broken) in bag.import_errors["project_files.py"]
-    assert said in bag.import_errors["project_files.py"]
+    assert message in bag.import_errors["project_files.py"]
 
 
 def test_parse_when_two_project_files_are_wrong_reports_both(projects: Projects) -> None:
@@ -89,11 +89,11 @@ def test_parse_imports_nothing_heavy_and_takes_no_time() -> None:
     )
     environ = os.environ | {"PYTHONPATH": str(DAGS.parent), "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environ, check=True)
-    found = json.loads(ended.stdout.splitlines()[-1])
-    assert found["errors"] == {}
-    assert found["heavy"] == []
-    assert set(found["seconds"]) == {f"{kind}.py" for kind in (*KINDS, "project_files")}
-    assert max(found["seconds"].values()) < 1
+    outcome = json.loads(ended.stdout.splitlines()[-1])
+    assert outcome["errors"] == {}
+    assert outcome["heavy"] == []
+    assert set(outcome["seconds"]) == {f"{kind}.py" for kind in (*KINDS, "project_files")}
+    assert max(outcome["seconds"].values()) < 1
 
 
 def test_every_dag_declares_documentation_owner_tags_and_one_run_at_a_time(shipped: Any) -> None:
@@ -227,10 +227,10 @@ def test_retries_when_the_error_may_pass_go_on_and_else_stop() -> None:
     def action(error: BaseException) -> RetryAction:
         return RetryPassingErrors().evaluate(error, 1, 3).action
 
-    ours = [found for found in vars(errors).values() if isinstance(found, type)]
+    ours = [error for error in vars(errors).values() if isinstance(error, type)]
     assert len(ours) > 8
-    for found in ours:
-        assert action(found("…")) == (RetryAction.DEFAULT if found.passing else RetryAction.FAIL), found.__name__
+    for error in ours:
+        assert action(error("…")) == (RetryAction.DEFAULT if error.passing else RetryAction.FAIL), error.__name__
     assert action(errors.StorageError("…")) == RetryAction.DEFAULT
     assert action(errors.NotEnoughImages("…")) == RetryAction.FAIL
     assert action(ConnectionError("…")) == RetryAction.DEFAULT

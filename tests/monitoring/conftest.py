@@ -1,4 +1,4 @@
-"""A line whose champion is a real package in a real registry, and images that serving saw."""
+"""A project whose champion is a real package in a real registry, and images that serving judged."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ SIDE = 64  # pixels
 
 
 def surface(generator: np.random.Generator, brighter: float = 0.0) -> np.ndarray:
-    """Return uint8 [SIDE, SIDE, 3]: a part under light that varies a little from image to image."""
+    """Return uint8 [SIDE, SIDE, 3]: a surface whose lighting varies slightly from image to image."""
     level = generator.normal(110, 8) + brighter
     grain = generator.gamma(9, 0.7)
     tilt = np.linspace(-1, 1, SIDE)[:, None, None] * generator.normal(0, 6)
@@ -45,9 +45,9 @@ def scratched(generator: np.random.Generator) -> np.ndarray:
 
 
 def make_champion(folder: Path, images: list[np.ndarray], *, gain: float = 1, **card: Any) -> AnomalyPackage:
-    """Write a package whose reference is `images`, really scored and described.
+    """Write a package whose reference holds the scores and descriptors of `images`.
 
-    `gain` multiplies its scores and embeddings: another network on another scale.
+    `gain` multiplies its scores and embeddings, as a network with another scale would give them.
     """
     make_package(folder, size=SIDE, **card)
     fields = read_card(folder).model_dump(exclude={"files", "onnx_sha256"})
@@ -59,8 +59,8 @@ def make_champion(folder: Path, images: list[np.ndarray], *, gain: float = 1, **
     described = [describe(image) for image in images]
     write_reference(
         folder,
-        score=np.array([one.score for one in scored], np.float32),
-        embedding=np.stack([one.embedding for one in scored]),
+        score=np.array([prediction.score for prediction in scored], np.float32),
+        embedding=np.stack([prediction.embedding for prediction in scored]),
         sha256=[f"{index:064x}" for index in range(len(images))],
         descriptors=np.array([[values[name] for name in DESCRIPTORS] for values in described]),
         descriptor_names=list(DESCRIPTORS),
@@ -79,15 +79,15 @@ class Line:
     client: Any
     package: AnomalyPackage | None = None
     version: str = ""
-    made: int = field(default=0)
+    packages: int = field(default=0)
 
     def promote(self, images: list[np.ndarray], *, with_run: bool = True, **card: Any) -> str:
         """Register a package with `images` as its reference and make it champion.
 
         `with_run` False: as a version that was brought from another server.
         """
-        self.made += 1
-        folder = self.folder / f"package-{self.made}"
+        self.packages += 1
+        folder = self.folder / f"package-{self.packages}"
         self.package = make_champion(folder, images, project=self.name, **card)
         with suppress(Exception):
             self.client.create_registered_model(self.name)
@@ -99,14 +99,14 @@ class Line:
             run_id, source = run.info.run_id, f"{run.info.artifact_uri}/model"
             self.client.log_artifacts(run_id, str(folder), "model")
         else:
-            source = f"s3://{self.bucket}/brought/{self.made}"
+            source = f"s3://{self.bucket}/brought/{self.packages}"
             for path in folder.iterdir():
-                Storage(self.bucket).upload(path, f"brought/{self.made}/{path.name}")
-        made = self.client.create_model_version(
+                Storage(self.bucket).upload(path, f"brought/{self.packages}/{path.name}")
+        registered = self.client.create_model_version(
             self.name, source, run_id, tags={"package_sha256": package_digest(folder)}
         )
-        self.client.set_registered_model_alias(self.name, "champion", made.version)
-        self.version = str(made.version)
+        self.client.set_registered_model_alias(self.name, "champion", registered.version)
+        self.version = str(registered.version)
         return self.version
 
     def serve(self, images: list[np.ndarray], when: datetime | None = None, **columns: Any) -> None:
@@ -114,7 +114,7 @@ class Line:
         assert self.package is not None
         moment = when or datetime.now(UTC) - timedelta(hours=1)
         rows = []
-        for image, one in zip(images, predict(self.package, images), strict=True):
+        for image, prediction in zip(images, predict(self.package, images), strict=True):
             stream = io.BytesIO()
             Image.fromarray(image).save(stream, "PNG")
             digest = hashlib.sha256(stream.getvalue()).hexdigest()
@@ -127,14 +127,14 @@ class Line:
                     "sha256": digest,
                     "created_at": moment,
                     "model_version": self.version,
-                    "score": one.score,
+                    "score": prediction.score,
                     "threshold": self.package.card.threshold,
-                    "is_anomaly": one.score > self.package.card.threshold,
+                    "is_anomaly": prediction.score > self.package.card.threshold,
                     "latency_ms": 5.0,
                     "width": image.shape[1],
                     "height": image.shape[0],
                     "descriptors": describe(image),
-                    "embedding": one.embedding.astype("<f4").tobytes(),
+                    "embedding": prediction.embedding.astype("<f4").tobytes(),
                     "image_key": key,
                     "expires_at": moment + timedelta(days=30),
                     "source": "test",

@@ -18,9 +18,12 @@ from sqlalchemy import insert
 
 from pipelines.catalogue import transaction
 from pipelines.catalogue.schema import annotations, groups, samples
+from pipelines.datasets.pack import build
 from pipelines.images.descriptors import describe
-from pipelines.registry.package import GRAPH, WEIGHTS, file_digest
+from pipelines.registry.package import GRAPH, WEIGHTS
 from pipelines.registry.package_store import package_uri
+from pipelines.steps import DatasetVersion, ModelPackage, PackRef, Run, TrainingParameters
+from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage
 from tests.pipelines.packages import good_image, make_package
 
@@ -99,27 +102,19 @@ class Line:
             for table, values in rows.items():
                 connection.execute(insert(table), values)
 
-    def run(self, **changes: Any) -> dict[str, Any]:
-        """Return a run dictionary as `begin` makes it, without a dataset, for steps that need none."""
+    def run(self) -> Run:
+        """Return a run as `begin` makes it, without a dataset, for steps that need none."""
         training_id = f"t{uuid.uuid4().hex[:10]}"
-        return {
-            "project": self.project,
-            "kind": "retrain",
-            "training_id": training_id,
-            "version_id": "v-none",
-            "params": {"promote": True},
-            "dag_run_id": f"manual__{training_id}",
-            "champion_version": None,
-            "settings": {},
-            "airflow_url": "",
-            "manifest_uri": "",
-            "git_revision": "",
-            "notes": [],
-        } | changes
+        return Run(
+            project=self.project,
+            kind="retrain",
+            training_id=training_id,
+            dataset=DatasetVersion(self.project, "v-none", "", ""),
+            parameters=TrainingParameters(None, None, "scratch", promote=True),
+            dag_run_id=f"manual__{training_id}",
+        )
 
-    def export(
-        self, run: dict[str, Any], folder: Path, *, blind: bool = False, graph: Path | None = None
-    ) -> dict[str, Any]:
+    def export(self, run: Run, folder: Path, *, blind: bool = False, graph: Path | None = None) -> ModelPackage:
         """Leave graph and weights of a model in S3 as the export step does; a `blind` one scores brightness instead.
 
         The graph is the one at `graph`, if it is given.
@@ -129,12 +124,17 @@ class Line:
             shutil.copyfile(graph, folder / GRAPH)
         if blind:
             blindfold(folder / GRAPH)
-        uri = package_uri(self.bucket, self.project, run["version_id"], run["training_id"])
+        uri = package_uri(self.bucket, self.project, run.version_id, run.training_id)
         prefix = uri.removeprefix(f"s3://{self.bucket}/")
         for name in (GRAPH, WEIGHTS):
             Storage(self.bucket).upload(folder / name, f"{prefix}/{name}")
         digest = file_digest(folder / GRAPH)
-        return {"package_uri": uri, "onnx_sha256": digest, "max_difference": 1e-7, "tolerance": 1e-5}
+        return ModelPackage(uri, onnx_sha256=digest, max_difference=1e-7, tolerance=1e-5)
+
+
+def pack_of(run: Run) -> PackRef:
+    """Return the run's pack, as the step `pack` does."""
+    return build(run.dataset, run.settings.model)
 
 
 def blindfold(path: Path) -> None:

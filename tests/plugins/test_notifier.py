@@ -51,19 +51,19 @@ class Post:
     def mails(self) -> list[EmailMessage]:
         """Return what has arrived, oldest first."""
         box = mailbox.Maildir(self.folder)
-        found = [message_from_bytes(box.get_bytes(key), policy=default) for key in box.iterkeys()]
-        return sorted(found, key=lambda mail: str(mail["Date"]))  # type: ignore[return-value]
+        mails = [message_from_bytes(box.get_bytes(key), policy=default) for key in box.iterkeys()]
+        return sorted(mails, key=lambda mail: str(mail["Date"]))  # type: ignore[return-value]
 
 
 @pytest.fixture
 def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
     """Run an SMTP server that keeps what it gets, and point `smtp_default` at it."""
-    made = Post(tmp_path / "maildir", monkeypatch)
-    server = Controller(Mailbox(str(made.folder)), hostname="127.0.0.1", port=free_port())
+    post = Post(tmp_path / "maildir", monkeypatch)
+    server = Controller(Mailbox(str(post.folder)), hostname="127.0.0.1", port=free_port())
     server.start()
     extra = {"from_email": SENDER, "disable_ssl": True, "disable_tls": True}
-    made.connection(host="127.0.0.1", port=server.port, extra=extra)
-    yield made
+    post.connection(host="127.0.0.1", port=server.port, extra=extra)
+    yield post
     server.stop()
 
 
@@ -267,9 +267,9 @@ def test_notifier_when_no_mail_can_be_sent_then_the_tasks_own_error_stays(
     post.connection(host="127.0.0.1", port=free_port(), extra={"from_email": SENDER, "disable_ssl": True})
     run = failing_dag.test(logical_date=None)
     assert str(run.state) == "failed"
-    said = "".join(capfd.readouterr()) + caplog.text
-    assert "S3 is away: check AWS_ENDPOINT_URL" in said
-    assert said.count("The failure could not be mailed") == 1
+    output = "".join(capfd.readouterr()) + caplog.text
+    assert "S3 is away: check AWS_ENDPOINT_URL" in output
+    assert output.count("The failure could not be mailed") == 1
 
 
 def test_notifier_when_the_context_is_of_a_killed_task_then_the_reason_is_told(cells: str, post: Post):

@@ -59,7 +59,7 @@ class Registry:
     folder: Path
     project: str
     client: Any = None
-    made: int = 0
+    registered: int = 0
 
     def register(
         self,
@@ -76,8 +76,8 @@ class Registry:
         `remake` changes the package before its digest is taken, `spoil` afterwards.
         """
         name = project or self.project
-        self.made += 1
-        package = make_package(self.folder / f"package-{self.made}", project=card_project or name, **card)
+        self.registered += 1
+        package = make_package(self.folder / f"package-{self.registered}", project=card_project or name, **card)
         if remake:
             remake(package)
         digest = package_digest(package)
@@ -177,7 +177,7 @@ class Server:
         fields = [
             Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split() for pid in self.workers()
         ]
-        return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+        return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the log, line by line; a request's own is written once its answer is on its way."""
@@ -188,7 +188,7 @@ class Server:
 def server(projects: Projects, registry: Registry, database: str, cache: Path, tmp_path: Path) -> Iterator[Server]:
     """Serving for the registry's project, not started yet; polls five times a second."""
     projects.write(registry.project)
-    made = Server(
+    server = Server(
         {
             "INSPECTLINE_DEFAULT_PROJECT": registry.project,
             "INSPECTLINE_POLL_SECONDS": "0.2",
@@ -197,11 +197,11 @@ def server(projects: Projects, registry: Registry, database: str, cache: Path, t
         },
         tmp_path / "serving.log",
     )
-    yield made
-    if made.process is not None and made.process.poll() is None:
+    yield server
+    if server.process is not None and server.process.poll() is None:
         with suppress(ProcessLookupError):
-            os.killpg(made.process.pid, signal.SIGKILL)
-        made.process.wait(timeout=10)
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait(timeout=10)
 
 
 class Relay:
@@ -248,16 +248,16 @@ class Relay:
             except OSError:
                 return
             self._open += [client, server]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
 
     @staticmethod
-    def _pass(one: socket.socket, other: socket.socket) -> None:
+    def _pass(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
-            while data := one.recv(1 << 16):
-                other.sendall(data)
+            while data := source.recv(1 << 16):
+                target.sendall(data)
         with suppress(OSError):
-            other.shutdown(socket.SHUT_RDWR)
+            target.shutdown(socket.SHUT_RDWR)
 
 
 def rows() -> Sequence[RowMapping]:

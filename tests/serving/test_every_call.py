@@ -81,11 +81,11 @@ def schemathesis(server: Server, examples: int) -> tuple[int, str]:
 
 def check(server: Server, examples: int) -> None:
     """Let schemathesis pass, and look for what it does not see."""
-    status, said = schemathesis(server, examples)
-    assert status == 0, said[-6000:]
-    assert re.search(r"Selected: (\d\d)/\1\s+Tested: \1\s", said), said[-2000:]
+    status, output = schemathesis(server, examples)
+    assert status == 0, output[-6000:]
+    assert re.search(r"Selected: (\d\d)/\1\s+Tested: \1\s", output), output[-2000:]
     assert "Traceback" not in server.log.read_text(encoding="utf-8")
-    print(said[said.rindex("= SUMMARY =") :])
+    print(output[output.rindex("= SUMMARY =") :])
 
 
 def test_calls_when_generated_then_answered_as_described(stand: Server):

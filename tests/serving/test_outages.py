@@ -152,7 +152,7 @@ def test_predict_when_the_disk_takes_no_more_then_503_until_it_does(server: Serv
             before = resource.prlimit(worker, resource.RLIMIT_FSIZE)
             resource.prlimit(worker, resource.RLIMIT_FSIZE, (1 << 16, before[1]))
             wait_until(lambda: len(load.refused) > 10, 30, "a full disk")
-            said = len(load.answered)
+            answers_before = len(load.answered)
             assert requests.get(f"{server.address}/health/live", timeout=10).status_code == 200
             assert server.status()["version"] == version
             resource.prlimit(worker, resource.RLIMIT_FSIZE, before)
@@ -161,6 +161,6 @@ def test_predict_when_the_disk_takes_no_more_then_503_until_it_does(server: Serv
         assert load.failures == []
         assert all(says_come_again(answer) for answer in load.refused)
         assert any("make room" in answer.json()["error"] for answer in load.refused)
-        assert len(load.answered) > said
+        assert len(load.answered) > answers_before
         check_recorded(load)
         assert {row["request_id"] for row in rows()} >= load.answered

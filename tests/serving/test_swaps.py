@@ -77,13 +77,13 @@ def swap_under_load(
     assert failures == []
     assert {status for status, _ in answers} == {200}
     # One image: whatever depends on the version alone is the same in all its answers.
-    told = {
-        (one["model_version"], one["threshold"], one["review_threshold"], one["p_value"], one["verdict"])
-        for _, one in answers
+    combinations = {
+        (answer["model_version"], answer["threshold"], answer["review_threshold"], answer["p_value"], answer["verdict"])
+        for _, answer in answers
     }
-    assert len(told) == len(thresholds), told
-    assert len({review for _, _, review, _, _ in told}) == len(thresholds)
-    for version, threshold, _, p_value, _ in told:
+    assert len(combinations) == len(thresholds), combinations
+    assert len({review for _, _, review, _, _ in combinations}) == len(thresholds)
+    for version, threshold, _, p_value, _ in combinations:
         assert thresholds[version] == threshold
         assert p_value * (sizes[threshold] + 1) == pytest.approx(round(p_value * (sizes[threshold] + 1)))
     how = f"{'by hand, ' if by_hand else ''}{workers} worker(s)"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from pipelines.catalogue import connect
+from pipelines.catalogue.database import chunks
 from pipelines.catalogue.schema import samples
 from pipelines.config.project import load_project
 from pipelines.errors import BadDataset, NotEnoughImages
@@ -59,11 +60,15 @@ def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPac
         graph = ScoringGraph(folder / GRAPH, origin["input_size"], origin["resize"], threads=2)
         scored: list[tuple[float, NDArray[np.float32]]] = []
         examples: list[PreparedImage] = []
-        for image, one in score_each(graph, prepared_images(run, pack, good, graph)):
-            scored.append((one.score, one.embedding))  # without the error maps, which would fill the memory
+        for image, prediction in score_each(graph, prepared_images(run, pack, good, graph)):
+            scored.append(
+                (prediction.score, prediction.embedding)
+            )  # without the error maps, which would fill the memory
             if len(examples) < EXAMPLES:
                 examples.append(image)
-        anomaly_scores = [one.score for _, one in score_each(graph, prepared_images(run, pack, anomalies, graph))]
+        anomaly_scores = [
+            prediction.score for _, prediction in score_each(graph, prepared_images(run, pack, anomalies, graph))
+        ]
         if not scored:
             raise NotEnoughImages(
                 f"dataset version {run.version_id} of {run.project} has no good validation images to set a"
@@ -137,21 +142,21 @@ def _collect(run: Run, package: ModelPackage | None, folder: Path) -> dict[str, 
 
 def _descriptors(project: str, hashes: list[str]) -> NDArray[np.float64]:
     """Return the descriptors of samples as ingest took them, [n, DESCRIPTORS]."""
-    found: dict[str, dict[str, float]] = {}
+    descriptors: dict[str, dict[str, float]] = {}
     with connect() as connection:
-        for start in range(0, len(hashes), 500):
+        for chunk in chunks(hashes):
             rows = connection.execute(
                 select(samples.c.sha256, samples.c.descriptors).where(
-                    samples.c.project == project, samples.c.sha256.in_(hashes[start : start + 500])
+                    samples.c.project == project, samples.c.sha256.in_(chunk)
                 )
             )
-            found.update({row.sha256: row.descriptors for row in rows})
-    if missing := [sha256 for sha256 in hashes if not set(DESCRIPTORS) <= set(found.get(sha256, {}))]:
+            descriptors.update({row.sha256: row.descriptors for row in rows})
+    if missing := [sha256 for sha256 in hashes if not set(DESCRIPTORS) <= set(descriptors.get(sha256, {}))]:
         raise BadDataset(
             f"{len(missing)} validation samples of {project} have no descriptors in the catalogue, first {missing[0]}:"
             " ingest them again"
         )
-    return np.array([[found[sha256][name] for name in DESCRIPTORS] for sha256 in hashes], dtype=np.float64)
+    return np.array([[descriptors[sha256][name] for name in DESCRIPTORS] for sha256 in hashes], dtype=np.float64)
 
 
 def _grouping_note(good: pd.DataFrame) -> list[str]:

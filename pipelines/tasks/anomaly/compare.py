@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.config.metrics import ENOUGH_ANOMALIES, percent
 from pipelines.config.project import PromotionRules
 from pipelines.datasets.original_images import original_images
 from pipelines.errors import BadPackage
@@ -19,13 +20,11 @@ from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.subset_scoring import BATCH
 from pipelines.tasks.anomaly.synthetic.fixed_set import with_defect
-from pipelines.tasks.anomaly.threshold import percent
 from pipelines.tasks.interface import Comparison, Contender
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ENOUGH_ANOMALIES = 20
 MOST_SYNTHETIC = 150
 
 Scores = NDArray[np.float64]
@@ -119,7 +118,7 @@ def score_contenders(
     twins = MOST_SYNTHETIC if len(anomalies) < ENOUGH_ANOMALIES else 0
     parts: list[tuple[pd.DataFrame, bool]] = [(good, False), (anomalies, False), (good.head(twins), True)]
     for rows, defective in parts:
-        found: list[list[float]] = [[], []]
+        scores: list[list[float]] = [[], []]
         pairs = zip(original_images(project, rows), rows["sha256"], strict=True)
         while batch := list(islice(pairs, BATCH)):
             images = [with_defect(pixels, sha256)[0] if defective else pixels for pixels, sha256 in batch]
@@ -127,13 +126,13 @@ def score_contenders(
                 if package is None:
                     continue
                 try:
-                    found[number] += [one.score for one in predict(package, images)]
+                    scores[number] += [prediction.score for prediction in predict(package, images)]
                 except BadPackage as error:
                     if package is challenger:
                         raise
                     packages[number], failure = None, str(error)
         for number in range(2):
-            results[number].append(np.array(found[number], dtype=np.float64))
+            results[number].append(np.array(scores[number], dtype=np.float64))
     return results[0], results[1] if packages[1] is not None else None, failure
 
 

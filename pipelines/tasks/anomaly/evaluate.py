@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.config.metrics import ENOUGH_ANOMALIES
 from pipelines.config.project import load_project
 from pipelines.datasets.original_images import read_mask
 from pipelines.errors import BadDataset
@@ -29,8 +30,6 @@ from pipelines.tasks.anomaly.test_scores import TestScores
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FEW_ANOMALIES = 20
 
 
 def evaluate(run: Run, pack: PackRef, package: ModelPackage) -> EvaluationReport:
@@ -126,7 +125,7 @@ def judge(tested: TestScores, package: AnomalyPackage, defect_rate: float) -> Ev
         }
         if estimates["precision"] is None:
             notes.append("No test image lies above the threshold: precision cannot be given.")
-        if len(anomalies) < FEW_ANOMALIES:
+        if len(anomalies) < ENOUGH_ANOMALIES:
             notes.append(
                 f"With only {len(anomalies)} test anomalies every figure about anomalies is rough: see intervals."
             )

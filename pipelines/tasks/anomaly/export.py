@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from pipelines.config.project import load_project
 from pipelines.errors import ExportMismatch
-from pipelines.registry.package import GRAPH, WEIGHTS, file_digest
+from pipelines.registry.package import GRAPH, WEIGHTS
 from pipelines.steps import ModelPackage, PackRef, Run, TrainedModel
+from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage, split_uri
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 from pipelines.tasks.anomaly.predict import predict
@@ -111,14 +112,16 @@ def compare(model: keras.Model, path: Path, images: NDArray[np.uint8]) -> tuple[
     network's scores. Raises ExportMismatch if scores differ by more than that, or error maps by more than a
     thousandth of the largest error.
     """
-    found = predict(ScoringGraph(path, images.shape[1], "fit"), images)
+    predictions = predict(ScoringGraph(path, images.shape[1], "fit"), images)
     parts = [model.predict_on_batch(images[start : start + 16]) for start in range(0, len(images), 16)]
     expected = np.concatenate([part["score"] for part in parts])
     maps = np.concatenate([part["error_map"] for part in parts])
     low, high = np.quantile(expected, (0.05, 0.95))
     tolerance = TOLERANCE * max(float(high - low), 0.01 * float(np.abs(expected).max()), 1e-6)
-    difference = float(np.abs(expected - [one.score for one in found]).max())
-    map_difference = max(float(np.abs(one.error_map - map_).max()) for one, map_ in zip(found, maps, strict=True))
+    difference = float(np.abs(expected - [prediction.score for prediction in predictions]).max())
+    map_difference = max(
+        float(np.abs(prediction.error_map - map_).max()) for prediction, map_ in zip(predictions, maps, strict=True)
+    )
     if difference > tolerance or map_difference > TOLERANCE * max(float(maps.max()), 1e-6):
         raise ExportMismatch(
             f"the exported graph gives other scores than the network (by {difference:.2e}, allowed {tolerance:.2e}) or"

@@ -66,8 +66,8 @@ def check_graph(session: onnxruntime.InferenceSession, path: Path, size: int) ->
     """Raise BadPackage unless the graph takes `image` uint8 [N, size, size, 3] and gives all of OUTPUTS."""
     inputs = session.get_inputs()
     if [item.name for item in inputs] != ["image"] or inputs[0].type != "tensor(uint8)":
-        found = ", ".join(f"`{item.name}` {item.type}" for item in inputs)
-        raise BadPackage(f"{path}: takes {found}, not `image` tensor(uint8); export the model again")
+        described = ", ".join(f"`{item.name}` {item.type}" for item in inputs)
+        raise BadPackage(f"{path}: takes {described}, not `image` tensor(uint8); export the model again")
     if isinstance(inputs[0].shape[0], int) or list(inputs[0].shape[1:]) != [size, size, 3]:
         shape = inputs[0].shape
         raise BadPackage(f"{path}: `image` is {shape}, not [N, {size}, {size}, 3]; export the model again")

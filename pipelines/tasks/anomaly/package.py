@@ -154,8 +154,8 @@ def write_reference(
     path = folder / REFERENCE
     stored: dict[str, Any] = {}
     if examples:
-        stored[EXAMPLES] = np.concatenate([one.tiles for one in examples])
-        stored[EXAMPLE_SHAPES] = np.array([(len(one.tiles), one.height, one.width) for one in examples])
+        stored[EXAMPLES] = np.concatenate([image.tiles for image in examples])
+        stored[EXAMPLE_SHAPES] = np.array([(len(image.tiles), image.height, image.width) for image in examples])
     np.savez_compressed(
         path,
         score=np.asarray(score, np.float32),

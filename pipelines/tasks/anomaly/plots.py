@@ -66,10 +66,10 @@ def gallery(project: str, package: AnomalyPackage, rows: pd.DataFrame, title: st
     figure.suptitle(title)
     scored = list(score_each(package, original_images(project, rows)))
     # One scale for all, from nought: on its own, a heat map of mere noise would glow too.
-    hottest = max(float(one.error_map.max()) for _, one in scored)
-    for (pixels, one), (_, row), pair in zip(scored, rows.iterrows(), grid, strict=True):
+    hottest = max(float(prediction.error_map.max()) for _, prediction in scored)
+    for (pixels, prediction), (_, row), pair in zip(scored, rows.iterrows(), grid, strict=True):
         height, width = pixels.shape[:2]
-        heat = restore_map(one.error_map, height, width, package.card.resize)
+        heat = restore_map(prediction.error_map, height, width, package.card.resize)
         step = max(1, -(-max(height, width) // _LARGEST_SIDE))
         kind = row["type"] if isinstance(row["type"], str) and row["type"] else row["label"]
         picture(pair[0], pixels[::step, ::step], f"{kind} · {row['sha256'][:10]}")

@@ -78,31 +78,31 @@ def predict_prepared(
     graph = _graph(package)
     session = graph.session()
     tiles = np.concatenate([image.tiles for image in images])
-    names = [*OUTPUTS, *(one.name for one in session.get_outputs() if one.name in (EVIDENCE, SHARES))]
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    names = [*OUTPUTS, *(item.name for item in session.get_outputs() if item.name in (EVIDENCE, SHARES))]
+    batches: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for start in range(0, len(tiles), batch_size):
         outputs = session.run(names, {"image": tiles[start : start + batch_size]})
         if outputs[0].shape != (len(tiles[start : start + batch_size]),) or not np.isfinite(outputs[0]).all():
             # NaN compares as "not above the threshold": it would pass every defect as good.
             raise BadPackage(f"{graph.path}: gave a score that is not a finite number; export the model again")
         for name, output in zip(names, outputs, strict=True):
-            found[name].append(output)
-    said = {name: np.concatenate(parts).astype(np.float32, copy=False) for name, parts in found.items()}
+            batches[name].append(output)
+    outputs_by_name = {name: np.concatenate(parts).astype(np.float32, copy=False) for name, parts in batches.items()}
     results, first = [], 0
     for image in images:
         own = slice(first, first + len(image.tiles))
-        results.append(_merged(graph, image, {name: values[own] for name, values in said.items()}))
+        results.append(_merged(graph, image, {name: values[own] for name, values in outputs_by_name.items()}))
         first = own.stop
     return results
 
 
-def _merged(graph: ScoringGraph, image: PreparedImage, said: dict[str, NDArray[np.float32]]) -> Prediction:
+def _merged(graph: ScoringGraph, image: PreparedImage, outputs: dict[str, NDArray[np.float32]]) -> Prediction:
     """Return what the tiles say of their image."""
     tiles = tile_grid(image.height, image.width, graph.input_size, graph.resize)
-    error_map = said["error_map"][0].copy() if tiles is None else tiles.stitch(said["error_map"])
-    scores, evidence = said["score"], said.get(EVIDENCE)
-    score = scores.max() if len(scores) == 1 or evidence is None else fused_score(evidence, said.get(SHARES))
-    return Prediction(float(score), error_map, said["embedding"].mean(axis=0))
+    error_map = outputs["error_map"][0].copy() if tiles is None else tiles.stitch(outputs["error_map"])
+    scores, evidence = outputs["score"], outputs.get(EVIDENCE)
+    score = scores.max() if len(scores) == 1 or evidence is None else fused_score(evidence, outputs.get(SHARES))
+    return Prediction(float(score), error_map, outputs["embedding"].mean(axis=0))
 
 
 def fused_score(evidence: NDArray[np.float32], shares: NDArray[np.float32] | None = None) -> float:
@@ -113,8 +113,8 @@ def fused_score(evidence: NDArray[np.float32], shares: NDArray[np.float32] | Non
     """
     merged = evidence.max(axis=0)
     merged[MEANS] = evidence.mean(axis=0)[MEANS]
-    told = 1 / (1 + np.exp(-np.clip(merged.astype(np.float64), -50, 50)))
-    return float(np.average(told, weights=None if shares is None else shares[0]))
+    logistic = 1 / (1 + np.exp(-np.clip(merged.astype(np.float64), -50, 50)))
+    return float(np.average(logistic, weights=None if shares is None else shares[0]))
 
 
 def _graph(package: AnomalyPackage | ScoringGraph) -> ScoringGraph:

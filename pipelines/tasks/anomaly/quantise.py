@@ -117,19 +117,19 @@ def attempt(path: Path, quantised: Path, images: NDArray[np.uint8]) -> Trial:
     them.
     """
     size = images.shape[1]
-    before, after = (ScoringGraph(one, size, "fit") for one in (path, quantised))
+    before, after = (ScoringGraph(each, size, "fit") for each in (path, quantised))
     defects = [with_defect(image, hashlib.sha256(image.tobytes()).hexdigest())[0] for image in images]
-    found = []
+    scores = []
     for graph in (before, after):
-        found.append([np.array([one.score for one in predict(graph, part)]) for part in (list(images), defects)])
-    old, new = (np.concatenate(parts) for parts in found)
+        scores.append([np.array([each.score for each in predict(graph, part)]) for part in (list(images), defects)])
+    old, new = (np.concatenate(parts) for parts in scores)
     with np.errstate(invalid="ignore"):
         agreement = float(np.corrcoef(old, new)[0, 1])
     fast, slow = _milliseconds(after, before, images[:1])
     return Trial(
         images=len(images),
-        auroc=metrics.delong(*found[1])[0],
-        auroc_before=metrics.delong(*found[0])[0],
+        auroc=metrics.delong(*scores[1])[0],
+        auroc_before=metrics.delong(*scores[0])[0],
         agreement=agreement,
         difference=float(np.abs(old - new)[: len(images)].max()),
         milliseconds=fast,
@@ -148,16 +148,16 @@ def _convolutions(model: object) -> list[str]:
     Not those of one input channel: the operators of the comparison, and the first layer, whose input is faint.
     """
     graph = model.graph  # type: ignore[attr-defined]
-    shapes = {one.name: tuple(one.dims) for one in graph.initializer}
-    found = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in shapes]
-    return [node.name for node in found if shapes[node.input[1]][1] > 1]
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in shapes]
+    return [node.name for node in convolutions if shapes[node.input[1]][1] > 1]
 
 
-def _milliseconds(one: ScoringGraph, other: ScoringGraph, image: NDArray[np.uint8]) -> tuple[float, float]:
+def _milliseconds(first: ScoringGraph, other: ScoringGraph, image: NDArray[np.uint8]) -> tuple[float, float]:
     """Return how long each takes for one image: in turns, the best of several, whatever else the machine does."""
     best = [float("inf")] * 2
     for _ in range(ROUNDS):
-        for place, graph in enumerate((one, other)):
+        for place, graph in enumerate((first, other)):
             start = time.perf_counter()
             predict(graph, image)
             best[place] = min(best[place], 1000 * (time.perf_counter() - start))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipelines.config.metrics import percent
 from pipelines.errors import NotEnoughImages
 from pipelines.evaluation.intervals import CONFIDENCE, beta_quantile, clopper_pearson
 from pipelines.steps import Estimate
@@ -118,8 +119,8 @@ def f1_optimal(good: ArrayLike, anomalies: ArrayLike) -> float:
     F1 depends on how many of the samples are anomalies; this is the F1 of the samples as they are.
     """
 
-    def f1(false_alarms: Scores, found: Scores, n_good: int, n_anomalies: int) -> Scores:
-        return 2 * found / (found + false_alarms + n_anomalies)
+    def f1(false_alarms: Scores, detected: Scores, n_good: int, n_anomalies: int) -> Scores:
+        return 2 * detected / (detected + false_alarms + n_anomalies)
 
     return _best(good, anomalies, f1)
 
@@ -133,8 +134,8 @@ def least_cost(
     of cost-sensitive learning", IJCAI 2001): the share of anomalies among the samples plays no part.
     """
 
-    def saving(false_alarms: Scores, found: Scores, n_good: int, n_anomalies: int) -> Scores:
-        return -_cost(false_alarms / n_good, found / n_anomalies, cost_false_alarm, cost_miss, defect_rate)
+    def saving(false_alarms: Scores, detected: Scores, n_good: int, n_anomalies: int) -> Scores:
+        return -_cost(false_alarms / n_good, detected / n_anomalies, cost_false_alarm, cost_miss, defect_rate)
 
     return _best(good, anomalies, saving)
 
@@ -210,14 +211,9 @@ def choose(
     return Choice(value=value, policy=served, detail=detail, notes=notes)
 
 
-def percent(rate: float) -> str:
-    """Return a rate for people: `1 %`, `2.04 %`."""
-    return f"{100 * rate:.3g} %"
-
-
 def _described(threshold: float, good: Scores, anomalies: Scores, costs: dict[str, float]) -> dict[str, Any]:
     """Describe a threshold on the samples it was set on; the test subsets give the figures to quote."""
-    alarms, found = int(np.sum(good > threshold)), int(np.sum(anomalies > threshold))
+    alarms, detected = int(np.sum(good > threshold)), int(np.sum(anomalies > threshold))
     described: dict[str, Any] = {
         "value": threshold,
         "false_positive_rate": clopper_pearson(alarms, len(good)).to_json(),
@@ -226,9 +222,9 @@ def _described(threshold: float, good: Scores, anomalies: Scores, costs: dict[st
         "expected_cost": None,
     }
     if len(anomalies):
-        recall = clopper_pearson(found, len(anomalies))
+        recall = clopper_pearson(detected, len(anomalies))
         described["recall"] = recall.to_json()
-        described["f1"] = 2 * found / (found + alarms + len(anomalies))
+        described["f1"] = 2 * detected / (detected + alarms + len(anomalies))
         described["expected_cost"] = float(_cost(alarms / len(good), recall.value, **costs))
     return described
 
@@ -256,8 +252,8 @@ def _best(good: ArrayLike, anomalies: ArrayLike, merit: Callable[[Scores, Scores
     middles = scores[:-1] / 2 + scores[1:] / 2
     candidates = np.concatenate([[np.nextafter(scores[0], -np.inf)], middles, [scores[-1]]])
     false_alarms = len(good) - np.searchsorted(good, candidates, side="right")
-    found = len(anomalies) - np.searchsorted(anomalies, candidates, side="right")
-    merits = merit(false_alarms.astype(float), found.astype(float), len(good), len(anomalies))
+    detected = len(anomalies) - np.searchsorted(anomalies, candidates, side="right")
+    merits = merit(false_alarms.astype(float), detected.astype(float), len(good), len(anomalies))
     # Costs that differ only by rounding are equal.
     close = np.flatnonzero(merits >= merits.max() - 1e-12 * max(1.0, abs(float(merits.max()))))
     return float(candidates[close[-1]])

@@ -216,7 +216,7 @@ def logged_parameters(run: Run, settings: FitSettings, fitted: Fitted, images: i
         "training.learning_rate": settings.learning_rate,
         "training.start_from": training_parameters(run).start_from,
         "training.images": images,
-        "training.weights": sum(one.size for arrays in named_weights(fitted.network).values() for one in arrays),
+        "training.weights": sum(array.size for arrays in named_weights(fitted.network).values() for array in arrays),
         "training.precision": fitted.precision,
         "training.backend": keras.backend.backend(),
     }
@@ -231,10 +231,10 @@ def picture(fitted: Fitted, images: Selection, settings: FitSettings, folder: Pa
 
     count = min(SHOWN, len(images))
     ((damaged, (clean, _)),) = validation_batches(images, count, settings.seed, most=count)
-    restored, *_, error, _ = fitted.network(damaged, training=False)
-    errors = as_array(doubled(error))[..., 0]
+    answer = fitted.network(damaged, training=False)
+    errors = as_array(doubled(answer["error"]))[..., 0]
     path = folder / "reconstructions.png"
-    reconstruction_sheet(clean, damaged, as_array(restored), errors).save(path)
+    reconstruction_sheet(clean, damaged, as_array(answer["restored"]), errors).save(path)
     return path
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 
 
-def select(pack: PackRef, subset: str, known: frozenset[str] = frozenset()) -> Selection:
+def select(pack: PackRef, subset: str, trained_on: frozenset[str] = frozenset()) -> Selection:
     """Return the images of one subset of a pack, or their tiles, by reference; those not `known` are fresh."""
     from pipelines.tasks.anomaly.fitting.batches import Selection
 
@@ -30,7 +30,7 @@ def select(pack: PackRef, subset: str, known: frozenset[str] = frozenset()) -> S
     tiles = opened.index["tiles"].to_numpy(np.int64)
     owner = np.repeat(np.arange(len(tiles)), tiles)
     rows = np.flatnonzero(opened.index["subset"].to_numpy()[owner] == subset)
-    fresh = ~opened.index["sha256"].isin(known).to_numpy()[owner[rows]] if known else None
+    fresh = ~opened.index["sha256"].isin(trained_on).to_numpy()[owner[rows]] if trained_on else None
     shown = parts(tiles, opened.index[["height", "width"]].to_numpy(np.int64))
     return Selection(opened.images, rows, shown[rows], fresh)
 

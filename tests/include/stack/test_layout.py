@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from include.stack.errors import StackError
-from include.stack.layout import Stack, open_stack, taken_ports, write_whole
+from include.stack.layout import Stack, open_stack, taken_ports
 from pipelines.config.settings import REPOSITORY
 
 PORTS = {"airflow": 8080, "mlflow": 5000, "serving": 8000, "s3": 9000, "smtp": 1025}
@@ -80,10 +80,3 @@ def test_socket_when_the_folder_is_deep_stays_short_enough_for_one():
 
 def test_folders_when_made_keep_the_supervisors_socket_private(stack):
     assert stat.S_IMODE(stack.socket.parent.stat().st_mode) == 0o700
-
-
-def test_file_when_written_whole_has_its_mode_and_leaves_nothing_beside_it(tmp_path):
-    write_whole(tmp_path / "secret", "x", mode=0o600)
-
-    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]

@@ -106,8 +106,8 @@ def test_figures_when_shown_have_names_for_people_and_intervals():
     Console(file=out, width=120).print(outcome.figures_table(RESULT["metrics"]))
 
     rows = [" ".join(line.split()) for line in out.getvalue().splitlines()]
-    assert "image AUROC 0.981 0.962 – 0.994" in rows
-    assert "mean reconstruction error, good 0.0123 0.0119 – 0.0128" in rows
+    assert "AUROC 0.981 0.962 – 0.994" in rows
+    assert "Mean reconstruction error, validation 0.0123 0.0119 – 0.0128" in rows
     assert "new figure 0.500" in rows
 
 

@@ -28,56 +28,56 @@ from tests.monitoring.conftest import Line
 Surfaces = Callable[..., list[np.ndarray]]
 
 
-def tell(found: dict[str, Any]) -> list[str]:
-    """Take the mails that a report calls for as sent, and return their subjects."""
+def mark_sent(report: dict[str, Any]) -> list[str]:
+    """Mark the mails that a report requires as sent, and return their subjects."""
     subjects = []
-    for mail, mark in outbox.unpack(found["mail"]) if found["mail"] else ():
+    for mail, mark in outbox.unpack(report["mail"]) if report["mail"] else ():
         mark()
         subjects.append(mail.subject)
     return subjects
 
 
-def row(found: dict[str, Any]) -> dict[str, Any]:
+def row(report: dict[str, Any]) -> dict[str, Any]:
     """Return the report's row in the catalogue."""
     with connect() as connection:
-        return dict(reports.get(connection, found["report_id"]))
+        return dict(reports.get(connection, report["report_id"]))
 
 
-def test_detect_when_light_got_brighter_then_drift_kept_linked_and_told(
+def test_detect_when_light_got_brighter_then_drift_is_stored_linked_and_mailed(
     line: Line, surfaces: Surfaces, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("INSPECTLINE_MLFLOW_URL", "https://mlflow.example.com")
     line.promote(surfaces(60, seed=1))
     line.serve(surfaces(60, seed=2, brighter=40))
-    found = detect(line.name, "run-1")
-    assert (found["state"], found["changed"]) == ("drift", True)
-    assert (found["reference_n"], found["current_n"]) == (60, 60)
-    assert "brightness" in " ".join(found["reasons"])
+    report = detect(line.name, "run-1")
+    assert (report["state"], report["changed"]) == ("drift", True)
+    assert (report["reference_n"], report["current_n"]) == (60, 60)
+    assert "brightness" in " ".join(report["reasons"])
 
-    page = read_uri(found["report_uri"]).decode()
-    assert found["report_uri"].startswith(f"s3://{line.bucket}/{line.name}/v-test/drift/")
+    page = read_uri(report["report_uri"]).decode()
+    assert report["report_uri"].startswith(f"s3://{line.bucket}/{line.name}/v-test/drift/")
     assert "Drift: the images no longer look like" in page
     assert "Wasserstein" in page
 
-    kept = row(found)
+    kept = row(report)
     assert kept["model_version"] == line.version
     assert {"score", "descriptors", "embedding", "stated", "anomalous", "rescored"} <= set(kept["results"])
     # The link that people get: MLflow's own page at its public address, and the file is really there.
-    prefix, _, path = found["url"].partition("/runs/")
+    prefix, _, path = report["url"].partition("/runs/")
     assert prefix.startswith("https://mlflow.example.com/#/experiments/")
     run_id, _, artifact = path.partition("/artifacts/")
     there = requests.get(f"{mlflow_server}/get-artifact", params={"run_uuid": run_id, "path": artifact}, timeout=30)
     assert there.content.decode() == page
 
-    assert tell(found) == ["Test line: drift – the embedding drifted: 100% of its components moved"]
+    assert mark_sent(report) == ["Test line: drift – the embedding drifted: 100% of its components moved"]
 
 
 def test_detect_when_images_look_the_same_then_no_drift_and_no_mail(line: Line, surfaces: Surfaces):
     line.promote(surfaces(60, seed=3))
     line.serve(surfaces(60, seed=4))
-    found = detect(line.name, "run-1")
-    assert (found["state"], found["changed"], found["mail"]) == ("no_drift", False, None)
-    assert "No drift" in requests.get(found["url"], timeout=30).text
+    report = detect(line.name, "run-1")
+    assert (report["state"], report["changed"], report["mail"]) == ("no_drift", False, None)
+    assert "No drift" in requests.get(report["url"], timeout=30).text
 
 
 def test_detect_when_another_model_is_promoted_then_images_are_scored_again_and_no_drift(
@@ -88,10 +88,10 @@ def test_detect_when_another_model_is_promoted_then_images_are_scored_again_and_
     line.serve(surfaces(55, seed=6))
     line.promote(images, gain=4)  # the same light, another network: its scores and embeddings are on another scale
     line.serve(surfaces(5, seed=7))
-    found = detect(line.name, "run-1")
-    results = row(found)["results"]
+    report = detect(line.name, "run-1")
+    results = row(report)["results"]
     assert (results["rescored"], results["reused"], results["lost"]) == (55, 5, 0)
-    assert (found["state"], found["changed"]) == ("no_drift", False)
+    assert (report["state"], report["changed"]) == ("no_drift", False)
 
     # The stored scores, taken as they are, would have been a false alarm.
     assert line.package is not None
@@ -102,24 +102,24 @@ def test_detect_when_another_model_is_promoted_then_images_are_scored_again_and_
     assert wasserstein_distance(taken.reference, taken.current) > thresholds.distance_threshold(60, 55)
 
 
-def test_detect_when_kept_images_are_gone_then_left_out_and_said(line: Line, surfaces: Surfaces):
+def test_detect_when_kept_images_are_gone_then_left_out_and_reported(line: Line, surfaces: Surfaces):
     images = surfaces(60, seed=8)
     line.promote(images)
     line.serve(surfaces(60, seed=9))
     line.promote(images, gain=4)
     storage = Storage(line.bucket)
-    keys = [one.key for one in storage.list(f"{line.name}/served/")]
+    keys = [entry.key for entry in storage.list(f"{line.name}/served/")]
     for key in keys[:20]:
         storage.delete(key)
     storage.put(keys[20], b"no image any more")
-    found = detect(line.name, "run-1")
-    assert (found["state"], found["current_n"]) == ("too_few", 39)
-    assert found["reasons"] == [
+    report = detect(line.name, "run-1")
+    assert (report["state"], report["current_n"]) == ("too_few", 39)
+    assert report["reasons"] == [
         "39 different images in 7 days (21 more are no longer kept), and a comparison needs 50 (drift.minimum_images)"
     ]
 
 
-def test_detect_when_too_few_or_no_model_then_says_so_and_tells_nobody(line: Line, surfaces: Surfaces):
+def test_detect_when_too_few_or_no_model_then_says_so_and_mails_nobody(line: Line, surfaces: Surfaces):
     without = detect(line.name, "run-1")
     assert (without["state"], without["mail"], without["report_uri"]) == ("no_champion", None, None)
     line.promote(surfaces(20, seed=10))
@@ -131,33 +131,33 @@ def test_detect_when_too_few_or_no_model_then_says_so_and_tells_nobody(line: Lin
 def test_detect_when_reference_is_tiny_then_too_few(line: Line, surfaces: Surfaces):
     line.promote(surfaces(19, seed=12))
     line.serve(surfaces(50, seed=13))
-    found = detect(line.name, "run-1")
-    assert found["state"] == "too_few"
-    assert "reference has 19 images" in found["reasons"][0]
+    report = detect(line.name, "run-1")
+    assert report["state"] == "too_few"
+    assert "reference has 19 images" in report["reasons"][0]
 
 
-def test_detect_when_run_is_tried_again_then_the_same_report_and_told_once(line: Line, surfaces: Surfaces):
+def test_detect_when_run_is_tried_again_then_the_same_report_and_mailed_once(line: Line, surfaces: Surfaces):
     line.promote(surfaces(30, seed=14))
     line.serve(surfaces(50, seed=15, brighter=50))
     first, again = detect(line.name, "run-1"), detect(line.name, "run-1")
     assert first == again
-    assert len(tell(again)) == 1
-    assert tell(first) == []  # the mail's task tried again, after it had sent
+    assert len(mark_sent(again)) == 1
+    assert mark_sent(first) == []  # the mail's task tried again, after it had sent
     assert detect(line.name, "run-1")["mail"] is None
 
 
 def test_detect_when_state_changes_then_one_mail_for_each_change(line: Line, surfaces: Surfaces):
     line.promote(surfaces(30, seed=16))
     start = datetime(2026, 11, 2, 6, tzinfo=UTC)
-    told = []
+    outcomes = []
     for day, brighter in enumerate([0, 50, 50, 0, 0]):
         moment = start + timedelta(days=10 * day)
         line.serve(surfaces(50, seed=20 + day, brighter=brighter), when=moment - timedelta(hours=2))
-        found = detect(line.name, f"run-{day}", now=moment)
-        with transaction() as connection:  # the digest is told apart, in test_digest
+        report = detect(line.name, f"run-{day}", now=moment)
+        with transaction() as connection:  # test_digest covers the digest
             connection.execute(drift_reports.update().values(digest_sent_at=datetime.now(UTC)))
-        told.append([found["state"], found["changed"], *tell(found)])
-    assert told == [
+        outcomes.append([report["state"], report["changed"], *mark_sent(report)])
+    assert outcomes == [
         ["no_drift", False],
         ["drift", True, "Test line: drift – the embedding drifted: 100% of its components moved"],
         ["drift", False],
@@ -166,22 +166,22 @@ def test_detect_when_state_changes_then_one_mail_for_each_change(line: Line, sur
     ]
 
 
-def test_detect_when_the_mail_could_not_be_sent_then_the_next_run_tells(line: Line, surfaces: Surfaces):
+def test_detect_when_the_mail_could_not_be_sent_then_the_next_run_sends_it(line: Line, surfaces: Surfaces):
     line.promote(surfaces(30, seed=30))
     line.serve(surfaces(50, seed=31, brighter=50))
     assert detect(line.name, "run-1")["mail"] is not None
     later = detect(line.name, "run-2")
     assert later["changed"] is False
-    assert len(tell(later)) == 1
+    assert len(mark_sent(later)) == 1
 
 
 def test_detect_when_mlflow_has_no_run_to_keep_it_with_then_the_link_is_s3s(line: Line, surfaces: Surfaces):
     line.promote(surfaces(30, seed=32), with_run=False)
     line.serve(surfaces(50, seed=33, brighter=50))
-    found = detect(line.name, "run-1")
-    assert "X-Amz-Signature" in found["url"]
-    assert "Drift: the images" in requests.get(found["url"], timeout=30).text
-    assert "without a login until" in row(found)["results"]["link"]["opens"]
+    report = detect(line.name, "run-1")
+    assert "X-Amz-Signature" in report["url"]
+    assert "Drift: the images" in requests.get(report["url"], timeout=30).text
+    assert "without a login until" in row(report)["results"]["link"]["opens"]
 
 
 SERVED, MARKED = 200, 16
@@ -233,14 +233,14 @@ def test_detect_when_people_find_more_raised_images_good_than_promised_then_says
     assert (many["state"], many["changed"], many["reasons"]) == ("no_drift", False, [f"14 {why}"])
     page = " ".join(read_uri(many["report_uri"]).decode().split())
     assert "No drift, but more false alarms than promised" in page
-    told = "of the anomalous ones are known to be good; the promised false-positive rate of 0.826 % allows for at most"
-    assert f"{told} 7 of 200" in page
+    words = "of the anomalous ones are known to be good; the promised false-positive rate of 0.826 % allows for at most"
+    assert f"{words} 7 of 200" in page
     judge(line, raised[14:15])
     beyond = detect(line.name, "run-3")
     assert (beyond["state"], beyond["changed"], beyond["reasons"]) == ("drift", True, [f"15 {why}"])
     page = " ".join(read_uri(beyond["report_uri"]).decode().split())
     assert "Drift: more false alarms than chance gives, although what is measured hardly moved" in page
-    assert tell(beyond) == [f"Test line: drift – 15 {why}"]
+    assert mark_sent(beyond) == [f"Test line: drift – 15 {why}"]
     # Whoever judges later has the last word.
     judge(line, raised[:8], "anomaly", author="berta")
     assert detect(line.name, "run-4")["state"] == "no_drift"  # whose mail could not be sent
@@ -250,14 +250,14 @@ def test_detect_when_people_find_more_raised_images_good_than_promised_then_says
     assert "Alarms that nobody judged are not counted" in mail.text
 
 
-def test_detect_when_too_few_images_were_served_then_more_false_alarms_than_promised_are_told_all_the_same(
+def test_detect_when_too_few_images_were_served_then_more_false_alarms_than_promised_are_reported_nevertheless(
     line: Line, raised: list[str], projects: Projects
 ):
     judge(line, raised[:8])
     projects.write(line.name, bucket=line.bucket, drift={"minimum_images": 201})
-    found = detect(line.name, "run-1")
-    assert found["state"] == "too_few"
-    assert ["needs 201" in found["reasons"][0], "8 of 200 images" in found["reasons"][1]] == [True, True]
+    report = detect(line.name, "run-1")
+    assert report["state"] == "too_few"
+    assert ["needs 201" in report["reasons"][0], "8 of 200 images" in report["reasons"][1]] == [True, True]
 
 
 def test_detect_when_the_champion_promises_nothing_then_says_that_alarms_are_not_counted(
@@ -305,8 +305,8 @@ def test_collect_when_an_image_was_served_often_then_it_counts_once_and_old_ones
     line.serve(images[:10], when=now - timedelta(hours=2))
     line.serve(surfaces(5, seed=42), when=now - timedelta(days=8))
     assert line.package is not None
-    found = collect(load_project(line.name), line.version, line.package, now)
-    assert (found.served, found.distinct, len(found), found.reused) == (40, 30, 30, 30)
+    current = collect(load_project(line.name), line.version, line.package, now)
+    assert (current.served, current.distinct, len(current), current.reused) == (40, 30, 30, 30)
 
 
 @pytest.mark.parametrize("states", [["drift", "no_drift"], ["no_drift", "too_few", "drift"]])

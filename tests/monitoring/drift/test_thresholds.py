@@ -1,4 +1,4 @@
-"""The thresholds: thresholds that chance does not pass, and columns that cannot be compared."""
+"""Thresholds that sampling noise does not exceed, and columns that cannot be compared."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIZES = [(20, 50), (60, 50), (200, 100), (200, 2000)]
 
 
 def distance(reference: np.ndarray, current: np.ndarray) -> float:
-    """Return what Evidently's normalized Wasserstein distance is, on the thresholds."""
+    """Return Evidently's normalized Wasserstein distance of the standardised columns."""
     scaled = thresholds.scale(reference, current)
     assert isinstance(scaled, thresholds.Scaled)
     return wasserstein_distance(scaled.reference, scaled.current) / max(np.std(scaled.reference), 0.001)
@@ -38,11 +38,11 @@ def test_threshold_when_nothing_changed_then_passed_once_in_some_hundred_columns
 def test_threshold_when_a_column_moved_by_one_and_a_half_deviations_then_passed(reference_n: int, current_n: int):
     generator = np.random.default_rng(2)
     threshold = thresholds.distance_threshold(reference_n, current_n)
-    found = sum(
+    alarms = sum(
         distance(generator.normal(0, 1e-4, reference_n), generator.normal(1.5e-4, 1e-4, current_n)) >= threshold
         for _ in range(100)
     )
-    assert found >= 97
+    assert alarms >= 97
 
 
 def test_distance_when_two_of_a_hundred_parts_are_defects_then_far_from_drift():
@@ -66,15 +66,15 @@ def test_scale_when_the_unit_changes_then_the_distance_does_not(unit: float, ori
 
 
 def test_scale_when_constant_on_both_sides_then_not_compared():
-    found = thresholds.scale(np.full(30, 640.0), np.full(50, 640.0))
-    assert found == thresholds.Unusable("always 640")
+    scaled = thresholds.scale(np.full(30, 640.0), np.full(50, 640.0))
+    assert scaled == thresholds.Unusable("always 640")
 
 
 def test_scale_when_constant_only_in_the_reference_then_same_or_other():
-    found = thresholds.scale(np.full(30, 640.0), np.array([640.0] * 40 + [1280.0] * 10))
-    assert isinstance(found, thresholds.Scaled)
-    assert found.spread == 0
-    assert found.current.sum() == 10
+    scaled = thresholds.scale(np.full(30, 640.0), np.array([640.0] * 40 + [1280.0] * 10))
+    assert isinstance(scaled, thresholds.Scaled)
+    assert scaled.spread == 0
+    assert scaled.current.sum() == 10
 
 
 def test_scale_when_almost_constant_then_one_odd_image_is_no_drift():
@@ -86,31 +86,33 @@ def test_scale_when_almost_constant_then_one_odd_image_is_no_drift():
 @pytest.mark.parametrize("side", ["reference", "current"])
 def test_scale_when_most_values_are_missing_then_not_compared_and_why(side: str):
     whole, holes = np.arange(40.0), np.array([1.0, 2.0, 3.0] + [np.nan] * 37)
-    found = thresholds.scale(holes, whole) if side == "reference" else thresholds.scale(whole, holes)
-    assert found == thresholds.Unusable(f"only 3 of 40 {side} images have a value")
+    scaled = thresholds.scale(holes, whole) if side == "reference" else thresholds.scale(whole, holes)
+    assert scaled == thresholds.Unusable(f"only 3 of 40 {side} images have a value")
 
 
 def test_scale_when_some_values_are_missing_then_the_others_count():
     current = np.append(np.arange(60.0), [np.nan, np.inf])
-    found = thresholds.scale(np.arange(40.0), current)
-    assert isinstance(found, thresholds.Scaled)
-    assert len(found.current) == 60
+    scaled = thresholds.scale(np.arange(40.0), current)
+    assert isinstance(scaled, thresholds.Scaled)
+    assert len(scaled.current) == 60
 
 
 def test_scale_embedding_when_a_component_never_fires_then_left_out():
     generator = np.random.default_rng(4)
     reference, current = generator.normal(size=(30, 8)), generator.normal(size=(50, 8))
     reference[:, 3] = 0
-    known, seen = thresholds.scale_embedding(reference.astype(np.float32), current.astype(np.float32))
-    assert known.shape == (30, 7)
-    assert seen.shape == (50, 7)
+    scaled_reference, scaled_current = thresholds.scale_embedding(
+        reference.astype(np.float32), current.astype(np.float32)
+    )
+    assert scaled_reference.shape == (30, 7)
+    assert scaled_current.shape == (50, 7)
 
 
 def test_stated_when_read_then_names_methods_and_thresholds():
-    words = " ".join(thresholds.stated(40, 50, 7))
+    words = " ".join(thresholds.describe_method(40, 50, 7))
     assert "Wasserstein" in words
     assert "Hellinger" in words
     assert f"{thresholds.distance_threshold(40, 50):.2f}" in words
     assert "20%" in words
     assert "99.9% point, 7." in words
-    assert "alarms" not in " ".join(thresholds.stated(40, 50, None))
+    assert "alarms" not in " ".join(thresholds.describe_method(40, 50, None))

@@ -1,4 +1,4 @@
-"""The weekly digest: once after each week of the line's own time zone, with that week's facts."""
+"""The weekly digest: sent once after each week in the project's time zone, with the facts of that week."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -77,25 +77,25 @@ def test_due_when_no_report_was_ever_made_then_no(each_database: str):
 
 
 def test_due_when_a_week_of_the_lines_own_time_zone_is_over_then_once(each_database: str):
-    made = report("run-1", "no_drift", datetime(2026, 11, 11, 12, tzinfo=UTC))
+    report_id = report("run-1", "no_drift", datetime(2026, 11, 11, 12, tzinfo=UTC))
     assert not is_due(datetime(2026, 11, 11, 13, tzinfo=UTC))
     assert not is_due(SUNDAY_NIGHT)
     assert is_due(MONDAY)
     with transaction() as connection:
-        reports.mark_digest(connection, made, MONDAY)
+        reports.mark_digest(connection, report_id, MONDAY)
     assert not is_due(MONDAY + timedelta(days=6))
     assert is_due(MONDAY + timedelta(days=7))
 
 
 def test_due_when_airflow_was_down_for_three_weeks_then_one_digest(each_database: str):
-    made = report("run-1", "no_drift", datetime(2026, 10, 20, 12, tzinfo=UTC))
+    report_id = report("run-1", "no_drift", datetime(2026, 10, 20, 12, tzinfo=UTC))
     assert is_due(MONDAY + timedelta(days=2))
     with transaction() as connection:
-        reports.mark_digest(connection, made, MONDAY + timedelta(days=2))
+        reports.mark_digest(connection, report_id, MONDAY + timedelta(days=2))
     assert not is_due(MONDAY + timedelta(days=3))
 
 
-def test_facts_when_a_week_is_told_then_only_that_week_counts(each_database: str):
+def test_facts_when_a_week_is_reported_then_only_that_week_counts(each_database: str):
     tuesday = datetime(2026, 11, 10, 15, tzinfo=UTC)
     predict(40, 2, tuesday)
     predict(10, 5, tuesday + timedelta(days=1))  # ten of the same images again
@@ -115,10 +115,10 @@ def test_facts_when_a_week_is_told_then_only_that_week_counts(each_database: str
     assert week["title"] == "week 46, 9 November to 15 November 2026"
     assert week["served"] == {"predictions": 50, "images": 40, "anomalous": pytest.approx(7 / 50)}
     assert week["former"] == {"predictions": 20, "images": 20, "anomalous": 0}
-    assert [one["state"] for one in week["days"]] == [None, "drift", None, None, None, None, "no_drift"]
+    assert [entry["state"] for entry in week["days"]] == [None, "drift", None, None, None, None, "no_drift"]
     assert week["days"][1]["day"] == "Tue 10"
     assert week["latest"]["version"] == "7"
-    assert [(one["version"], one["promoted"], one["why"]) for one in week["trainings"]] == [
+    assert [(entry["version"], entry["promoted"], entry["why"]) for entry in week["trainings"]] == [
         ("7", True, "Better."),
         (None, False, "Train"),
     ]

@@ -1,5 +1,6 @@
 """Mails: what they say, to whom, and what cannot be smuggled into them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from monitoring.mail.formatting import number, percent, reason
 from monitoring.mail.mails import Mail, digest_mail, drift_mail, failure_mail, training_mail
 from pipelines.config.project import Project, load_project
+from pipelines.steps import DatasetVersion, Decision, Estimate, Outcome, Run, TrainingParameters, VersionMetrics
 from tests.conftest import Projects
 
 WHEN = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -50,34 +52,39 @@ ALARMS = {
     "drifted": True,
 }
 KEPT = {"broken": False, "drifted": False}
-RUN = {
-    "project": "cells",
-    "kind": "retrain",
-    "version_id": "v-20261121",
-    "params": {"epochs": 60, "time_budget_minutes": None, "promote": True},
-    "dag_run_id": "manual__2026-11-21T08:12:00+00:00",
-}
+RUN = Run(
+    project="cells",
+    kind="retrain",
+    training_id="t1",
+    dataset=DatasetVersion("cells", "v-20261121", "", ""),
+    parameters=TrainingParameters(60, None, "scratch", promote=True),
+    dag_run_id="manual__2026-11-21T08:12:00+00:00",
+)
 
 
-def figure(value: float) -> dict[str, float]:
-    """Return a figure as the evaluation has it."""
-    return {"value": value, "low": value - 0.03, "high": value + 0.02}
+def estimate(value: float) -> Estimate:
+    """Return an estimate with its interval, as the evaluation has it."""
+    return Estimate(value, value - 0.03, value + 0.02)
 
 
-EVALUATION = {
-    "metrics": {"auroc": figure(0.968), "f1": figure(0.902)},
-    "threshold": 0.00731,
-    "policy": "least_cost",
-    "notes": ["85 validation images are too few to promise 1 %."],
-    "version": "4",
-}
-DECISION = {
-    "promoted": True,
-    "why": "Promoted: AUROC 0.968, not worse than 0.954.",
-    "champion": {"version": "3", "threshold": 0.007, "auroc": figure(0.954), "recall": None},
-    "challenger": {"version": "4", "threshold": 0.0073, "auroc": figure(0.968), "recall": None},
-    "notes": [],
-}
+OUTCOME = Outcome(
+    version="4",
+    promoted=True,
+    metrics={"auroc": estimate(0.968), "f1": estimate(0.902)},
+    threshold=0.00731,
+    policy="least_cost",
+    notes=["85 validation images are too few to promise 1 %."],
+)
+DECISION = Decision(
+    promoted=True,
+    why="Promoted: AUROC 0.968, not worse than 0.954.",
+    basis="20 test anomalies",
+    champion=VersionMetrics("3", 0.007, auroc=estimate(0.954)),
+    challenger=VersionMetrics("4", 0.0073, auroc=estimate(0.968)),
+    difference=estimate(0.014),
+    notes=[],
+    report_uri="s3://inspectline/cells/decision.json",
+)
 
 
 @pytest.fixture
@@ -130,8 +137,20 @@ def test_drift_mail_when_read_then_says_what_moved_how_much_what_to_do_and_where
     assert mail.subject == "Cells & <caps>: drift – the anomaly score drifted"
     assert mail.to == ("a@example.com", "b@example.com")
     for words in both(mail):
-        for said in ["brightness", "0.430", "0.610", "2.75", "0.50", "69", "240", "80", "version 3", "31 %", "2.0 %"]:
-            assert said in words
+        for expected in [
+            "brightness",
+            "0.430",
+            "0.610",
+            "2.75",
+            "0.50",
+            "69",
+            "240",
+            "80",
+            "version 3",
+            "31 %",
+            "2.0 %",
+        ]:
+            assert expected in words
         assert "lighting or exposure (brightness)" in words
         assert "Method and limits in words." in words
         assert "width (always 640)" in words
@@ -153,8 +172,8 @@ def test_drift_mail_when_the_promise_is_broken_then_says_by_how_much_and_what_to
         assert "learns from them and sets the threshold anew" in words
         assert "So many anomalies can also be real" in words
     assert "5. So many" in mail.text
-    one = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS | KEPT | {"found": 1}}})
-    for words in both(one):
+    single = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS | KEPT | {"found": 1}}})
+    for words in both(single):
         assert "1 of the anomalous ones is known to be good" in words
         assert "sets the threshold anew" not in words
     none = drift_mail(cells, DRIFT | {"results": RESULTS | {"false_alarms": ALARMS | KEPT | {"found": 0}}})
@@ -196,12 +215,12 @@ def test_drift_mail_when_drift_is_over_after_a_promotion_then_says_both(cells: P
 
 
 def test_training_mail_when_promoted_then_figures_stand_beside_the_champions(cells: Project):
-    mail = training_mail(RUN, EVALUATION, DECISION, {"state": "no_drift", "reasons": []})
+    mail = training_mail(RUN, OUTCOME, DECISION, {"state": "no_drift", "reasons": []})
     assert mail.subject == "Cells & <caps>: version 4 trained, promoted"
     for words in both(mail):
         assert words.index("0.968 (0.938 to 0.988)") < words.index("0.954 (0.924 to 0.974)")
-        for said in ["0.00731 (least cost)", "v-20261121", "too few to promise 1 %", "AUROC 0.968, not worse"]:
-            assert said in words
+        for expected in ["0.00731 (least cost)", "v-20261121", "too few to promise 1 %", "AUROC 0.968, not worse"]:
+            assert expected in words
         assert "no drift" in words
         assert "Recall" not in words  # neither has it
     links = Page(mail.html).links
@@ -212,8 +231,10 @@ def test_training_mail_when_promoted_then_figures_stand_beside_the_champions(cel
 
 
 def test_training_mail_when_there_is_no_champion_and_no_figure_then_says_so(cells: Project):
-    decision = {"promoted": False, "why": "Not promoted: no anomalies.", "champion": None, "challenger": {}}
-    mail = training_mail(RUN, {"metrics": {}, "notes": [], "version": "1"}, decision)
+    decision = replace(
+        DECISION, promoted=False, why="Not promoted: no anomalies.", champion=None, challenger=VersionMetrics("1")
+    )
+    mail = training_mail(RUN, Outcome("1"), decision)
     assert mail.subject.endswith("version 1 trained, not promoted")
     for words in both(mail):
         assert "no test images to give figures on" in words
@@ -221,7 +242,7 @@ def test_training_mail_when_there_is_no_champion_and_no_figure_then_says_so(cell
 
 
 def test_training_mail_when_an_evaluation_then_says_evaluated_and_links_to_its_dag(cells: Project):
-    mail = training_mail(RUN | {"kind": "evaluate"}, EVALUATION, DECISION | {"promoted": False})
+    mail = training_mail(replace(RUN, kind="evaluate"), OUTCOME, replace(DECISION, promoted=False))
     assert "version 4 evaluated, not promoted" in mail.subject
     assert "/dags/cells_evaluate/runs/" in mail.text
 
@@ -242,8 +263,8 @@ def test_failure_mail_when_read_then_names_task_run_try_error_and_log(cells: Pro
         }
     )
     for words in both(mail):
-        for said in ["ingest.ingest_batch – batch 4", "cells_retrain", "S3 <refused> & closed", "4, the last"]:
-            assert said in words
+        for expected in ["ingest.ingest_batch – batch 4", "cells_retrain", "S3 <refused> & closed", "4, the last"]:
+            assert expected in words
     log = "/tasks/ingest.ingest_batch/mapped/3?try_number=4"
     assert any(link.endswith(log) for link in Page(mail.html).links)
 

@@ -15,8 +15,15 @@ from pipelines.datasets.corrections import ImageGone, NoSuchPrediction, annotate
 from pipelines.errors import BadImage
 from pipelines.ingest.submission import Posted
 from pipelines.storage.s3 import Storage
+from tests.conftest import Projects
 from tests.pipelines.ingest.conftest import Line, image_file
 from tests.pipelines.ingest.test_ingest import mask_file
+
+
+@pytest.fixture
+def line(projects: Projects, database: str) -> Line:
+    projects.write("line")
+    return Line(projects.bucket, "line")
 
 
 def serve(line: Line, seed: int = 1, *, days: float = 30, source: str = "upload") -> str:
@@ -84,8 +91,8 @@ def test_annotate_when_a_mask_comes_along_then_kept_and_checked(line: Line):
     assert line.storage.get(line.labelled[0]["mask_key"]) == mask_file()
 
 
-def test_annotate_when_a_group_is_told_or_its_address_shows_it_then_with_the_group(line: Line, make_line: Any):
-    make_line("line", group={"regex": r"(part-\d+)"})
+def test_annotate_when_a_group_is_told_or_its_address_shows_it_then_with_the_group(line: Line, projects: Projects):
+    projects.write("line", group={"regex": r"(part-\d+)"})
     say(serve(line, 1, source="https://camera.example/part-0007/part-0042.png"), "good")
     say(serve(line, 2), "good", group="part-9")
     say(serve(line, 3), "good")

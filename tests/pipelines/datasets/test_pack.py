@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.config.project import ModelSettings
 from pipelines.datasets import pack
 from pipelines.datasets.decisions import withdraw
 from pipelines.datasets.pack import build, open_pack
@@ -14,9 +15,12 @@ from pipelines.datasets.versions import freeze, read_manifest
 from pipelines.errors import BadDataset
 from pipelines.images.decode import open_image
 from pipelines.images.preprocess import prepare
+from pipelines.steps import DatasetVersion
 from pipelines.storage.s3 import Storage, split_uri
 from tests.pipelines.hostile import every_mode
 from tests.pipelines.ingest.conftest import Line
+
+MODEL = ModelSettings(input_size=64)
 
 
 @pytest.fixture
@@ -26,14 +30,13 @@ def line(projects, database, cache) -> Line:
 
 
 @pytest.fixture
-def run(line: Line) -> dict:
+def dataset(line: Line) -> DatasetVersion:
     """Ingest sixty images of all kinds and freeze them."""
     for name, data in every_mode().items():
         line.send(f"good/{name}", data)
     line.send_images(40)
     line.ingest()
-    frozen = freeze("line")
-    return {"project": "line", **frozen}
+    return freeze("line")
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -41,11 +44,11 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("INSPECTLINE_CACHE", str(tmp_path / "elsewhere"))
 
 
-def test_build_when_run_then_holds_every_image_prepared_in_manifest_order(run, line: Line):
-    built = build(run)
-    opened = open_pack(built["uri"], built["digest"])
-    manifest = read_manifest(run["manifest_uri"])
-    assert built["n"] == len(manifest) == len(opened.index)
+def test_build_when_run_then_holds_every_image_prepared_in_manifest_order(dataset, line: Line):
+    built = build(dataset, MODEL)
+    opened = open_pack(built)
+    manifest = read_manifest(dataset.manifest_uri)
+    assert built.n == len(manifest) == len(opened.index)
     assert opened.images.shape[1:] == (64, 64, 3)
     assert opened.images.dtype == np.uint8
     assert list(opened.index["sha256"]) == list(manifest["sha256"])
@@ -57,49 +60,46 @@ def test_build_when_run_then_holds_every_image_prepared_in_manifest_order(run, l
         np.testing.assert_array_equal(opened.images[first : first + tiles], prepare(pixels, 64, "tile"))
 
 
-def test_open_pack_when_opened_then_is_mapped_and_read_only(run):
-    built = build(run)
-    opened = open_pack(built["uri"], built["digest"])
+def test_open_pack_when_opened_then_is_mapped_and_read_only(dataset):
+    built = build(dataset, MODEL)
+    opened = open_pack(built)
     assert isinstance(opened.images, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         opened.images[0] = 0
 
 
-def test_build_when_it_is_there_then_builds_nothing_again(run, line: Line, monkeypatch):
-    built = build(run)
+def test_build_when_it_is_there_then_builds_nothing_again(dataset, line: Line, monkeypatch):
+    built = build(dataset, MODEL)
     for item in line.storage.list("line/samples/"):
         line.storage.delete(item.key)
-    assert build(run) == built
+    assert build(dataset, MODEL) == built
 
 
-def test_build_when_half_written_then_is_built_again_with_the_same_digest(run, line: Line, monkeypatch, tmp_path):
-    built = build(run)
-    _, folder = split_uri(built["uri"])
+def test_build_when_half_written_then_is_built_again_with_the_same_digest(dataset, line: Line, monkeypatch, tmp_path):
+    built = build(dataset, MODEL)
+    _, folder = split_uri(built.uri)
     line.storage.delete(f"{folder}/pack.json")
     line.storage.put(f"{folder}/images.npy", b"half")
     elsewhere(monkeypatch, tmp_path)
-    assert build(run) == built
+    assert build(dataset, MODEL) == built
 
 
-def test_open_pack_when_on_another_machine_then_fetches_it_once(run, monkeypatch, tmp_path, line: Line):
-    built = build(run)
-    here = np.array(open_pack(built["uri"], built["digest"]).images)
+def test_open_pack_when_on_another_machine_then_fetches_it_once(dataset, monkeypatch, tmp_path, line: Line):
+    built = build(dataset, MODEL)
+    here = np.array(open_pack(built).images)
     elsewhere(monkeypatch, tmp_path)
-    np.testing.assert_array_equal(open_pack(built["uri"], built["digest"]).images, here)
+    np.testing.assert_array_equal(open_pack(built).images, here)
     for item in line.storage.list("line/d"):
         line.storage.delete(item.key)
-    np.testing.assert_array_equal(open_pack(built["uri"], built["digest"]).images, here)
-    assert [path.name for path in (tmp_path / "elsewhere" / "packs").iterdir()] == [built["digest"]]
+    np.testing.assert_array_equal(open_pack(built).images, here)
+    assert [path.name for path in (tmp_path / "elsewhere" / "packs").iterdir()] == [built.digest]
 
 
-def test_open_pack_when_several_fetch_at_once_then_all_get_it(run, monkeypatch, tmp_path):
-    built = build(run)
+def test_open_pack_when_several_fetch_at_once_then_all_get_it(dataset, monkeypatch, tmp_path):
+    built = build(dataset, MODEL)
     elsewhere(monkeypatch, tmp_path)
     got = []
-    threads = [
-        threading.Thread(target=lambda: got.append(open_pack(built["uri"], built["digest"]).images.sum()))
-        for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: got.append(open_pack(built).images.sum())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -108,54 +108,54 @@ def test_open_pack_when_several_fetch_at_once_then_all_get_it(run, monkeypatch, 
     assert len(set(map(int, got))) == 1
 
 
-def test_open_pack_when_altered_or_missing_in_s3_then_refuses(run, monkeypatch, tmp_path, line: Line):
-    built = build(run)
+def test_open_pack_when_altered_or_missing_in_s3_then_refuses(dataset, monkeypatch, tmp_path, line: Line):
+    built = build(dataset, MODEL)
     elsewhere(monkeypatch, tmp_path)
-    _, folder = split_uri(built["uri"])
+    _, folder = split_uri(built.uri)
     data = bytearray(line.storage.get(f"{folder}/images.npy"))
     data[-1] ^= 1
     line.storage.put(f"{folder}/images.npy", bytes(data))
     with pytest.raises(BadDataset, match="digest"):
-        open_pack(built["uri"], built["digest"])
+        open_pack(built)
     line.storage.delete(f"{folder}/images.npy")
     with pytest.raises(BadDataset, match="not whole"):
-        open_pack(built["uri"], built["digest"])
+        open_pack(built)
     assert list((tmp_path / "elsewhere" / "packs").iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["gone", "altered"])
-def test_build_when_a_sample_cannot_be_read_any_more_then_names_it(run, line: Line, damage: str):
+def test_build_when_a_sample_cannot_be_read_any_more_then_names_it(dataset, line: Line, damage: str):
     key = line.samples[5]["key"]
     if damage == "gone":
         line.storage.delete(key)
     else:
         line.storage.put(key, b"nothing")
     with pytest.raises(BadDataset, match=key):
-        build(run)
+        build(dataset, MODEL)
     withdraw("line", key, "lost")
-    assert build({"project": "line", **freeze("line")})["n"] == len(line.samples) - 1
+    assert build(freeze("line"), MODEL).n == len(line.samples) - 1
 
 
-def test_build_when_size_or_samples_differ_then_is_another_pack(run, line: Line):
-    built = build(run)
-    larger = build(run | {"settings": {"model": {"input_size": 96, "resize": "stretch"}}})
-    assert larger["digest"] != built["digest"]
-    assert larger["uri"] != built["uri"]
-    assert open_pack(larger["uri"], larger["digest"]).images.shape[1] == 96
-    assert open_pack(built["uri"], built["digest"]).images.shape[1] == 64
+def test_build_when_size_or_samples_differ_then_is_another_pack(dataset, line: Line):
+    built = build(dataset, MODEL)
+    larger = build(dataset, ModelSettings(input_size=96, resize="stretch"))
+    assert larger.digest != built.digest
+    assert larger.uri != built.uri
+    assert open_pack(larger).images.shape[1] == 96
+    assert open_pack(built).images.shape[1] == 64
 
 
-def test_open_pack_when_many_lie_in_the_cache_then_forgets_the_oldest(run, monkeypatch, cache: Path):
+def test_open_pack_when_many_lie_in_the_cache_then_forgets_the_oldest(dataset, monkeypatch, cache: Path):
     monkeypatch.setattr(pack, "KEPT", 2)
-    packs = [build(run | {"settings": {"model": {"input_size": size, "resize": "fit"}}}) for size in (32, 64, 96)]
+    packs = [build(dataset, ModelSettings(input_size=size, resize="fit")) for size in (32, 64, 96)]
     kept = {path.name for path in (cache / "packs").iterdir()}
-    assert kept == {one["digest"] for one in packs[1:]}
-    assert open_pack(packs[0]["uri"], packs[0]["digest"]).images.shape[1] == 32
+    assert kept == {pack.digest for pack in packs[1:]}
+    assert open_pack(packs[0]).images.shape[1] == 32
 
 
-def test_build_when_written_then_needs_no_pickle(run):
-    built = build(run)
-    bucket, folder = split_uri(built["uri"])
+def test_build_when_written_then_needs_no_pickle(dataset):
+    built = build(dataset, MODEL)
+    bucket, folder = split_uri(built.uri)
     card = json.loads(Storage(bucket).get(f"{folder}/pack.json"))
-    assert card["digest"] == built["digest"]
+    assert card["digest"] == built.digest
     assert Storage(bucket).get(f"{folder}/images.npy")[:6] == b"\x93NUMPY"

@@ -67,7 +67,7 @@ def test_freeze_when_called_then_writes_manifest_and_counts(project):
     add(300, 3, "validation", "anomaly")
     add(400, 5, "test", "anomaly")
     frozen = freeze("line")
-    assert frozen["counts"] == {
+    assert frozen.counts == {
         "training": 36,
         "validation": 12,
         "test": 12,
@@ -75,12 +75,12 @@ def test_freeze_when_called_then_writes_manifest_and_counts(project):
         "anomaly/threshold": 3,
         "anomaly/test": 5,
     }
-    assert tuple(frozen["counts"]) == SUBSETS
-    assert frozen["version_id"] == "d" + frozen["digest"][:12]
-    frame = read_manifest(frozen["manifest_uri"])
+    assert tuple(frozen.counts) == SUBSETS
+    assert frozen.version_id == "d" + frozen.digest[:12]
+    frame = read_manifest(frozen.manifest_uri)
     assert tuple(frame.columns) == COLUMNS
     assert list(frame["sha256"]) == sorted(frame["sha256"])
-    assert frame["subset"].value_counts().to_dict() == {name: n for name, n in frozen["counts"].items() if n}
+    assert frame["subset"].value_counts().to_dict() == {name: n for name, n in frozen.counts.items() if n}
     assert set(frame[frame["label"] == "anomaly"]["type"]) == {"dent"}
     assert set(frame[frame["label"] == "good"]["mask_key"]) == {None}
     assert str(frame["acquired_at"].dt.tz) == "UTC"
@@ -94,9 +94,9 @@ def test_freeze_when_content_is_the_same_then_is_the_same_version_and_else_anoth
         assert len(connection.execute(dataset_versions.select()).all()) == 1
     withdraw("line", sha(0), "blurred")
     second = freeze("line")
-    assert second["version_id"] != first["version_id"]
-    assert second["counts"]["training"] == 35
-    assert len(read_manifest(first["manifest_uri"])) == 60, "a version never changes"
+    assert second.version_id != first.version_id
+    assert second.counts["training"] == 35
+    assert len(read_manifest(first.manifest_uri)) == 60, "a version never changes"
     add(500, 1, "training", "good", project="other")
     assert freeze("line") == second
 
@@ -106,31 +106,31 @@ def test_freeze_when_samples_are_disputed_unlabelled_or_withdrawn_then_leaves_th
     add(400, 3, "training")
     withdraw("line", sha(0), "blurred")
     frozen = freeze("line")
-    assert sum(frozen["counts"].values()) == 59
-    assert "Left out: 1 withdrawn, 3 unlabelled, 2 disputed" in frozen["notes"]
+    assert sum(frozen.counts.values()) == 59
+    assert "Left out: 1 withdrawn, 3 unlabelled, 2 disputed" in frozen.notes
     decide("line", sha(300), "good")
     decide("line", sha(400), "anomaly", "dent", author="kim")
     frozen = freeze("line")
-    assert (frozen["counts"]["training"], frozen["counts"]["anomaly/training"]) == (36, 1)
+    assert (frozen.counts["training"], frozen.counts["anomaly/training"]) == (36, 1)
 
 
 def test_freeze_when_few_images_then_says_the_weaker_promise_in_plain_words(project):
-    notes = freeze("line")["notes"]
+    notes = freeze("line").notes
     assert any("12 validation images are too few" in note and "99" in note and "0.077" in note for note in notes)
     assert any(note.startswith("No anomalies yet") for note in notes)
     add(600, 87, "validation", "good")
-    assert not any("too few" in note for note in freeze("line")["notes"])
+    assert not any("too few" in note for note in freeze("line").notes)
 
 
 def test_freeze_when_anomalies_are_few_then_says_what_cannot_be_given(project):
     add(300, 9, "validation", "anomaly")
     add(400, 19, "test", "anomaly")
-    notes = " ".join(freeze("line")["notes"])
+    notes = " ".join(freeze("line").notes)
     assert "fewer than 10" in notes
     assert "fewer than 20" in notes
     add(500, 1, "validation", "anomaly")
     add(600, 1, "test", "anomaly")
-    notes = " ".join(freeze("line")["notes"])
+    notes = " ".join(freeze("line").notes)
     assert "fewer than" not in notes
 
 
@@ -155,8 +155,8 @@ def test_freeze_when_killed_before_the_row_then_the_next_one_completes_it(projec
     assert freeze("line") == frozen
     with connect() as connection:
         (row,) = connection.execute(dataset_versions.select()).mappings()
-    assert (row["version_id"], row["digest"]) == (frozen["version_id"], frozen["digest"])
-    assert Storage(bucket).uri(row["manifest_key"]) == frozen["manifest_uri"]
+    assert (row["version_id"], row["digest"]) == (frozen.version_id, frozen.digest)
+    assert Storage(bucket).uri(row["manifest_key"]) == frozen.manifest_uri
 
 
 def test_read_manifest_when_it_is_gone_or_damaged_then_says_so(bucket):

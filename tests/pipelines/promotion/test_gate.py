@@ -10,11 +10,13 @@ from pipelines.errors import RegistryError
 from pipelines.promotion import gate
 from pipelines.registry import client, pinning
 from pipelines.registry.register import register as register_version
+from pipelines.steps import Decision, Estimate, EvaluationReport, Outcome, Run
 from pipelines.storage.s3 import Storage, read_uri
 from pipelines.tasks.anomaly.calibrate import calibrate
 from pipelines.training import runs
+from tests.pipelines.line import pack_of
 
-EVALUATION = {"metrics": {}, "notes": []}
+EVALUATION = EvaluationReport({}, {}, {}, {}, threshold=0.25, policy="conformal")
 
 
 @pytest.fixture
@@ -34,8 +36,8 @@ def register(line, tmp_path):
     def make(blind=False, **params):
         nonlocal count
         count += 1
-        run = runs.begin(line.project, freeze(line.project), params, True, f"manual__{count}")
-        package = calibrate(run, line.export(run, tmp_path / str(count), blind=blind))
+        run = runs.begin(freeze(line.project), params, force=True, dag_run_id=f"manual__{count}")
+        package = calibrate(run, pack_of(run), line.export(run, tmp_path / str(count), blind=blind))
         return run, register_version(run, package, EVALUATION)
 
     return make
@@ -58,19 +60,19 @@ def spoil(project, version, name="model.onnx"):
 def test_decide_on_the_first_version_promotes_it_if_it_meets_the_minimum(filled, register):
     run, registered = register()
     decision = gate.decide(run, registered)
-    assert decision["promoted"]
-    assert decision["champion"] is None
-    assert decision["challenger"]["auroc"]["value"] == 1
-    assert decision["basis"] == "20 test anomalies and 30 good test images"
+    assert decision.promoted
+    assert decision.champion is None
+    assert decision.challenger.auroc.value == 1
+    assert decision.basis == "20 test anomalies and 30 good test images"
     assert champion(filled.project) == "1"
-    assert json.loads(read_uri(decision["report_uri"])) == decision
+    assert Decision.from_json(json.loads(read_uri(decision.report_uri))) == decision
 
 
 def test_decide_on_a_first_version_below_the_minimum_leaves_the_project_without_champion(filled, register):
     run, registered = register(blind=True)
     decision = gate.decide(run, registered)
-    assert not decision["promoted"]
-    assert "is below the project's minimum of 0.8" in decision["why"]
+    assert not decision.promoted
+    assert "is below the project's minimum of 0.8" in decision.why
     assert champion(filled.project) is None
 
 
@@ -78,10 +80,10 @@ def test_decide_scores_champion_and_challenger_now_on_the_same_samples(filled, r
     gate.decide(*register())
     run, registered = register()
     decision = gate.decide(run, registered)
-    assert decision["promoted"]
-    assert run["champion_version"] == decision["champion"]["version"] == "1"
-    assert decision["champion"]["auroc"] == decision["challenger"]["auroc"]
-    assert decision["difference"] == {"value": 0, "low": 0, "high": 0}
+    assert decision.promoted
+    assert run.champion.version == decision.champion.version == "1"
+    assert decision.champion.auroc == decision.challenger.auroc
+    assert decision.difference == Estimate(0, 0, 0)
     assert champion(filled.project) == "2"
 
 
@@ -89,21 +91,21 @@ def test_decide_on_a_worse_challenger_keeps_the_champion_and_notes_why_on_the_ve
     gate.decide(*register())
     run, registered = register(blind=True)
     decision = gate.decide(run, registered)
-    assert not decision["promoted"]
-    assert decision["difference"]["high"] < -0.5
+    assert not decision.promoted
+    assert decision.difference.high < -0.5
     assert champion(filled.project) == "1"
     client = mlflow.MlflowClient()
     tags = client.get_model_version(filled.project, "2").tags
     assert (tags["decision"], tags["decided_against"]) == ("not promoted", "1")
-    assert tags["decision_why"] == decision["why"]
-    logged = mlflow.artifacts.load_dict(f"runs:/{run['mlflow_run_id']}/decision.json")
-    assert logged == decision
+    assert tags["decision_why"] == decision.why
+    logged = mlflow.artifacts.load_dict(f"runs:/{run.mlflow_run_id}/decision.json")
+    assert Decision.from_json(logged) == decision
 
 
 def test_decide_when_asked_to_register_only_moves_nothing_and_says_how_it_would_have_gone(filled, register):
     decision = gate.decide(*register(promote=False))
-    assert not decision["promoted"]
-    assert decision["why"].startswith("Only registered, as the run was asked to; it could have been promoted")
+    assert not decision.promoted
+    assert decision.why.startswith("Only registered, as the run was asked to; it could have been promoted")
     assert champion(filled.project) is None
 
 
@@ -119,8 +121,8 @@ def test_decide_when_retried_after_the_alias_moved_decides_the_same(filled, regi
             gate.decide(run, registered)
     assert champion(filled.project) == "1"
     decision = gate.decide(run, registered)
-    assert decision["promoted"]
-    assert decision["champion"] is None
+    assert decision.promoted
+    assert decision.champion is None
     assert gate.decide(run, registered) == decision
 
 
@@ -128,10 +130,10 @@ def test_decide_when_the_alias_moved_since_the_run_began_leaves_it(filled, regis
     gate.decide(*register())
     run, registered = register()
     other = register()
-    mlflow.MlflowClient().set_registered_model_alias(filled.project, "champion", other[1]["version"])
+    mlflow.MlflowClient().set_registered_model_alias(filled.project, "champion", other[1].version)
     decision = gate.decide(run, registered)
-    assert not decision["promoted"]
-    assert "the champion was version 1 when the run began and is version 3 now" in decision["why"]
+    assert not decision.promoted
+    assert "the champion was version 1 when the run began and is version 3 now" in decision.why
     assert champion(filled.project) == "3"
 
 
@@ -139,8 +141,8 @@ def test_decide_while_a_version_is_held_by_hand_leaves_it(filled, register):
     gate.decide(*register())
     pinning.hold(filled.project, "1")
     decision = gate.decide(*register())
-    assert not decision["promoted"]
-    assert "version 1 is held by hand" in decision["why"]
+    assert not decision.promoted
+    assert "version 1 is held by hand" in decision.why
     assert champion(filled.project) == "1"
 
 
@@ -153,10 +155,10 @@ def test_decide_when_the_champion_is_damaged_judges_the_challenger_alone_and_say
     spoil(filled.project, "1", name)
     monkeypatch.setenv("INSPECTLINE_CACHE", str(tmp_path / "another machine"))
     decision = gate.decide(run, registered)
-    assert decision["promoted"]
-    assert decision["champion"]["version"] == "1"
-    assert decision["champion"]["auroc"] is None
-    assert any("Champion version 1 cannot be read, so the challenger was judged alone" in n for n in decision["notes"])
+    assert decision.promoted
+    assert decision.champion.version == "1"
+    assert decision.champion.auroc is None
+    assert any("Champion version 1 cannot be read, so the challenger was judged alone" in n for n in decision.notes)
     assert champion(filled.project) == "2"
 
 
@@ -169,8 +171,8 @@ def test_decide_when_a_file_of_the_champion_is_gone_judges_the_challenger_alone(
     Storage("mlflow-artifacts").delete(f"mlflow/{uri.removeprefix('mlflow-artifacts:/')}/model.onnx")
     monkeypatch.setenv("INSPECTLINE_CACHE", str(tmp_path / "another machine"))
     decision = gate.decide(run, registered)
-    assert decision["promoted"]
-    assert any("cannot be read" in note for note in decision["notes"])
+    assert decision.promoted
+    assert any("cannot be read" in note for note in decision.notes)
 
 
 def test_decide_when_the_registry_does_not_answer_raises_and_moves_nothing(filled, register, monkeypatch, tmp_path):
@@ -190,32 +192,32 @@ def test_decide_with_few_anomalies_rests_on_synthetic_defects(line, register):
         line.add(side, "good", count)
     line.add("test", "anomaly", 3)
     decision = gate.decide(*register())
-    assert decision["promoted"], decision["why"]
-    assert decision["basis"] == "40 synthetic defects and 40 good test images"
-    assert decision["challenger"]["synthetic_auroc"]["value"] > 0.8
-    assert any("There are 3 test anomalies and 20 are needed" in note for note in decision["notes"])
+    assert decision.promoted, decision.why
+    assert decision.basis == "40 synthetic defects and 40 good test images"
+    assert decision.challenger.synthetic_auroc.value > 0.8
+    assert any("There are 3 test anomalies and 20 are needed" in note for note in decision.notes)
     worse = gate.decide(*register(blind=True))
-    assert not worse["promoted"]
-    assert "AUROC on synthetic defects" in worse["why"]
+    assert not worse.promoted
+    assert "AUROC on synthetic defects" in worse.why
 
 
 def test_evaluation_run_keeps_the_weights_sets_the_threshold_anew_and_goes_through_the_gate(filled, register):
     run, registered = register()
     gate.decide(run, registered)
-    runs.complete(run, {"version": registered["version"], "promoted": True})
+    runs.complete(run, Outcome(registered.version, promoted=True))
     filled.add("validation", "good", 30)
-    again = runs.begin_evaluation(filled.project, "manual__evaluate", {})
-    assert (again["kind"], again["champion_version"]) == ("evaluate", "1")
-    package = calibrate(again, again["model"])
-    made = register_version(again, package, EVALUATION)
-    decision = gate.decide(again, made)
-    assert decision["promoted"]
-    assert champion(filled.project) == made["version"] == "2"
+    again = runs.begin_evaluation(filled.project, {}, dag_run_id="manual__evaluate")
+    assert (again.kind, again.champion.version) == ("evaluate", "1")
+    package = calibrate(again, pack_of(again), None)
+    registered = register_version(again, package, EVALUATION)
+    decision = gate.decide(again, registered)
+    assert decision.promoted
+    assert champion(filled.project) == registered.version == "2"
     first, second = (client.fetch(pinning.version_of(filled.project, number)) for number in "12")
     assert (first / "model.onnx").read_bytes() == (second / "model.onnx").read_bytes()
     cards = [json.loads((folder / "model.json").read_text()) for folder in (first, second)]
     assert [card["threshold_detail"]["n_validation"] for card in cards] == [20, 50]
-    runs.complete(again, {"version": "2", "promoted": True})
-    trainings_since = runs.begin_evaluation(filled.project, "manual__evaluate_again", {})
-    assert trainings_since["skip"] is None  # the champion is another now: its threshold has not been set on these
-    assert trainings_since["params"]["champion"] == "2"
+    runs.complete(again, Outcome("2", promoted=True))
+    later = runs.begin_evaluation(filled.project, {}, dag_run_id="manual__evaluate_again")
+    assert isinstance(later, Run)  # the champion is another now: its threshold has not been set on these
+    assert later.parameters.champion == "2"

@@ -1,6 +1,7 @@
 """Registration and aliases against a real MLflow server: once, in turn, and never over a version held by hand."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -12,11 +13,15 @@ from pipelines.errors import BadPackage, CatalogueError, RegistryError
 from pipelines.registry import client, pinning, register
 from pipelines.registry.package import Package, package_digest
 from pipelines.registry.package_store import package_uri, publish_files
+from pipelines.steps import Estimate, EvaluationReport, ModelPackage, Registration
+from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.training.mlflow_run import experiment_id, open_run
 from tests.pipelines.line import SIZE
 from tests.pipelines.packages import defective_image, make_package
 
-EVALUATION = {"metrics": {"auroc": {"value": 0.98, "low": 0.95, "high": 1.0}}, "notes": ["No masks."]}
+EVALUATION = EvaluationReport(
+    {"auroc": Estimate(0.98, 0.95, 1.0)}, {}, {}, {}, threshold=0.25, policy="conformal", notes=["No masks."]
+)
 
 
 @pytest.fixture
@@ -25,12 +30,13 @@ def publish(line, tmp_path):
 
     def make(**card):
         run = line.run()
-        run["mlflow_run_id"] = open_run(experiment_id(line.project), run)
-        fields = {"size": SIZE, "training_id": run["training_id"], "version_id": run["version_id"], **card}
-        folder = make_package(tmp_path / run["training_id"], project=line.project, **fields)
-        uri = package_uri(line.bucket, line.project, run["version_id"], run["training_id"])
+        run = replace(run, mlflow_run_id=open_run(experiment_id(line.project), run, {}))
+        fields = {"size": SIZE, "training_id": run.training_id, "version_id": run.version_id, **card}
+        folder = make_package(tmp_path / run.training_id, project=line.project, **fields)
+        uri = package_uri(line.bucket, line.project, run.version_id, run.training_id)
         publish_files(folder, uri)
-        return run, {"package_uri": uri, "notes": ["A note."]}, folder
+        threshold = AnomalyPackage.open(folder).card.threshold
+        return run, ModelPackage(uri, ["A note."], threshold=threshold, policy="conformal"), folder
 
     return make
 
@@ -60,8 +66,8 @@ def together(count, act):
 
 def test_register_makes_a_version_that_mlflow_and_serving_both_read_without_pickles(line, publish, tmp_path):
     run, package, folder = publish()
-    made = register.register(run, package, EVALUATION)
-    assert made == {"version": "1", "package_sha256": package_digest(folder)}
+    registration = register.register(run, package, EVALUATION)
+    assert registration == Registration("1", package_digest(folder))
 
     uri = f"models:/{line.project}/1"
     model = mlflow.pyfunc.load_model(uri)
@@ -73,23 +79,23 @@ def test_register_makes_a_version_that_mlflow_and_serving_both_read_without_pick
 
     served = client.latest(line.project)
     assert served.digest == package_digest(folder)
-    assert Package.open(client.fetch(served)).card.training_id == run["training_id"]
+    assert Package.open(client.fetch(served)).card.training_id == run.training_id
 
 
 def test_register_sets_tags_description_alias_and_shows_the_model_in_the_run(line, publish):
     run, package, folder = publish(threshold=0.125)
     register.register(run, package, EVALUATION)
-    client = mlflow.MlflowClient()
+    mlflow_client = mlflow.MlflowClient()
     (version,) = versions(line.project)
-    assert version.tags["training_id"] == run["training_id"]
-    assert version.tags["version_id"] == run["version_id"]
+    assert version.tags["training_id"] == run.training_id
+    assert version.tags["version_id"] == run.version_id
     assert version.tags["package_sha256"] == package_digest(folder)
     assert float(version.tags["threshold"]) == 0.125
     assert "| AUROC | 0.98 | 0.95 to 1 |" in version.description
     assert "- A note.\n- No masks." in version.description
-    assert version.run_id == run["mlflow_run_id"]
-    assert client.get_model_version_by_alias(line.project, "challenger").version == version.version
-    assert len(client.get_run(run["mlflow_run_id"]).outputs.model_outputs) == 1
+    assert version.run_id == run.mlflow_run_id
+    assert mlflow_client.get_model_version_by_alias(line.project, "challenger").version == version.version
+    assert len(mlflow_client.get_run(run.mlflow_run_id).outputs.model_outputs) == 1
     assert client.champion(line.project) is None
 
 
@@ -103,7 +109,7 @@ def test_register_when_retried_registers_once(line, publish):
 def test_register_by_several_at_once_registers_once(line, publish):
     run, package, _ = publish()
     results = together(4, lambda _: register.register(run, package, EVALUATION))
-    assert [result["version"] for result in results] == ["1"] * 4
+    assert [result.version for result in results] == ["1"] * 4
     assert len(versions(line.project)) == 1
 
 
@@ -121,14 +127,14 @@ def test_register_when_killed_before_the_version_was_made_completes_the_same_log
     client = mlflow.MlflowClient()
     models = client.search_logged_models([experiment_id(line.project)])
     assert len(models) == 1
-    assert len(client.get_run(run["mlflow_run_id"]).outputs.model_outputs) == 1
+    assert len(client.get_run(run.mlflow_run_id).outputs.model_outputs) == 1
 
 
 def test_register_of_a_damaged_package_says_so_and_registers_nothing(line, publish):
     from pipelines.storage.s3 import Storage
 
     run, package, _ = publish()
-    key = package["package_uri"].removeprefix(f"s3://{line.bucket}/") + "/model.onnx"
+    key = package.package_uri.removeprefix(f"s3://{line.bucket}/") + "/model.onnx"
     Storage(line.bucket).put(key, b"damaged")
     with pytest.raises(BadPackage, match="sha256"):
         register.register(run, package, EVALUATION)

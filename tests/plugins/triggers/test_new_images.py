@@ -62,9 +62,9 @@ def test_run_when_images_arrive_counts_up_in_its_log_and_fires(line: str, capsys
         return await waiting
 
     assert asyncio.run(arrive())["state"]["new_images"] == 500
-    said = re.findall(r"\d+ of 500 new images(?:: due)?", capsys.readouterr().out)
-    assert len(said) == len(set(said)), "a count that did not change is not repeated"
-    assert [line for line in said if line[:3] in ("312", "499", "500")] == [
+    counts = re.findall(r"\d+ of 500 new images(?:: due)?", capsys.readouterr().out)
+    assert len(counts) == len(set(counts)), "a count that did not change is not repeated"
+    assert [line for line in counts if line[:3] in ("312", "499", "500")] == [
         "312 of 500 new images",
         "499 of 500 new images",
         "500 of 500 new images: due",

@@ -134,16 +134,16 @@ def test_fetch_when_dns_changes_its_answer_then_the_judged_address_is_connected(
 
 
 def test_fetch_when_one_of_several_addresses_is_private_then_refused(monkeypatch: pytest.MonkeyPatch):
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
     with pytest.raises(Refusal, match="a private address") as refused:
         Fetcher(1000, 5).fetch("http://both.example/x.png", "own")
     assert refused.value.status == 422
 
 
 def test_fetch_when_an_allowed_name_points_to_metadata_then_refused_still(monkeypatch: pytest.MonkeyPatch):
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
     assert never("169.254.169.254")
     with pytest.raises(Refusal, match="a metadata address"):
         Fetcher(1000, 5, frozenset({"camera.factory"})).fetch("http://camera.factory/x.png", "own")

@@ -38,10 +38,15 @@ def test_annotation_when_a_prediction_is_corrected_then_a_sample_and_seen_beside
     server.start().until_version(version)
     first = server.predict(good_file).json()
     corrected = say(server, Request_ID=first["request_id"], label="anomaly", type="scratch")  # at once
-    told = corrected.json()
+    annotation = corrected.json()
     sha256 = hashlib.sha256(good_file).hexdigest()
     assert corrected.status_code == 201, corrected.text
-    assert (told["sha256"], told["label"], told["author"], told["known"]) == (sha256, "anomaly", "anonymous", False)
+    assert (annotation["sha256"], annotation["label"], annotation["author"], annotation["known"]) == (
+        sha256,
+        "anomaly",
+        "anonymous",
+        False,
+    )
     assert labelled(registry.project) == [(sha256, "anomaly", "scratch")]
     again = say(server, sha256=sha256.upper(), label="anomaly", type="scratch")
     assert (again.status_code, again.json()["known"]) == (200, True)
@@ -68,10 +73,10 @@ def test_annotation_when_a_prediction_is_corrected_then_a_sample_and_seen_beside
 
 def row(project: str, number: int, **more: Any) -> dict[str, Any]:
     """Return a prediction as serving enters it, `number` minutes old."""
-    told = {"request_id": f"r{number}", "project": project, "sha256": f"{number:064x}", "model_version": "1"}
-    told |= {"created_at": now() - timedelta(minutes=number), "score": 0.1, "threshold": 0.2, "is_anomaly": False}
-    told |= {"latency_ms": 1.0, "width": 64, "height": 64, "descriptors": {}, "embedding": b"", "source": "upload"}
-    return told | {"image_key": None, "expires_at": None} | more
+    values = {"request_id": f"r{number}", "project": project, "sha256": f"{number:064x}", "model_version": "1"}
+    values |= {"created_at": now() - timedelta(minutes=number), "score": 0.1, "threshold": 0.2, "is_anomaly": False}
+    values |= {"latency_ms": 1.0, "width": 64, "height": 64, "descriptors": {}, "embedding": b"", "source": "upload"}
+    return values | {"image_key": None, "expires_at": None} | more
 
 
 def test_predictions_when_paged_while_new_ones_come_in_then_each_once_newest_first(server: Server, registry: Registry):
@@ -79,19 +84,19 @@ def test_predictions_when_paged_while_new_ones_come_in_then_each_once_newest_fir
     server.start()
     same = now() - timedelta(minutes=5)
     enter([row(project, number, **({"created_at": same} if 5 <= number < 9 else {})) for number in range(1, 24)])
-    seen: list[str] = []
+    ids: list[str] = []
     query: dict[str, Any] = {"limit": 5}
     while True:
         page = past(server, **query)
-        seen += [one["request_id"] for one in page["predictions"]]
+        ids += [prediction["request_id"] for prediction in page["predictions"]]
         if page["next"] is None:
             break
-        enter([row(project, 0, request_id=f"new{len(seen)}")])
+        enter([row(project, 0, request_id=f"new{len(ids)}")])
         query["cursor"] = page["next"]
-    assert len(seen) == 23
-    assert set(seen) == {f"r{number}" for number in range(1, 24)}
-    assert seen[:4] == ["r1", "r2", "r3", "r4"]
-    assert seen[-1] == "r23"
+    assert len(ids) == 23
+    assert set(ids) == {f"r{number}" for number in range(1, 24)}
+    assert ids[:4] == ["r1", "r2", "r3", "r4"]
+    assert ids[-1] == "r23"
 
 
 def test_predictions_when_filtered_then_only_those(server: Server, registry: Registry):
@@ -106,25 +111,25 @@ def test_predictions_when_filtered_then_only_those(server: Server, registry: Reg
         ]
     )
 
-    def found(**query: Any) -> list[str]:
-        return [one["request_id"] for one in past(server, **query)["predictions"]]
+    def ids(**query: Any) -> list[str]:
+        return [prediction["request_id"] for prediction in past(server, **query)["predictions"]]
 
-    assert found() == ["r10", "r20", "r30"]
-    assert found(verdict="good") == ["r10"]
-    assert found(verdict="review") == ["r30"]
-    assert found(Verdict="anomaly") == found(is_anomaly="true") == found(version="2") == ["r20"]
-    assert found(is_anomaly="false") == ["r10", "r30"]
+    assert ids() == ["r10", "r20", "r30"]
+    assert ids(verdict="good") == ["r10"]
+    assert ids(verdict="review") == ["r30"]
+    assert ids(Verdict="anomaly") == ids(is_anomaly="true") == ids(version="2") == ["r20"]
+    assert ids(is_anomaly="false") == ["r10", "r30"]
     quarter = (now() - timedelta(minutes=15)).isoformat()
-    assert found(since=quarter) == ["r10"]
-    assert found(until=quarter) == ["r20", "r30"]
-    assert found(since=quarter.replace("+00:00", "Z"), until=quarter) == []
+    assert ids(since=quarter) == ["r10"]
+    assert ids(until=quarter) == ["r20", "r30"]
+    assert ids(since=quarter.replace("+00:00", "Z"), until=quarter) == []
 
 
 def test_annotations_and_predictions_when_asked_for_nonsense_then_4xx_that_says_what_is_allowed(
     server: Server, registry: Registry
 ):
     server.start()
-    for query, said in {
+    for query, message in {
         "verdit=good": "this call takes since, until, verdict",
         "verdict=bad": "give good, review or anomaly",
         "is_anomaly=yes": "give true or false",
@@ -139,21 +144,21 @@ def test_annotations_and_predictions_when_asked_for_nonsense_then_4xx_that_says_
         "limit=1&limit=2": "given twice",
     }.items():
         answer = requests.get(f"{server.address}/predictions?{query}", timeout=30)
-        assert (answer.status_code, said in answer.json()["error"]) == (400, True), answer.text
-    known = {"sha256": "0" * 64}
-    for words, status, said in [
+        assert (answer.status_code, message in answer.json()["error"]) == (400, True), answer.text
+    named = {"sha256": "0" * 64}
+    for words, status, message in [
         ({"label": "good"}, 400, "by request_id or by sha256"),
-        (known | {"label": "good", "request_id": "x"}, 400, "one of them"),
-        (known | {"label": "fine"}, 400, "write good or anomaly"),
-        (known | {"label": "good", "type": "dent"}, 400, "a good image has no type"),
-        (known | {"label": "anomaly", "type": "a/b"}, 400, "write a short word"),
+        (named | {"label": "good", "request_id": "x"}, 400, "one of them"),
+        (named | {"label": "fine"}, 400, "write good or anomaly"),
+        (named | {"label": "good", "type": "dent"}, 400, "a good image has no type"),
+        (named | {"label": "anomaly", "type": "a/b"}, 400, "write a short word"),
         ({"sha256": "00", "label": "good"}, 400, "64 hexadecimal digits"),
-        (known | {"lable": "good"}, 400, "there is no field 'lable'"),
-        (known | {"label": "good"}, 404, "neither judged nor kept"),
+        (named | {"lable": "good"}, 400, "there is no field 'lable'"),
+        (named | {"label": "good"}, 404, "neither judged nor kept"),
         ({"request_id": "x", "label": "good"}, 404, "no prediction 'x'"),
     ]:
         answer = say(server, **words)
-        assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+        assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text
     enter([row(registry.project, 1, image_key="gone.png", expires_at=now() - timedelta(days=1))])
     purge_expired(registry.project)
     answer = say(server, request_id="r1", label="good")

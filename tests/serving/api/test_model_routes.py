@@ -3,8 +3,7 @@
 import pytest
 import requests
 
-from pipelines.registry import client, pinning
-from pipelines.registry.register import register as pipeline
+from pipelines.registry import client, pinning, register
 from tests.conftest import wait_until
 from tests.serving.conftest import Registry, Server
 
@@ -28,9 +27,9 @@ def test_version_when_promoted_by_hand_then_it_serves_and_is_held_until_released
     assert (chosen["version"], chosen["held"]["version"], chosen["held"]["by"]) == (first, first, "anonymous")
     server.until_version(first)
     assert server.predict(good_file).json()["threshold"] == 0.125
-    assert pipeline.promote(registry.project, second, seen=first) is not None
+    assert register.promote(registry.project, second, seen=first) is not None
     third = registry.register(champion=False)
-    assert pipeline.promote(registry.project, third, seen=first) is not None
+    assert register.promote(registry.project, third, seen=first) is not None
     listed = call(server, "GET", "/models?limit=2").json()
     assert [model["version"] for model in listed["models"]] == [third, second]
     rest = call(server, "GET", f"/models?limit=2&cursor={listed['next']}").json()
@@ -39,7 +38,7 @@ def test_version_when_promoted_by_hand_then_it_serves_and_is_held_until_released
 
     assert call(server, "POST", "/models/release").json()["released"]["version"] == first
     assert call(server, "POST", "/models/release").json()["released"] is None
-    assert pipeline.promote(registry.project, third, seen=first) is None
+    assert register.promote(registry.project, third, seen=first) is None
     server.until_version(third)
 
 
@@ -50,12 +49,12 @@ def test_promote_when_the_version_is_not_there_or_not_whole_then_refused_and_not
     half = registry.register(champion=False, spoil=lambda folder: (folder / "model.onnx").unlink())
     altered = registry.register(champion=False, spoil=lambda folder: (folder / "model.onnx").write_bytes(b"half"))
     server.start().until_version(good)
-    for version, status, said in (("99", 404, "no version"), ("x", 404, "no version"), ("0", 404, "no version")):
+    for version, status, message in (("99", 404, "no version"), ("x", 404, "no version"), ("0", 404, "no version")):
         answer = call(server, "POST", f"/models/{version}/promote")
-        assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
-    for version, said in ((half, "model.onnx"), (altered, "sha256")):
+        assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text
+    for version, message in ((half, "model.onnx"), (altered, "sha256")):
         answer = call(server, "POST", f"/models/{version}/promote")
-        assert (answer.status_code, said in answer.json()["error"]) == (409, True), answer.text
+        assert (answer.status_code, message in answer.json()["error"]) == (409, True), answer.text
     assert pinning.held(registry.project) is None
     assert client.champion(registry.project).version == good
     assert call(server, "GET", "/projects/nothing/models").status_code == 404

@@ -23,21 +23,27 @@ def test_predict_when_several_images_then_each_in_its_place_and_bad_ones_alone(
     sent = [good_file, b"no image", bad_file, encoded(np.zeros((8, 8, 3), np.uint8)), good_file]
     answer = requests.post(f"{server.address}/predict", files=[("file", data) for data in sent], timeout=30)
     assert answer.status_code == 200
-    found = answer.json()["predictions"]
-    assert [one.get("is_anomaly", one.get("status")) for one in found] == [False, 422, True, 422, False]
-    assert "no image that can be read" in found[1]["error"]
-    assert "8 x 8 pixels" in found[3]["error"]
-    assert found[0]["reconstruction_error"] == found[4]["reconstruction_error"]
+    answers = answer.json()["predictions"]
+    assert [prediction.get("is_anomaly", prediction.get("status")) for prediction in answers] == [
+        False,
+        422,
+        True,
+        422,
+        False,
+    ]
+    assert "no image that can be read" in answers[1]["error"]
+    assert "8 x 8 pixels" in answers[3]["error"]
+    assert answers[0]["reconstruction_error"] == answers[4]["reconstruction_error"]
     identity = answer.headers["X-Request-ID"]
-    assert [one["request_id"] for one in found] == [f"{identity}-{place}" for place in range(1, 6)]
+    assert [prediction["request_id"] for prediction in answers] == [f"{identity}-{place}" for place in range(1, 6)]
     assert {row["request_id"] for row in until_rows(3)} == {f"{identity}-{place}" for place in (1, 3, 5)}
     too_many = requests.post(f"{server.address}/predict", files=[("file", good_file)] * 65, timeout=30)
     assert too_many.status_code == 400
     assert "up to 64" in too_many.json()["error"]
     full = requests.post(f"{server.address}/predict", files=[("file", good_file)] * 64, timeout=60).json()
-    assert [one["model_version"] for one in full["predictions"]] == [version] * 64
+    assert [prediction["model_version"] for prediction in full["predictions"]] == [version] * 64
     mixed = requests.post(f"{server.address}/predict", json={"image_URLs": ["http://127.0.0.1:1/x", "ftp://x"]})
-    assert [one["status"] for one in mixed.json()["predictions"]] == [422, 400]
+    assert [prediction["status"] for prediction in mixed.json()["predictions"]] == [422, 400]
 
 
 def test_predict_when_validation_scores_are_known_then_p_value_and_review(
@@ -50,12 +56,14 @@ def test_predict_when_validation_scores_are_known_then_p_value_and_review(
     generator = np.random.default_rng(11)
     verdicts = {}
     for _ in range(12):
-        found = server.predict(encoded(good_image(generator))).json()
-        as_high = int(np.sum(scores >= found["reconstruction_error"]))
-        assert found["p_value"] == pytest.approx((1 + as_high) / 25)
-        assert found["review_threshold"] == pytest.approx(scores[12])  # ceil(25 x 0.5) = 13th smallest
-        assert found["verdict"] == ("review" if found["reconstruction_error"] > found["review_threshold"] else "good")
-        verdicts[found["request_id"]] = found["verdict"]
+        judged = server.predict(encoded(good_image(generator))).json()
+        as_high = int(np.sum(scores >= judged["reconstruction_error"]))
+        assert judged["p_value"] == pytest.approx((1 + as_high) / 25)
+        assert judged["review_threshold"] == pytest.approx(scores[12])  # ceil(25 x 0.5) = 13th smallest
+        assert judged["verdict"] == (
+            "review" if judged["reconstruction_error"] > judged["review_threshold"] else "good"
+        )
+        verdicts[judged["request_id"]] = judged["verdict"]
     assert set(verdicts.values()) == {"good", "review"}
     bad = server.predict(bad_file).json()
     # A past prediction is found by the verdict that was given, whatever the thresholds are by then.
@@ -71,9 +79,9 @@ def test_predict_when_heat_map_is_asked_for_then_it_shows_where_and_compares(
     server: Server, registry: Registry, good_file: bytes, bad_file: bytes
 ):
     server.start().until_version(registry.register(threshold=0.1))
-    found = requests.post(f"{server.address}/predict?heatmap=png", files={"file": bad_file}, timeout=30).json()
-    told = Image.open(io.BytesIO(base64.b64decode(found["heatmap"])))
-    assert told.size == (128 + 14, 128)
+    judged = requests.post(f"{server.address}/predict?heatmap=png", files={"file": bad_file}, timeout=30).json()
+    heat_map = Image.open(io.BytesIO(base64.b64decode(judged["heatmap"])))
+    assert heat_map.size == (128 + 14, 128)
 
     def drawn(data: bytes) -> np.ndarray:
         answer = requests.post(
@@ -86,7 +94,7 @@ def test_predict_when_heat_map_is_asked_for_then_it_shows_where_and_compares(
         return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
 
     good, bad = drawn(good_file), drawn(bad_file)
-    np.testing.assert_array_equal(bad, np.asarray(told))
+    np.testing.assert_array_equal(bad, np.asarray(heat_map))
     assert (good[:, 128:] == bad[:, 128:]).all()  # one scale for both
     colour = [(picture[:, :128].max(axis=2) - picture[:, :128].min(axis=2)) for picture in (good, bad)]
     assert colour[0].max() < 80 < colour[1].max()
@@ -95,7 +103,7 @@ def test_predict_when_heat_map_is_asked_for_then_it_shows_where_and_compares(
     refused = requests.post(f"{server.address}/predict?heatmap=gif", files={"file": good_file}, timeout=30)
     assert refused.status_code == 400
     several = requests.post(f"{server.address}/predict?heatmap=png", files=[("file", good_file)] * 2, timeout=30)
-    assert all(one["heatmap"] for one in several.json()["predictions"])
+    assert all(prediction["heatmap"] for prediction in several.json()["predictions"])
 
 
 def test_predict_when_same_image_again_then_known_and_still_a_prediction_of_its_own(
@@ -153,22 +161,22 @@ def test_metrics_when_several_workers_answer_then_counted_together(
     wait_until(lambda: "inspectline_journal_waiting 0.0" in metrics(server), 10, "an empty journal")
     counted = 'inspectline_requests_total{call="/predict",method="POST",status="200"} 9.0'
     wait_until(lambda: counted in metrics(server), 10, "all requests counted")
-    told = metrics(server)
+    exposed = metrics(server)
     named = f'project="{registry.project}",'
-    assert f'inspectline_predictions_total{{{named}verdict="good",version="{version}"}} 6.0' in told
-    assert f'inspectline_predictions_total{{{named}verdict="anomaly",version="{version}"}} 3.0' in told
-    assert f'inspectline_version_serving{{{named}version="{version}"}} 1.0' in told
-    assert 'inspectline_requests_total{call="none",method="GET",status="404"} 1.0' in told
-    assert "inspectline_request_seconds_bucket" in told
-    assert "inspectline_batch_images_count" in told
+    assert f'inspectline_predictions_total{{{named}verdict="good",version="{version}"}} 6.0' in exposed
+    assert f'inspectline_predictions_total{{{named}verdict="anomaly",version="{version}"}} 3.0' in exposed
+    assert f'inspectline_version_serving{{{named}version="{version}"}} 1.0' in exposed
+    assert 'inspectline_requests_total{call="none",method="GET",status="404"} 1.0' in exposed
+    assert "inspectline_request_seconds_bucket" in exposed
+    assert "inspectline_batch_images_count" in exposed
 
 
 def test_dbconnex_when_asked_then_milliseconds_or_503_without_names(server: Server, registry: Registry):
     registry.register()
     server.start()
-    found = requests.get(f"{server.address}/dbconnex", timeout=10)
-    assert (found.status_code, found.json()["status"]) == (200, "connected")
-    assert found.json()["ms"] > 0
+    answer = requests.get(f"{server.address}/dbconnex", timeout=10)
+    assert (answer.status_code, answer.json()["status"]) == (200, "connected")
+    assert answer.json()["ms"] > 0
     server.end()
     server.start(INSPECTLINE_DATABASE_URL="postgresql+psycopg://someone:topsecret@127.0.0.1:1/catalogue")
     refused = requests.get(f"{server.address}/dbconnex", timeout=10)

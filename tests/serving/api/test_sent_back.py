@@ -53,10 +53,10 @@ def test_retrain_when_the_run_ends_in_time_then_answered_with_its_figures(
     ending = run_when_asked(registry.project, "retrain")
     answer = post(server, "/retrain", good_file)
     ending.join()
-    told = answer.json()
+    body = answer.json()
     assert answer.status_code == 200, answer.text
-    assert (told["new_validation_error"], told["new_anomaly_error"]) == (0.03, 0.5)
-    assert (told["promoted"], told["model_version"], told["state"], told["subset"]) == (True, "7", "done", "training")
+    assert (body["new_validation_error"], body["new_anomaly_error"]) == (0.03, 0.5)
+    assert (body["promoted"], body["model_version"], body["state"], body["subset"]) == (True, "7", "done", "training")
     with connect() as connection:
         (sample,) = labelled_samples(connection, registry.project)
     assert (sample["sha256"], sample["label"], sample["subset"]) == (
@@ -75,12 +75,12 @@ def test_anomaly_when_async_then_a_job_from_pending_to_done(
     project = registry.project
     address = f"{server.address}/projects/{project}/anomaly"
     answer = requests.post(address, json={"Image_url": uri, "TYPE": "dent"}, headers=ASYNC, timeout=30)
-    told = answer.json()
-    assert (answer.status_code, told["state"], told["subset"]) == (202, "pending", told["sample"]["subset"])
+    body = answer.json()
+    assert (answer.status_code, body["state"], body["subset"]) == (202, "pending", body["sample"]["subset"])
     assert answer.headers["Preference-Applied"] == "respond-async"
-    assert answer.headers["Location"] == f"/projects/{project}/jobs/{told['job']}"
+    assert answer.headers["Location"] == f"/projects/{project}/jobs/{body['job']}"
     again = requests.post(address, json={"image_url": uri, "type": "dent"}, headers=ASYNC, timeout=30).json()
-    assert (again["job"], again["sample"]["known"]) == (told["job"], True)
+    assert (again["job"], again["sample"]["known"]) == (body["job"], True)
 
     def job() -> Any:
         return requests.get(server.address + answer.headers["Location"], timeout=30).json()
@@ -90,7 +90,7 @@ def test_anomaly_when_async_then_a_job_from_pending_to_done(
     assert (job()["state"], job()["result"]["threshold"], job()["sample"]["sha256"]) == (
         "done", 0.12, hashlib.sha256(bad_file).hexdigest(),
     )  # fmt: skip
-    assert requests.get(f"{server.address}/jobs/{told['job']}", timeout=30).json()["state"] == "done"
+    assert requests.get(f"{server.address}/jobs/{body['job']}", timeout=30).json()["state"] == "done"
     for strange in ("999", "x", "0", "-1", "9" * 40):
         missing = requests.get(f"{server.address}/jobs/{strange}", timeout=30)
         assert (missing.status_code, "has no job" in missing.json()["error"]) == (404, True)
@@ -100,8 +100,8 @@ def test_retrain_when_the_run_fails_then_says_why(server: Server, registry: Regi
     server.start()
     job = post(server, "/retrain", good_file, ASYNC).json()["job"]
     run(registry.project, "retrain", done=False, result={"why": "failed: train"})
-    told = requests.get(f"{server.address}/jobs/{job}", timeout=30).json()
-    assert (told["state"], told["error"], told["result"]) == ("failed", "failed: train", None)
+    body = requests.get(f"{server.address}/jobs/{job}", timeout=30).json()
+    assert (body["state"], body["error"], body["result"]) == ("failed", "failed: train", None)
 
 
 def test_retrain_when_many_wait_then_the_others_are_told_at_once_and_predictions_go_on(
@@ -159,7 +159,7 @@ def test_retrain_when_serving_is_ended_then_who_waits_is_told_the_address(
 
 
 @pytest.mark.parametrize(
-    ("call", "words", "status", "said"),
+    ("call", "words", "status", "message"),
     [
         ("/retrain", {"type": "dent"}, 400, "there is no field 'type': this call takes image_url, group"),
         ("/anomaly", {"type": "a/b"}, 400, "write a short word"),
@@ -168,11 +168,11 @@ def test_retrain_when_serving_is_ended_then_who_waits_is_told_the_address(
     ],
 )
 def test_sent_back_when_it_cannot_be_used_then_4xx(
-    server: Server, good_file: bytes, call: str, words: dict[str, str], status: int, said: str
+    server: Server, good_file: bytes, call: str, words: dict[str, str], status: int, message: str
 ):
     server.start()
     answer = post(server, call, good_file, ASYNC, **words)
-    assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+    assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text
     assert post(server, "/retrain", b"no image", ASYNC).status_code == 422
 
 

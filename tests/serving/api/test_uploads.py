@@ -69,7 +69,7 @@ def test_body_when_no_image_is_asked_for_then_words_and_other_files():
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"image_url": URL, "typo": "x"}, "there is no field 'typo': this call takes image_url, type"),
         ({"image_url": URL, "Image_URL": URL}, "names image_url more than once"),
@@ -84,8 +84,8 @@ def test_body_when_no_image_is_asked_for_then_words_and_other_files():
         ({"image_url": "http://\ud800.example"}, "broken Unicode"),
     ],
 )
-def test_body_when_json_is_not_what_the_call_takes_then_refused_by_name(body: dict[str, Any], said: str):
-    assert said in refused({"words": ("type",)}, data=json.dumps(body), content_type="application/json")
+def test_body_when_json_is_not_what_the_call_takes_then_refused_by_name(body: dict[str, Any], message: str):
+    assert message in refused({"words": ("type",)}, data=json.dumps(body), content_type="application/json")
 
 
 def test_body_when_a_list_is_wrong_then_refused():
@@ -103,10 +103,10 @@ def test_body_when_a_file_comes_as_text_then_told_how():
 def test_query_when_parameters_are_known_then_read_and_others_refused():
     with app.test_request_context("/?Limit=5"):
         assert read_query(request, ("limit", "since")) == {"limit": "5"}
-    for query, said in {
+    for query, message in {
         "limt=5": "no parameter 'limt': this call takes limit, since",
         "limit=5&LIMIT=6": "given twice",
         "limit=": "limit is empty",
     }.items():
-        with app.test_request_context(f"/?{query}"), pytest.raises(Refusal, match=said):
+        with app.test_request_context(f"/?{query}"), pytest.raises(Refusal, match=message):
             read_query(request, ("limit", "since"))

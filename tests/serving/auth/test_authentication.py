@@ -35,7 +35,7 @@ class Guarded:
         """Ask for a token."""
         return self.call("POST", "/login", json={"name": name, "password": password})
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return the log."""
         return self.server.log.read_text(encoding="utf-8")
 
@@ -93,13 +93,13 @@ def test_calls_when_made_without_rights_then_401_or_403_and_open_ones_answer(gua
         ("", ""),
         ("nobody\x00", "x" * 900),
     ]
-    said = {(a.status_code, a.json()["error"]) for a in (guarded.call("GET", "/user", pair) for pair in wrong)}
-    assert said == {(401, "name or password is wrong, or the account is disabled")}
+    refusals = {(a.status_code, a.json()["error"]) for a in (guarded.call("GET", "/user", pair) for pair in wrong)}
+    assert refusals == {(401, "name or password is wrong, or the account is disabled")}
     for header in ("Basic !!!", "Basic YQ==", "Bearer x.y", "Digest a", "Bearer", "Basic " + "A" * 5000):
         assert guarded.call("GET", "/user", headers={"Authorization": header}).status_code == 401
     guarded.server.end()
     for secret in (PASSWORD, "not the password"):
-        assert secret not in guarded.said()
+        assert secret not in guarded.output()
 
 
 def test_unknown_account_when_tried_then_it_takes_as_much_work_as_a_wrong_password(guarded: Guarded):
@@ -117,33 +117,33 @@ def test_unknown_account_when_tried_then_it_takes_as_much_work_as_a_wrong_passwo
 def test_login_when_right_then_the_token_works_also_after_a_restart_until_the_password_changes(guarded: Guarded):
     guarded.server.start()
     answer = guarded.login("ann", ANN[1])
-    told = answer.json()
+    body = answer.json()
     assert answer.headers["Cache-Control"] == "no-store"
-    assert (told["token_type"], told["name"], told["role"]) == ("Bearer", "Ann", "user")
-    assert guarded.call("GET", "/user", token=told["token"]).json()["name"] == "Ann"
+    assert (body["token_type"], body["name"], body["role"]) == ("Bearer", "Ann", "user")
+    assert guarded.call("GET", "/user", token=body["token"]).json()["name"] == "Ann"
     assert guarded.server.end() == 0
     guarded.server.start(INSPECTLINE_WORKERS="2")  # the signing key was kept
     for _ in range(6):
-        assert guarded.call("GET", "/user", token=told["token"]).status_code == 200
+        assert guarded.call("GET", "/user", token=body["token"]).status_code == 200
     assert guarded.server.end() == 0
     guarded.server.start(INSPECTLINE_WORKERS="1")
-    assert guarded.call("GET", "/user", token=told["token"]).status_code == 200
+    assert guarded.call("GET", "/user", token=body["token"]).status_code == 200
     new = {"password": "another password", "current_password": ANN[1]}
-    assert guarded.call("PATCH", "/users/Ann", token=told["token"], json=new).status_code == 200
-    assert guarded.call("GET", "/user", token=told["token"]).status_code == 401
+    assert guarded.call("PATCH", "/users/Ann", token=body["token"], json=new).status_code == 200
+    assert guarded.call("GET", "/user", token=body["token"]).status_code == 401
     assert guarded.call("GET", "/user", ANN).status_code == 401
     assert guarded.call("GET", "/user", ("Ann", "another password")).status_code == 200
     guarded.server.end()
-    for secret in ("another password", ANN[1], told["token"]):
-        assert secret not in guarded.said()
+    for secret in ("another password", ANN[1], body["token"]):
+        assert secret not in guarded.output()
 
 
 def test_accounts_when_an_administrator_manages_them_then_they_are_made_changed_and_deleted(guarded: Guarded):
     guarded.server.start()
-    made = guarded.call("POST", "/users", ROOT, json={"Name": "José", "PASSWORD": "password of josé"})
-    assert made.status_code == 201
-    assert made.headers["Location"] == "/users/Jos%C3%A9"
-    assert made.json() | {"created_at": "", "password_changed_at": ""} == {
+    created = guarded.call("POST", "/users", ROOT, json={"Name": "José", "PASSWORD": "password of josé"})
+    assert created.status_code == 201
+    assert created.headers["Location"] == "/users/Jos%C3%A9"
+    assert created.json() | {"created_at": "", "password_changed_at": ""} == {
         "name": "José", "role": "user", "disabled": False, "created_at": "", "password_changed_at": "",
     }  # fmt: skip
     jose = ("José".encode(), "password of josé".encode())
@@ -203,8 +203,8 @@ def test_guessing_when_it_goes_on_then_429_and_the_owner_goes_on(guarded: Guarde
         return guarded.call("GET", "/user", ("Ann", password), headers={"X-Forwarded-For": remote})
 
     assert ask("192.0.2.1", ANN[1]).status_code == 200
-    said = [ask(f"198.51.100.{number}", f"guess {number}").status_code for number in range(PER_ACCOUNT + 2)]
-    assert said == [401] * PER_ACCOUNT + [429] * 2
+    statuses = [ask(f"198.51.100.{number}", f"guess {number}").status_code for number in range(PER_ACCOUNT + 2)]
+    assert statuses == [401] * PER_ACCOUNT + [429] * 2
     refused = ask("198.51.100.99", "one more guess")
     assert 0 < int(refused.headers["Retry-After"]) <= 300
     assert ask("192.0.2.1", ANN[1]).status_code == 200
@@ -252,7 +252,7 @@ def test_accounts_when_the_database_is_away_then_the_remembered_go_on_and_others
         answer = guarded.call("GET", "/user", ROOT)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert guarded.login(*ROOT).status_code == 503
-        assert PASSWORD not in guarded.said()
+        assert PASSWORD not in guarded.output()
         relay.up()
         wait_until(lambda: guarded.call("GET", "/user", ROOT).ok, 20, "the database again")
         engine().dispose()

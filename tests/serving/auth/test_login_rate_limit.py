@@ -57,12 +57,12 @@ def test_limits_when_names_are_without_number_then_memory_is_bounded(monkeypatch
         limits.failed(f"name{number}", f"10.0.{number % 256}.{number // 256}")
         limits.succeeded(f"name{number}", "10.0.0.1")
     assert len(limits._failures) <= 50
-    assert len(limits._known) <= 50
+    assert len(limits._used) <= 50
 
 
 def test_token_when_altered_foreign_or_over_then_none():
     tokens = Tokens("k" * 40, hours=1)
-    token, _ = tokens.make(7, "stamp")
+    token, _ = tokens.issue(7, "stamp")
     claim = tokens.read(token)
     assert claim is not None
     assert (claim.user_id, claim.stamp, claim.expired) == (7, "stamp", False)
@@ -70,7 +70,7 @@ def test_token_when_altered_foreign_or_over_then_none():
     assert tokens.read(token[:-2]) is None
     assert tokens.read("") is None
     assert tokens.read("é" * 5000) is None
-    assert Tokens("k" * 40, hours=-1).read(Tokens("k" * 40, hours=-1).make(7, "stamp")[0]) is None
+    assert Tokens("k" * 40, hours=-1).read(Tokens("k" * 40, hours=-1).issue(7, "stamp")[0]) is None
 
 
 def test_signing_key_when_none_is_given_then_one_is_made_once_for_all_processes(tmp_path: Path):

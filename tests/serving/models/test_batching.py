@@ -35,8 +35,8 @@ class Gate:
 
 
 def test_result_when_many_wait_then_they_share_the_next_run_and_order_is_kept():
-    gate, told = Gate(), []
-    batches = Batches(gate, most=4, room=64, told=lambda size, left: told.append((size, left)))
+    gate, observed = Gate(), []
+    batches = Batches(gate, most=4, room=64, observe=lambda size, queued: observed.append((size, queued)))
     with ThreadPoolExecutor(10) as pool:
         first = pool.submit(batches.result, 1)
         assert gate.begun.wait(10)
@@ -45,9 +45,9 @@ def test_result_when_many_wait_then_they_share_the_next_run_and_order_is_kept():
             others.append(pool.submit(batches.result, item))
             wait_until(lambda count=item - 1: len(batches._waiting) == count, 10, "one more in the queue")
         gate.opened.set()
-        assert [one.result(10) for one in (first, *others)] == [2, 4, 6, 8, 10, 12, 14]
+        assert [future.result(10) for future in (first, *others)] == [2, 4, 6, 8, 10, 12, 14]
     assert gate.batches == [[1], [2, 3, 4, 5], [6, 7]]
-    assert told == [(1, 0), (4, 2), (2, 0)]
+    assert observed == [(1, 0), (4, 2), (2, 0)]
 
 
 def test_result_when_one_item_is_bad_then_it_fails_alone():
@@ -76,7 +76,7 @@ def test_result_when_the_queue_is_full_then_told_at_once():
         with pytest.raises(Full):
             batches.result(4)
         gate.opened.set()
-        assert [one.result(10) for one in running] == [2, 4, 6]
+        assert [future.result(10) for future in running] == [2, 4, 6]
 
 
 def test_result_when_thousands_come_from_many_threads_then_each_gets_its_own():
@@ -93,9 +93,9 @@ def test_score_when_batched_by_serving_then_that_of_calibration(tmp_path):
     alone = [predict(AnomalyPackage.open(folder), [image])[0] for image in images]
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda image: serving.score(prepare_image(serving.package, image)), images))
-    for one, other in zip(alone, together, strict=True):
-        assert other.score == pytest.approx(one.score, abs=1e-6)
-        np.testing.assert_allclose(other.error_map, one.error_map, atol=1e-6)
+    for alone_result, other in zip(alone, together, strict=True):
+        assert other.score == pytest.approx(alone_result.score, abs=1e-6)
+        np.testing.assert_allclose(other.error_map, alone_result.error_map, atol=1e-6)
 
 
 def test_decoding_when_images_are_large_then_one_after_the_other_and_small_ones_beside():

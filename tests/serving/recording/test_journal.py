@@ -40,10 +40,10 @@ def entry(number: int, bucket: str, project: str = "line", **changes: object) ->
 @pytest.fixture
 def journal(tmp_path: Path):
     """A started journal."""
-    made = Journal(tmp_path / "journal", 64 << 20)
-    made.start()
-    yield made
-    made.stop()
+    journal = Journal(tmp_path / "journal", 64 << 20)
+    journal.start()
+    yield journal
+    journal.stop()
 
 
 def test_append_when_many_threads_then_each_is_read_once_in_order(journal: Journal):
@@ -57,15 +57,15 @@ def test_append_when_many_threads_then_each_is_read_once_in_order(journal: Journ
     for thread in threads:
         thread.join()
     read = journal.read(1000, set())
-    assert len({one.prediction["request_id"] for one in read}) == len(read) == 160
-    assert [one.id for one in read] == sorted(one.id for one in read)
+    assert len({entry_read.prediction["request_id"] for entry_read in read}) == len(read) == 160
+    assert [entry_read.id for entry_read in read] == sorted(entry_read.id for entry_read in read)
     journal.remove(read[:100])
     assert journal.counts() == {"waiting": 60, "set_aside": 0}
 
 
-@pytest.mark.parametrize(("told", "level"), [({}, 1), ({"INSPECTLINE_JOURNAL_SYNC": "on"}, 2)])
-def test_journal_when_told_so_waits_for_the_disk_and_else_for_the_operating_system(tmp_path: Path, told, level):
-    config = serving_settings(told | {"INSPECTLINE_JOURNAL": str(tmp_path / "journal")})
+@pytest.mark.parametrize(("environment", "level"), [({}, 1), ({"INSPECTLINE_JOURNAL_SYNC": "on"}, 2)])
+def test_journal_when_told_so_waits_for_the_disk_and_else_for_the_operating_system(tmp_path: Path, environment, level):
+    config = serving_settings(environment | {"INSPECTLINE_JOURNAL": str(tmp_path / "journal")})
     journal = Journal(config.journal, config.journal_max_bytes, config.journal_synced)
     journal.start()
     journal.append(entry(1, "bucket"))
@@ -92,7 +92,7 @@ def test_append_when_the_disk_is_full_at_the_start_then_told_until_there_is_room
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     journal.append(entry(2, "bucket"))
-    assert [one.prediction["request_id"] for one in journal.read(10, set())] == ["request-2"]
+    assert [waiting.prediction["request_id"] for waiting in journal.read(10, set())] == ["request-2"]
     journal.stop()
 
 
@@ -101,8 +101,8 @@ def test_round_when_done_twice_then_each_prediction_is_entered_once(journal: Jou
         journal.append(entry(number, bucket))
     kept = journal.read(10, set())
     assert Recorder(journal).round() == 5
-    for one in kept:  # as after a kill between the catalogue and the journal
-        journal.append(one)
+    for waiting in kept:  # as after a kill between the catalogue and the journal
+        journal.append(waiting)
     assert Recorder(journal).round() == 5
     recorded = rows()
     assert [row["request_id"] for row in recorded] == [f"request-{number}" for number in range(5)]
@@ -123,7 +123,7 @@ def test_round_when_one_projects_bucket_is_missing_then_the_others_go_on(journal
 
 def test_round_when_database_objects_to_one_row_then_it_is_set_aside(journal: Journal, each_database: str, bucket: str):
     for number in range(3):
-        journal.append(entry(number, bucket, **({"score": None} if number == 1 else {})))
+        journal.append(entry(number, bucket, **({"model_version": None} if number == 1 else {})))
     assert Recorder(journal).round() == 2
     assert [row["request_id"] for row in rows()] == ["request-0", "request-2"]
     assert journal.counts() == {"waiting": 0, "set_aside": 1}
@@ -131,8 +131,8 @@ def test_round_when_database_objects_to_one_row_then_it_is_set_aside(journal: Jo
 
 def test_recorder_when_two_run_then_one_is_in_charge_until_it_ends(journal: Journal, database: str, bucket: str):
     first, second = Recorder(journal), Recorder(journal)
-    assert first._charge.mine()
-    assert not second._charge.mine()
+    assert first._leader_lock.acquire()
+    assert not second._leader_lock.acquire()
     first.stop()
-    assert second._charge.mine()
+    assert second._leader_lock.acquire()
     second.stop()

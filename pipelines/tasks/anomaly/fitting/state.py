@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Stopped = Literal["epochs", "steps", "time"]
 # After so many steps of 16 images, no set of objects that was tried gained by more, and one lost much, whose test
 # images show what the training's do not; surfaces, turned and mirrored and so seen eight ways, gain for longer
-# (benchmarks/RESULTS.md, "Time"). The larger presets were not measured: time ends them.
+# (benchmarks/HISTORY.md, "Time"). The larger presets were not measured: time ends them.
 ENOUGH_STEPS = {"small": 1_200}
 SURFACES_TAKE = 3
 _WITHOUT_END = 1_000_000

@@ -26,7 +26,7 @@ from pipelines.tasks.anomaly.fitting.precision import faster_precision
 from pipelines.tasks.anomaly.fitting.state import FitSettings, Fitted, Pace, RunningMean, Stopped, as_array
 from pipelines.tasks.anomaly.restoration.anomaly_score import pieces, roughness
 from pipelines.tasks.anomaly.restoration.loss import training_loss
-from pipelines.tasks.anomaly.restoration.network import build_network, named_weights, set_weights
+from pipelines.tasks.anomaly.restoration.network import TRAINED_OUTPUTS, build_network, named_weights, set_weights
 from pipelines.tasks.anomaly.restoration.normality import (
     LOOKED_AT_FOR_EVIDENCE,
     Usual,
@@ -50,8 +50,6 @@ CHECKPOINT_SECONDS = 20.0
 CLOCK_GRACE = 0.1
 # Of the weights that are taken in the end: an average over about the last fifty steps.
 AVERAGING = 0.98
-# Places of outputs of the network.
-ERROR, EVIDENCE = 5, 6
 
 
 class Restoration(keras.Model):
@@ -69,14 +67,15 @@ class Restoration(keras.Model):
             self.textures.assign(textures)
 
     def call(self, image: Any, training: bool = False) -> Any:
-        """Return what the loss judges: the restored image, the error expected of it, and the second opinion; of a
-        recipe, before them the damaged and the clean image.
+        """Return the outputs that the loss is computed from, by name; of a recipe, also the `damaged` and the `clean`
+        image.
         """
-        drawn: tuple[Any, ...] = ()
+        drawn: dict[str, Any] = {}
         if isinstance(image, dict):
             image, clean = painted(image, self.textures)
-            drawn = image, clean
-        return (*drawn, *self.network(image, training=training)[:4])
+            drawn = {"damaged": image, "clean": clean}
+        answer = self.network(image, training=training)
+        return drawn | {name: answer[name] for name in TRAINED_OUTPUTS}
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -86,10 +85,10 @@ class Restoration(keras.Model):
         """
         # PyTorch's trainer gives them as they come, in numpy.
         if isinstance(x, dict):
-            damaged, clean, *said = y_pred
-            return training_loss(damaged, clean, ops.convert_to_tensor(y), *said)
-        damaged, clean, unlocated = (ops.convert_to_tensor(one) for one in (x, *y))
-        return training_loss(damaged, clean, unlocated, *y_pred)
+            damaged, clean, unlocated = y_pred["damaged"], y_pred["clean"], ops.convert_to_tensor(y)
+        else:
+            damaged, clean, unlocated = (ops.convert_to_tensor(array) for array in (x, *y))
+        return training_loss(damaged, clean, unlocated, **{name: y_pred[name] for name in TRAINED_OUTPUTS})
 
 
 def fit(
@@ -280,7 +279,7 @@ def completed(network: keras.Model, settings: FitSettings, images: Images) -> ke
         found: NDArray[np.float32] = images[rows].astype(np.float32) / np.float32(255)
         return found
 
-    def told(rows: NDArray[np.int64], usual: Usual | None, output: int) -> NDArray[np.float32]:
+    def output_of(rows: NDArray[np.int64], usual: Usual | None, output: str) -> NDArray[np.float32]:
         """Return one output of the network for some of the images, in batches of one size."""
         judging = build_network(settings.preset, settings.input_size, usual=usual)
         set_weights(judging, learnt)
@@ -290,7 +289,7 @@ def completed(network: keras.Model, settings: FitSettings, images: Images) -> ke
 
     rows = np.concatenate(parts)
     # Of a network that knows of nothing usual, the error is log(1 + e^x) of the logarithm x that is looked for.
-    logs = np.log(np.expm1(told(rows, None, ERROR)[..., 0]))
+    logs = np.log(np.expm1(output_of(rows, None, "error")[..., 0]))
     maps = [usual_maps(part, aligned) for part in np.split(logs, np.cumsum([len(part) for part in parts])[:-1])]
     usual = Usual.of_maps(
         np.stack([usual_pattern(images[part]) for part in parts]),
@@ -304,7 +303,7 @@ def completed(network: keras.Model, settings: FitSettings, images: Images) -> ke
     batches = np.array_split(everything, -(-len(everything) // settings.batch_size))
     rough = np.concatenate([as_array(roughness(scaled(rows)))[:, 0] for rows in batches])
     shown = np.concatenate([nearest_parts(images[rows], usual.patterns) for rows in batches])
-    usual = usual.with_evidence(told(everything, usual, EVIDENCE), rough, shown)
+    usual = usual.with_evidence(output_of(everything, usual, "evidence"), rough, shown)
     whole = build_network(settings.preset, settings.input_size, usual=usual)
     set_weights(whole, learnt)
     return whole

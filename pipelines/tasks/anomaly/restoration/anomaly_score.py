@@ -15,7 +15,7 @@ image. `fused` weighs seven pieces of evidence: the largest value, the mean of t
 of the excess and of the second opinion, and what the latter thinks of the whole; a pit shows in the first, a crack in
 the second, a stained surface in the third. On a surface two more count, the second opinion along the most suspicious
 paths across it: a faint crack is long. Each counts by how far it lies beyond what good images show, or, where these
-have outliers, beyond their mean, and at most fully (`models.usual`, which also makes up for what smooth good images
+have outliers, beyond their mean, and at most fully (`normality`, which also makes up for what smooth good images
 show less of: rough ones are not to hide their defects). Errors and second opinion have an equal say, paths as much as
 both: along a path the grain, which has no length, averages out, and a pit or a stain does not.
 """

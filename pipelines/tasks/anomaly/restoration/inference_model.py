@@ -15,6 +15,7 @@ from pipelines.tasks.anomaly.restoration.anomaly_score import (
     shares,
     weighted_error,
 )
+from pipelines.tasks.anomaly.restoration.network import OUTPUTS
 
 
 def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
@@ -27,8 +28,9 @@ def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
     """
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     scaled = ops.divide(ops.cast(image, "float32"), 255.0)
-    _, _, defect, _, features, error, found = network(scaled, training=False)
-    outputs = {"embedding": embedding(features)}
+    answer = network(scaled, training=False)
+    defect, error, found = answer["defect"], answer["error"], answer["evidence"]
+    outputs = {"embedding": embedding(answer["features"])}
     if score == "fused":
         outputs |= {"score": fused_score(found), "error_map": weighted_error(error, defect), "evidence": found}
         outputs["shares"] = ops.zeros_like(found) + shares(found.shape[1])
@@ -39,8 +41,17 @@ def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
 
 
 def load_network(path: Path) -> keras.Model:
-    """Load a saved network in safe mode: standard layers only, no code. Raises BadPackage."""
+    """Load a saved network in safe mode: standard layers only, no code.
+
+    A network saved by version 0.1 lists its outputs by position; it gets their names. Raises BadPackage.
+    """
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # keras raises whatever its zip, JSON and HDF5 readers raise
         raise BadPackage(f"{path.name}: not a network that keras can load: {first_line(error)}") from error
+    if isinstance(network.output, dict):
+        return network
+    if len(network.outputs) != len(OUTPUTS):
+        raise BadPackage(f"{path.name}: a network with {len(network.outputs)} outputs, not {len(OUTPUTS)}; train again")
+    outputs = dict(zip(OUTPUTS, network.outputs, strict=True))
+    return keras.Model(network.input, outputs, name=network.name)

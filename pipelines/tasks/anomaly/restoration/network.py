@@ -47,18 +47,28 @@ FIELD = 4
 BLUR = 9
 # The share of defective pixels, as the logit the second opinion begins with.
 RARE = -4.0
+# The outputs in the order in which networks saved by version 0.1 list them.
+OUTPUTS = ("restored", "expected", "defect", "anomalous", "features", "error", "evidence")
+# Those that the loss is computed from.
+TRAINED_OUTPUTS = OUTPUTS[:4]
 # Layers that hold what is usual of good images, and nothing learnt.
 USUAL = "usual"
 
 
 def build_network(preset: str, input_size: int, dtype: str = "float32", usual: Usual | None = None) -> keras.Model:
-    """Return the network of a preset: image [N, S, S, 3] in 0 to 1 -> `restored` [N, S, S, 3] in 0 to 1, `expected`
-    [N, S/2, S/2, 1] (the error it expects of its restoration, at least 0), `defect` [N, S/2, S/2, 1] and `anomalous`
-    [N, 1] (logits that a pixel belongs to a defect, that there is any), `features` [N, h, w, d] (the bottleneck),
-    `error` [N, S/2, S/2, 1] (`scoring.shown_excess`, at least 0) and `evidence` [N, 7] or, on surfaces, [N, 9]
-    (`scoring.evidence`). The error is told in units of its usual width, and evidence in those by which it counts
-    (`usual`); without it, as they are.
-    `dtype` is a Keras dtype policy; weights and outputs are float32.
+    """Return the network of a preset, which takes an image float32 [N, S, S, 3] in 0 to 1 and returns a dictionary.
+
+    Its outputs, all float32:
+        restored: the restoration, [N, S, S, 3] in 0 to 1.
+        expected: the error it expects of its restoration, [N, S/2, S/2, 1], at least 0.
+        defect: logits that a pixel belongs to a defect, [N, S/2, S/2, 1].
+        anomalous: the logit that the image has a defect, [N, 1].
+        features: the restorer's bottleneck, [N, h, w, d].
+        error: the excess error (`anomaly_score.shown_excess`), [N, S/2, S/2, 1], at least 0.
+        evidence: the evidence (`anomaly_score.evidence`), [N, 7], on surfaces [N, 9].
+
+    With `usual`, the statistics of good images, the error is in units of its usual deviation and evidence is
+    standardised; without, both are raw. `dtype` is a Keras dtype policy; weights are float32 under any.
     """
     image = keras.Input((input_size, input_size, 3), name="image")
     structure = high_pass(image)
@@ -102,7 +112,15 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
             dtype="float32",
             name="evidence",
         )(ops.subtract(found, _usual_level(roughness(image), part, usual)))
-    outputs = [restored, expected, defect, anomalous, features, shown_excess(beyond), found]
+    outputs = {
+        "restored": restored,
+        "expected": expected,
+        "defect": defect,
+        "anomalous": anomalous,
+        "features": features,
+        "error": shown_excess(beyond),
+        "evidence": found,
+    }
     return keras.Model(image, outputs, name=f"restoration_{preset}")
 
 

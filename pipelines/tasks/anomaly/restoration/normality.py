@@ -12,10 +12,9 @@ learnt from the good images, and what smooth ones show is told as if they were r
 excused for what it shows: what is rougher than usual may be so because it is damaged. Where parts of an image differ in
 roughness, each is compared with itself.
 
-How a piece of evidence counts is a logistic function of it, with a location and a scale. It counts half at six
-deviations, where good images hardly come: what all of them show has little say beside one piece that none does. Where
-the good images have outliers among themselves, as soiled ones, one odd piece proves nothing: each counts half at its
-mean and wholly soon after, so that a score is high only where most pieces are. numpy and scipy only.
+Each piece of evidence passes through a logistic function centred six standard deviations above the mean of good
+images, so that evidence common to all of them has little weight. If the good images contain outliers, the logistic is
+centred at the mean and steeper, so that a score is high only where most pieces are. Requires numpy and scipy only.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ SHRINKAGE = 8
 LEAST_WIDTH = 0.05  # of a logarithm: where images are all the same, 5 % more error is a deviation
 # Of evidence, the least spread that counts, as a share of the mean.
 LEAST_SPREAD = 0.02
-# At how many deviations evidence counts half, and how many make its odds e times as high.
+# Centre and scale of the logistic, in standard deviations above the mean of good images.
 COUNTS = 6.0, 2.0
 # The same where good images have outliers. Much steeper, a score of outliers would be 1 to the last bit.
 COUNTS_AMONG_OUTLIERS = 0.0, 0.7

@@ -2,11 +2,12 @@
 
 import hashlib
 import io
-from typing import Any
 
 import pytest
 from PIL import Image
 
+from pipelines.config.project import load_project
+from pipelines.steps import DatasetVersion, PackRef, Run, RunSettings, TrainingParameters
 from pipelines.storage.s3 import Storage
 from tests.pipelines.tasks.anomaly.pictures_of_parts import good_parts
 
@@ -14,8 +15,8 @@ SUBSETS = {"training": 18, "validation": 8, "test": 2}
 
 
 @pytest.fixture
-def run(mlflow_server: str, projects, cache, project_name: str) -> dict[str, Any]:
-    """Store samples and a manifest, and return the run as `trainings.begin` would."""
+def run(mlflow_server: str, projects, cache, project_name: str) -> Run:
+    """Store samples and a manifest, and return the run as `runs.begin` would."""
     import pandas as pd
     from mlflow import MlflowClient
 
@@ -35,20 +36,20 @@ def run(mlflow_server: str, projects, cache, project_name: str) -> dict[str, Any
     pd.DataFrame(rows).sort_values("sha256").to_parquet(manifest, index=False)
     manifest_uri = storage.put(f"{project_name}/v1/dataset/manifest.parquet", manifest.getvalue())
     client = MlflowClient()
-    return {
-        "project": project_name,
-        "version_id": "v1",
-        "training_id": "t1",
-        "manifest_uri": manifest_uri,
-        "mlflow_run_id": client.create_run(client.create_experiment(project_name)).info.run_id,
-        "champion_package_uri": None,
-        "params": {"epochs": None, "time_budget_minutes": None, "start_from": "scratch"},
-    }
+    return Run(
+        project=project_name,
+        kind="retrain",
+        training_id="t1",
+        dataset=DatasetVersion(project_name, "v1", "", manifest_uri),
+        parameters=TrainingParameters(None, None, "scratch", promote=True),
+        settings=RunSettings(model=load_project(project_name).model),
+        mlflow_run_id=client.create_run(client.create_experiment(project_name)).info.run_id,
+    )
 
 
 @pytest.fixture
-def pack(run: dict[str, Any]) -> dict[str, Any]:
+def pack(run: Run) -> PackRef:
     """Build the run's pack."""
     from pipelines.datasets.pack import build
 
-    return build(run)
+    return build(run.dataset, run.settings.model)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.config.project import PromotionRules
-from pipelines.tasks.anomaly.compare import Contender, compare
+from pipelines.tasks.anomaly.compare import ScoredContender, judge
 
 RULES = PromotionRules(minimum_auroc=0.8, margin=0.05, bootstrap_samples=400)
 
@@ -19,15 +19,14 @@ def contender(version, *, lift=2.5, n=120, m=40, synthetic=0, threshold=2.5, pro
     def scores(count, centre):
         return shared.normal(0, 1, count) + noise.normal(0, 0.2, count) + centre
 
-    return Contender(version, SimpleNamespace(card=card), scores(n, 0), scores(m, lift), scores(synthetic, lift))
+    return ScoredContender(version, SimpleNamespace(card=card), scores(n, 0), scores(m, lift), scores(synthetic, lift))
 
 
 def judged(challenger, champion=None, rules=RULES):
-    notes = []
     groups = [f"g{number}" for number in range(len(challenger.good))]
     anomaly_groups = [f"a{number}" for number in range(len(challenger.anomalies))]
-    found = compare(challenger, champion, rules, good_groups=groups, anomaly_groups=anomaly_groups, notes=notes)
-    return found, notes
+    comparison = judge(challenger, champion, rules, good_groups=groups, anomaly_groups=anomaly_groups)
+    return comparison, comparison.notes
 
 
 def test_compare_without_a_champion_lets_the_minimum_alone_decide():
@@ -100,8 +99,8 @@ def test_compare_without_good_test_images_cannot_judge():
     assert found.reasons == ["there are no good test images to judge it on"]
 
 
-def test_figures_leave_out_what_the_samples_do_not_allow():
-    figures = contender("1", m=0, synthetic=10).figures()
-    assert figures["auroc"] is figures["recall"] is None
-    assert figures["synthetic_auroc"]["value"] > 0.9
-    assert contender("1").figures()["synthetic_auroc"] is None
+def test_metrics_leave_out_what_the_samples_do_not_allow():
+    metrics = contender("1", m=0, synthetic=10).metrics()
+    assert metrics.auroc is metrics.recall is None
+    assert metrics.synthetic_auroc.value > 0.9
+    assert contender("1").metrics().synthetic_auroc is None

@@ -19,6 +19,7 @@ from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.tasks.anomaly.predict import predict, prepare_image
 from pipelines.tasks.anomaly.subset_scoring import prepared_images
 from pipelines.training import runs
+from tests.pipelines.line import pack_of
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def run_of(line, tmp_path):
             line.add("validation", "anomaly", 10, kind="dent")
             line.add("test", "anomaly", 6, kind="dent", masks=masks)
             line.add("test", "anomaly", 4, kind="scratch")
-        run = runs.begin(line.project, freeze(line.project), {}, False, "manual__1")
+        run = runs.begin(freeze(line.project), {}, force=False, dag_run_id="manual__1")
         return run, line.export(run, tmp_path / "exported")
 
     return make
@@ -41,21 +42,21 @@ def run_of(line, tmp_path):
 def logged(run):
     """Return everything in the MLflow run that a repeated step might double."""
     client = mlflow.MlflowClient()
-    found = client.get_run(run["mlflow_run_id"])
+    found = client.get_run(run.mlflow_run_id)
     files, folders = [], [""]
     while folders:
-        for item in client.list_artifacts(run["mlflow_run_id"], folders.pop()):
+        for item in client.list_artifacts(run.mlflow_run_id, folders.pop()):
             (folders if item.is_dir else files).append(item.path)
-    points = {name: len(client.get_metric_history(run["mlflow_run_id"], name)) for name in found.data.metrics}
+    points = {name: len(client.get_metric_history(run.mlflow_run_id, name)) for name in found.data.metrics}
     return found, sorted(files), points
 
 
 def test_calibrate_makes_a_complete_package_with_threshold_reference_and_origin(run_of, line, tmp_path):
     run, model = run_of()
-    made = calibrate(run, model)
-    with fetched_package(made["package_uri"]) as package:
+    calibrated = calibrate(run, pack_of(run), model)
+    with fetched_package(calibrated.package_uri, AnomalyPackage.open) as package:
         card = package.card
-        manifest = read_manifest(run["manifest_uri"])
+        manifest = read_manifest(run.dataset.manifest_uri)
         good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
         originals = list(original_images(line.project, good))
         expected = np.array([one.score for one in predict(package, originals)], np.float32)
@@ -66,24 +67,24 @@ def test_calibrate_makes_a_complete_package_with_threshold_reference_and_origin(
         assert [one.tiles.shape for one in package.examples] == [(1, 64, 64, 3)] * EXAMPLES
         again = [one.score for one in predict(package, package.reference["examples"])]
         np.testing.assert_allclose(again, expected[:EXAMPLES], atol=1e-6)
-    assert (card.threshold, card.threshold_policy) == (made["threshold"], "least_cost")
+    assert (card.threshold, card.threshold_policy) == (calibrated.threshold, "least_cost")
     assert card.threshold >= card.threshold_detail["thresholds"]["conformal"]["value"]
     assert card.score_range.max == pytest.approx(expected.max())
-    assert (card.training_id, card.version_id) == (run["training_id"], run["version_id"])
+    assert (card.training_id, card.version_id) == (run.training_id, run.version_id)
     assert card.package_versions["onnxruntime"]
-    assert card.git_revision == run["git_revision"]
-    assert made["notes"] == []
+    assert card.git_revision == run.git_revision
+    assert calibrated.notes == []
 
 
 def test_calibrate_with_few_validation_images_makes_the_weaker_promise_and_says_so(run_of):
     run, model = run_of(anomalies=False, validation=9)
-    made = calibrate(run, model)
-    assert made["policy"] == "conformal"
-    assert any("cannot be promised from 9 good validation images" in note for note in made["notes"])
-    assert any("needs 10 anomaly/threshold samples and there are 0" in note for note in made["notes"])
-    with fetched_package(made["package_uri"]) as package:
+    calibrated = calibrate(run, pack_of(run), model)
+    assert calibrated.policy == "conformal"
+    assert any("cannot be promised from 9 good validation images" in note for note in calibrated.notes)
+    assert any("needs 10 anomaly/threshold samples and there are 0" in note for note in calibrated.notes)
+    with fetched_package(calibrated.package_uri, AnomalyPackage.open) as package:
         assert package.card.threshold_detail["promise_kept_at"] == pytest.approx(0.1)
-        assert package.card.threshold_detail["notes"] == made["notes"]
+        assert package.card.threshold_detail["notes"] == calibrated.notes
 
 
 def ever_noisier(generator: np.random.Generator) -> np.ndarray:
@@ -98,17 +99,17 @@ def test_calibrate_of_long_images_takes_the_score_of_the_whole_image_and_not_of_
     projects.write(line.project, model={"input_size": 32, "resize": "tile"})
     for side, count in (("training", 16), ("validation", 6), ("test", 2)):
         line.add(side, "good", count, draw=ever_noisier)
-    run = runs.begin(line.project, freeze(line.project), {}, False, "manual__1")
-    made = calibrate(run, line.export(run, tmp_path / "exported", graph=network_graph))
-    manifest = read_manifest(run["manifest_uri"])
+    run = runs.begin(freeze(line.project), {}, force=False, dag_run_id="manual__1")
+    calibrated = calibrate(run, pack_of(run), line.export(run, tmp_path / "exported", graph=network_graph))
+    manifest = read_manifest(run.dataset.manifest_uri)
     good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
     originals = list(original_images(line.project, good))
-    with fetched_package(made["package_uri"]) as package:
+    with fetched_package(calibrated.package_uri, AnomalyPackage.open) as package:
         assert EVIDENCE in {one.name for one in package.graph.session().get_outputs()}
         whole = [one.score for one in predict(package, originals)]
         np.testing.assert_allclose(package.reference["score"], whole, atol=1e-6)
         # Of six, the largest promises the least.
-        assert made["threshold"] == pytest.approx(max(whole), abs=1e-6)
+        assert calibrated.threshold == pytest.approx(max(whole), abs=1e-6)
         for image, found in zip(originals, whole, strict=True):
             tiles = prepare_image(package, image).tiles
             assert tiles.shape == (5, 32, 32, 3)
@@ -118,28 +119,28 @@ def test_calibrate_of_long_images_takes_the_score_of_the_whole_image_and_not_of_
 
 def test_calibrate_when_retried_sets_the_same_threshold_in_the_same_place(run_of, line):
     run, model = run_of()
-    first, second = calibrate(run, model), calibrate(run, model)
+    first, second = calibrate(run, pack_of(run), model), calibrate(run, pack_of(run), model)
     assert first == second
-    prefix = split_uri(first["package_uri"] + "/")[1]
+    prefix = split_uri(first.package_uri + "/")[1]
     names = {item.key.removeprefix(prefix) for item in Storage(line.bucket).list(prefix)}
     assert names == {"model.onnx", "model.keras", "model.json", "reference.npz"}
 
 
 def test_prepared_images_from_pack_and_from_originals_score_the_same(run_of, line, tmp_path):
     run, model = run_of(anomalies=False)
-    made = calibrate(run, model)
-    with fetched_package(made["package_uri"]) as package:
-        rows = read_manifest(run["manifest_uri"]).sort_values("sha256", ascending=False)
-        packed = [one.score for one in predict(package, list(prepared_images(run, rows, package.graph)))]
+    calibrated = calibrate(run, pack_of(run), model)
+    with fetched_package(calibrated.package_uri, AnomalyPackage.open) as package:
+        rows = read_manifest(run.dataset.manifest_uri).sort_values("sha256", ascending=False)
+        packed = [one.score for one in predict(package, list(prepared_images(run, pack_of(run), rows, package.graph)))]
         sent = [one.score for one in predict(package, list(original_images(line.project, rows)))]
     assert packed == sent
 
 
 def test_evaluate_gives_every_figure_with_its_interval_from_test_subsets_alone(run_of, line):
     run, model = run_of()
-    found = evaluate(run, calibrate(run, model))
-    assert found["counts"] == {"good": 15, "anomalies": 10, "masked_anomalies": 6}
-    assert set(found["metrics"]) == {
+    report = evaluate(run, pack_of(run), calibrate(run, pack_of(run), model))
+    assert report.counts == {"good": 15, "anomalies": 10, "masked_anomalies": 6}
+    assert set(report.metrics) == {
         "auroc",
         "average_precision",
         "f1",
@@ -152,37 +153,38 @@ def test_evaluate_gives_every_figure_with_its_interval_from_test_subsets_alone(r
         "pixel_auroc",
         "aupro",
     }
-    for figure in found["metrics"].values():
-        assert figure["low"] <= figure["value"] <= figure["high"]
-    assert found["metrics"]["auroc"]["value"] == 1
-    assert found["metrics"]["auroc"]["low"] < 0.95
-    assert found["metrics"]["pixel_auroc"]["value"] > 0.9
-    assert found["metrics"]["aupro"]["value"] > 0.6
-    assert found["confusion"] == {"true_positive": 10, "false_negative": 0, "false_positive": 0, "true_negative": 15}
-    assert (found["by_type"]["dent"]["n"], found["by_type"]["scratch"]["found"]) == (6, 4)
-    assert any("6 of 10 test anomalies with a mask" in note for note in found["notes"])
-    report = json.loads(read_uri(found["report_uri"]))
-    assert report["metrics"] == found["metrics"]
-    assert found["report_uri"].endswith(f"{line.project}/{run['version_id']}/evaluation/{run['training_id']}.json")
+    for estimate in report.metrics.values():
+        assert estimate.low <= estimate.value <= estimate.high
+    assert report.metrics["auroc"].value == 1
+    assert report.metrics["auroc"].low < 0.95
+    assert report.metrics["pixel_auroc"].value > 0.9
+    assert report.metrics["aupro"].value > 0.6
+    assert report.confusion == {"true_positive": 10, "false_negative": 0, "false_positive": 0, "true_negative": 15}
+    assert (report.by_type["dent"]["n"], report.by_type["scratch"]["found"]) == (6, 4)
+    assert any("6 of 10 test anomalies with a mask" in note for note in report.notes)
+    stored = json.loads(read_uri(report.report_uri))
+    assert stored["metrics"] == report.to_json()["metrics"]
+    assert stored["task"] == "anomaly"
+    assert report.report_uri.endswith(f"{line.project}/{run.version_id}/evaluation/{run.training_id}.json")
 
 
 def test_evaluate_logs_metrics_dataset_figures_and_tables_and_again_doubles_nothing(run_of, tmp_path):
     run, model = run_of()
-    package = calibrate(run, model)
-    found = evaluate(run, package)
+    package = calibrate(run, pack_of(run), model)
+    report = evaluate(run, pack_of(run), package)
     first, files, points = logged(run)
-    evaluate(run, package)
+    evaluate(run, pack_of(run), package)
     second, files_again, points_again = logged(run)
 
     metrics = first.data.metrics
-    for name, figure in found["metrics"].items():
+    for name, estimate in report.metrics.items():
         assert (metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"]) == pytest.approx(
-            (figure["value"], figure["low"], figure["high"])
+            (estimate.value, estimate.low, estimate.high)
         )
-    assert metrics["threshold"] == pytest.approx(package["threshold"])
+    assert metrics["threshold"] == pytest.approx(package.threshold)
     (dataset,) = first.inputs.dataset_inputs
-    assert dataset.dataset.name == run["version_id"]
-    assert run["manifest_uri"] in dataset.dataset.source
+    assert dataset.dataset.name == run.version_id
+    assert run.dataset.manifest_uri in dataset.dataset.source
     assert {
         "evaluation.json",
         "figures/confusion_matrix.png",
@@ -198,7 +200,7 @@ def test_evaluate_logs_metrics_dataset_figures_and_tables_and_again_doubles_noth
     assert set(points.values()) == {1}
     assert len(second.inputs.dataset_inputs) == 1
     assert second.data.metrics == metrics
-    folder = mlflow.artifacts.download_artifacts(run_id=run["mlflow_run_id"], dst_path=str(tmp_path / "got"))
+    folder = mlflow.artifacts.download_artifacts(run_id=run.mlflow_run_id, dst_path=str(tmp_path / "got"))
     for path in (tmp_path / "got").rglob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 300, f"{path} in {folder}"
@@ -206,9 +208,9 @@ def test_evaluate_logs_metrics_dataset_figures_and_tables_and_again_doubles_noth
 
 def test_evaluate_without_anomalies_gives_what_it_can_and_names_what_it_cannot(run_of):
     run, model = run_of(anomalies=False)
-    found = evaluate(run, calibrate(run, model))
-    assert set(found["metrics"]) == {"false_positive_rate", "reconstruction_error_validation"}
-    (note,) = [note for note in found["notes"] if "no test anomalies" in note]
+    report = evaluate(run, pack_of(run), calibrate(run, pack_of(run), model))
+    assert set(report.metrics) == {"false_positive_rate", "reconstruction_error_validation"}
+    (note,) = [note for note in report.notes if "no test anomalies" in note]
     assert "AUROC, average precision, F1, precision, recall" in note
     assert "curves.png" not in " ".join(logged(run)[1])
     assert "figures/worst_alarms.png" in logged(run)[1]
@@ -216,9 +218,9 @@ def test_evaluate_without_anomalies_gives_what_it_can_and_names_what_it_cannot(r
 
 def test_evaluate_without_masks_says_that_pixel_figures_cannot_be_given(run_of):
     run, model = run_of(masks=False)
-    found = evaluate(run, calibrate(run, model))
-    assert "aupro" not in found["metrics"]
-    assert "No test anomaly has a mask: pixel AUROC and AUPRO cannot be given." in found["notes"]
+    report = evaluate(run, pack_of(run), calibrate(run, pack_of(run), model))
+    assert "aupro" not in report.metrics
+    assert "No test anomaly has a mask: pixel AUROC and AUPRO cannot be given." in report.notes
 
 
 def test_fetch_files_of_a_package_without_a_graph_says_which_step_to_run(line, tmp_path):

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from pipelines.errors import BadPackage
-from pipelines.registry.package import file_digest, package_digest
+from pipelines.registry.package import package_digest
+from pipelines.storage.files import file_digest
 from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, write_card
 from tests.pipelines.packages import make_package
 

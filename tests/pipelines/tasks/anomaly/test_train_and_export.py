@@ -7,29 +7,43 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipelines.config.project import ModelSettings
 from pipelines.config.settings import REPOSITORY
 from pipelines.errors import BadPackage, ExportMismatch, TrainingFailed
-from pipelines.registry.package import file_digest
+from pipelines.steps import Champion, DatasetVersion, Run, RunSettings, TrainedModel, TrainingParameters
+from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage, split_uri
+from pipelines.tasks import subprocesses
 from pipelines.tasks.anomaly.fitting.state import ENOUGH_STEPS, SURFACES_TAKE
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 from pipelines.tasks.anomaly.predict import predict
 from pipelines.tasks.anomaly.train import fit_settings
 from pipelines.training.checkpoints import Checkpoint
-from pipelines.training.step_process import StepCrashed, run_module
+from pipelines.training.step_process import StepCrashed
 from tests.pipelines.tasks.anomaly.pictures_of_parts import good_parts
 
 
-def losses(run: dict[str, Any]) -> list[int]:
+def losses(run: Run) -> list[int]:
     from mlflow import MlflowClient
 
-    return [metric.step for metric in MlflowClient().get_metric_history(run["mlflow_run_id"], "training/loss")]
+    return [metric.step for metric in MlflowClient().get_metric_history(run.mlflow_run_id, "training/loss")]
+
+
+def asked(run: Run, **changes: Any) -> Run:
+    """Return the run with other parameters."""
+    return replace(run, parameters=replace(run.parameters, **changes))
+
+
+def trained_model(weights_uri: str) -> TrainedModel:
+    """Return a trained model whose weights are at this address."""
+    return TrainedModel(weights_uri, 1, 1, 1.0, 1.0, "steps", "float32")
 
 
 def step_of(checkpoint: Checkpoint) -> int:
@@ -40,34 +54,32 @@ def step_of(checkpoint: Checkpoint) -> int:
 def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, bucket, tmp_path: Path):
     from mlflow import MlflowClient
 
-    run = run | {"params": {"epochs": 8}}
+    run = asked(run, epochs=8)
     lines: list[str] = []
-    trained = run_module("pipelines.tasks.anomaly.train", {"run": run, "pack": pack}, lines.append)
+    trained = subprocesses.train(run, pack, lines.append)
 
     assert "18 training and 8 validation images, 32 pixels a side" in lines
     assert all(any(line.startswith(f"epoch {number} of 8 · loss") for line in lines) for number in range(1, 9))
-    assert (trained["epochs"], trained["stopped"]) == (8, "epochs")
-    assert trained["weights_uri"] == f"s3://{bucket}/{run['project']}/v1/model/t1/model.keras"
+    assert (trained.epochs, trained.stopped) == (8, "epochs")
+    assert trained.weights_uri == f"s3://{bucket}/{run.project}/v1/model/t1/model.keras"
     assert step_of(Checkpoint.of(bucket, run)) == 160
 
-    logged = MlflowClient().get_run(run["mlflow_run_id"]).data
+    logged = MlflowClient().get_run(run.mlflow_run_id).data
     assert losses(run) == list(range(1, 9))
     assert logged.params["training.images"] == "18"
     assert {"training/validation_loss", "training/learning_rate", "training/images_per_second"} <= set(logged.metrics)
-    pictures = MlflowClient().list_artifacts(run["mlflow_run_id"], "training")
+    pictures = MlflowClient().list_artifacts(run.mlflow_run_id, "training")
     assert [item.path for item in pictures] == ["training/reconstructions.png"]
 
-    exported = run_module(
-        "pipelines.tasks.anomaly.export", {"run": run, "pack": pack, "trained": trained}, lines.append
-    )
+    exported = subprocesses.export(run, pack, trained, lines.append)
 
-    assert exported["package_uri"] == f"s3://{bucket}/{run['project']}/v1/model/t1"
-    assert 0 <= exported["max_difference"] <= exported["tolerance"]
-    assert (exported["arithmetic"], exported["notes"]) == ("float32", [])
-    kept = {item.key.rpartition("/")[2] for item in Storage(bucket).list(f"{run['project']}/v1/model/t1/")}
+    assert exported.package_uri == f"s3://{bucket}/{run.project}/v1/model/t1"
+    assert 0 <= exported.max_difference <= exported.tolerance
+    assert (exported.arithmetic, exported.notes) == ("float32", [])
+    kept = {item.key.rpartition("/")[2] for item in Storage(bucket).list(f"{run.project}/v1/model/t1/")}
     assert kept == {"model.onnx", "model.keras"}
     assert Checkpoint.of(bucket, run).load() is None
-    path = Storage(bucket).download(split_uri(exported["package_uri"] + "/model.onnx")[1], tmp_path / "model.onnx")
+    path = Storage(bucket).download(split_uri(exported.package_uri + "/model.onnx")[1], tmp_path / "model.onnx")
     images = good_parts(5, seed=9)
     graph = ScoringGraph(path, 32, "fit", threads=1)
     together = predict(graph, images, batch_size=4)
@@ -75,14 +87,13 @@ def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, b
     assert {one.error_map.shape for one in together} == {(16, 16)}
 
     # Fine-tuning takes the weights up: it begins far below where training from scratch began.
-    follower = run | {
-        "training_id": "t2",
-        "mlflow_run_id": None,
-        "champion_package_uri": exported["package_uri"],
-        "params": {"epochs": 1, "start_from": "champion"},
-    }
+    follower = asked(
+        replace(run, training_id="t2", mlflow_run_id=None, champion=Champion("1", package_uri=exported.package_uri)),
+        epochs=1,
+        start_from="champion",
+    )
     tuned: list[str] = []
-    run_module("pipelines.tasks.anomaly.train", {"run": follower, "pack": pack}, tuned.append)
+    subprocesses.train(follower, pack, tuned.append)
     assert any("starting from the champion's weights" in line for line in tuned)
     assert first_loss(tuned) < 0.7 * first_loss(lines)
 
@@ -91,24 +102,25 @@ def first_loss(lines: list[str]) -> float:
     return float(next(line for line in lines if line.startswith("epoch 1 of")).split("loss ")[1].split()[0])
 
 
-def test_fit_settings_without_epochs_take_enough_steps_and_fine_tuning_a_third_of_them(projects, project_name):
-    projects.write(project_name, model={"time_budget_minutes": 10, "gradient_accumulation_steps": 4})
-    settings = {
-        start: fit_settings({"project": project_name, "params": {"start_from": start}})
-        for start in ("scratch", "champion")
-    }
+def test_fit_settings_without_epochs_take_enough_steps_and_fine_tuning_a_third_of_them():
+    model = ModelSettings(time_budget_minutes=10, gradient_accumulation_steps=4)
+    parameters = TrainingParameters(None, None, "scratch", promote=True)
+    dataset = DatasetVersion("line", "v1", "", "")
+    run = Run("line", "retrain", "t1", dataset, parameters, settings=RunSettings(model=model))
+    settings = {start: fit_settings(asked(run, start_from=start)) for start in ("scratch", "champion")}
     for surface in (False, True):
         steps = {start: one.most_steps(50, surface) for start, one in settings.items()}
         enough = ENOUGH_STEPS["small"] * (SURFACES_TAKE if surface else 1)
         assert steps == {"scratch": enough, "champion": 0.3 * enough}
     assert (settings["scratch"].seconds, settings["champion"].seconds) == (600, 180)
     assert [one.accumulation for one in settings.values()] == [4, 4]
-    asked = fit_settings({"project": project_name, "params": {"start_from": "champion", "epochs": 7}})
-    assert asked.most_steps(50, surface=False) == 350
+    seven_epochs = fit_settings(asked(run, start_from="champion", epochs=7))
+    assert seven_epochs.most_steps(50, surface=False) == 350
 
 
-def test_train_when_killed_and_tried_again_goes_on_from_the_checkpoint(run, pack, bucket):
-    run = run | {"checkpoint_seconds": 0.5, "params": {"epochs": 12}}
+def test_train_when_killed_and_tried_again_goes_on_from_the_checkpoint(run, pack, bucket, monkeypatch):
+    monkeypatch.setenv("INSPECTLINE_CHECKPOINT_SECONDS", "0.5")
+    run = asked(run, epochs=12)
     checkpoint = Checkpoint.of(bucket, run)
     pids: list[int] = []
 
@@ -117,33 +129,34 @@ def test_train_when_killed_and_tried_again_goes_on_from_the_checkpoint(run, pack
             time.sleep(0.1)
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         for pid in map(int, children):
-            if b"pipelines.tasks.anomaly.train" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"pipelines.tasks\0train" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 pids.append(pid)
                 os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_at_checkpoint)
     killer.start()
     with pytest.raises(StepCrashed, match="was ended by SIGKILL"):
-        run_module("pipelines.tasks.anomaly.train", {"run": run, "pack": pack}, lambda line: None)
+        subprocesses.train(run, pack, lambda line: None)
     killer.join(timeout=60)
     assert len(pids) == 1
     state, _ = checkpoint.load()
     assert 25 < state.step < 240
 
     lines: list[str] = []
-    trained = run_module("pipelines.tasks.anomaly.train", {"run": run, "pack": pack}, lines.append)
+    trained = subprocesses.train(run, pack, lines.append)
     (resumed,) = [line for line in lines if line.startswith("going on from the checkpoint at step")]
     assert int(resumed.split("step ")[1].split(",")[0]) == state.step
-    assert (trained["steps"], trained["epochs"]) == (240, 12)
-    assert trained["seconds"] > state.elapsed
+    assert (trained.steps, trained.epochs) == (240, 12)
+    assert trained.seconds > state.elapsed
     assert losses(run) == list(range(1, 13))
 
 
 def test_train_when_its_parent_is_killed_dies_too(run, pack):
-    payload = {"run": run | {"params": {"epochs": 10_000}}, "pack": pack}
+    payload = [asked(run, epochs=10_000).to_json(), pack.to_json()]
     code = (
-        "import json, sys; from pipelines.training.step_process import run_module\n"
-        "run_module('pipelines.tasks.anomaly.train', json.loads(sys.argv[1]), lambda line: print(line, flush=True))"
+        "import json, sys; from pipelines.steps import PackRef, Run; from pipelines.tasks import subprocesses\n"
+        "run, pack = json.loads(sys.argv[1])\n"
+        "subprocesses.train(Run.from_json(run), PackRef.from_json(pack), lambda line: print(line, flush=True))"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(payload)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
@@ -161,26 +174,25 @@ def test_train_when_its_parent_is_killed_dies_too(run, pack):
 
 
 @pytest.mark.parametrize(
-    ("change", "pattern"),
+    ("start_from", "pattern"),
     [
-        ({"params": {"start_from": "champion"}}, "has no champion whose weights are in S3; train from scratch"),
-        ({"version_id": "v2"}, None),
+        ("champion", "has no champion whose weights are in S3; train from scratch"),
+        ("scratch", "dataset version v1 has no good training images"),
     ],
 )
-def test_train_when_it_cannot_begin_says_why_and_is_not_tried_again(run, pack, bucket, change, pattern):
-    if pattern is None:  # a dataset version without good training images
+def test_train_when_it_cannot_begin_says_why_and_is_not_tried_again(run, pack, bucket, start_from, pattern):
+    if start_from == "scratch":  # a dataset version without good training images
         import pandas as pd
 
         from pipelines.datasets.pack import open_pack
 
-        opened = open_pack(pack["uri"], pack["digest"])
-        folder = Path(os.environ["INSPECTLINE_CACHE"]) / "packs" / pack["digest"]
+        opened = open_pack(pack)
+        folder = Path(os.environ["INSPECTLINE_CACHE"]) / "packs" / pack.digest
         pd.DataFrame(opened.index.assign(subset="test")).to_parquet(folder / "index.parquet", index=False)
-        pattern = "dataset version v2 has no good training images"
     from pipelines.tasks.anomaly.train import train
 
     with pytest.raises(TrainingFailed, match=pattern) as caught:
-        train(run | change | {"mlflow_run_id": None}, pack)
+        train(asked(replace(run, mlflow_run_id=None), start_from=start_from), pack)
     assert not caught.value.passing
 
 
@@ -191,17 +203,17 @@ def test_export_when_int8_is_asked_for_says_whether_it_was_taken(run, pack, buck
     from pipelines.tasks.anomaly.restoration.network import build_network
 
     build_network("small", 32).save(tmp_path / "model.keras")
-    uri = Storage(bucket).upload(tmp_path / "model.keras", f"{run['project']}/v1/model/t1/model.keras")
-    asked = {"model": {"input_size": 32, "batch_size": 8, "export": "int8"}}
-    exported = export(run | {"settings": asked}, pack, {"weights_uri": uri})
-    path = Storage(bucket).download(split_uri(exported["package_uri"] + "/model.onnx")[1], tmp_path / "model.onnx")
+    uri = Storage(bucket).upload(tmp_path / "model.keras", f"{run.project}/v1/model/t1/model.keras")
+    model = ModelSettings(input_size=32, batch_size=8, export="int8")
+    exported = export(replace(run, settings=RunSettings(model=model)), pack, trained_model(uri))
+    path = Storage(bucket).download(split_uri(exported.package_uri + "/model.onnx")[1], tmp_path / "model.onnx")
     quantised = "DequantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}
     # Which it is, the machine decides; that the graph and all that is said of it agree is what counts.
-    (note,) = exported["notes"]
+    (note,) = exported.notes
     assert note.startswith("int8 is taken" if quantised else "float32 is kept: ")
-    assert exported["arithmetic"] == ("int8" if quantised else "float32")
-    assert exported["onnx_sha256"] == file_digest(path)
-    assert exported["max_difference"] <= exported["tolerance"]
+    assert exported.arithmetic == ("int8" if quantised else "float32")
+    assert exported.onnx_sha256 == file_digest(path)
+    assert exported.max_difference <= exported.tolerance
 
 
 @pytest.mark.parametrize("surface", [False, True])
@@ -275,17 +287,17 @@ def test_compare_when_the_graph_is_of_another_network_refuses(tmp_path: Path):
 
 
 def test_export_when_the_weights_are_no_network_refuses(run, pack, bucket):
-    uri = Storage(bucket).put(f"{run['project']}/v1/model/t1/model.keras", b"not a network")
+    uri = Storage(bucket).put(f"{run.project}/v1/model/t1/model.keras", b"not a network")
     from pipelines.tasks.anomaly.export import export
 
     with pytest.raises(BadPackage, match=r"model\.keras: not a network that keras can load"):
-        export(run, pack, {"weights_uri": uri})
+        export(run, pack, trained_model(uri))
 
 
 def test_checkpoint_comes_back_as_it_was_and_a_damaged_one_counts_as_none(bucket):
     from pipelines.training.state import TrainingState
 
-    checkpoint = Checkpoint.of(bucket, {"project": "p", "version_id": "v", "training_id": "t"})
+    checkpoint = Checkpoint(Storage(bucket), "p/v/checkpoint/t/state.npz")
     assert checkpoint.load() is None
     arrays = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7), np.zeros((0,), np.int64)]
     state = TrainingState(12, 3.5, "mixed_bfloat16", 0.25, 2, arrays)

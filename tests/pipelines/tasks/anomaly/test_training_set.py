@@ -2,16 +2,19 @@
 
 import hashlib
 import io
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines.datasets.pack import build
+from pipelines.config.project import load_project
+from pipelines.datasets.versions import read_manifest
+from pipelines.steps import Champion, DatasetVersion, Run, RunSettings, TrainingParameters
 from pipelines.storage.s3 import Storage
 from pipelines.tasks.anomaly.training_set import annotated_anomalies, known_samples, select
+from tests.pipelines.line import pack_of
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -21,7 +24,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 @pytest.fixture
-def run(projects, database, cache, project_name: str) -> dict[str, Any]:
+def run(projects, database, cache, project_name: str) -> Run:
     """Four square and two long training images; of three anomalies two have a mask, one of them is long."""
     projects.write(project_name, model={"input_size": 32, "resize": "tile"})
     storage, generator, rows = Storage(projects.bucket), np.random.default_rng(0), []
@@ -45,32 +48,34 @@ def run(projects, database, cache, project_name: str) -> dict[str, Any]:
         manifest = io.BytesIO()
         pd.DataFrame(kept).sort_values("sha256").to_parquet(manifest, index=False)
         uris.append(storage.put(f"{project_name}/{version}/dataset/manifest.parquet", manifest.getvalue()))
-    return {
-        "project": project_name,
-        "version_id": "v2",
-        "manifest_uri": uris[1],
-        "champion_package_uri": storage.uri(f"{project_name}/v1/model/t1"),
-        "params": {"start_from": "champion"},
-        "known": {row["sha256"] for row in rows[:3]},
-    }
+    return Run(
+        project=project_name,
+        kind="retrain",
+        training_id="t2",
+        dataset=DatasetVersion(project_name, "v2", "", uris[1]),
+        parameters=TrainingParameters(None, None, "champion", promote=True),
+        settings=RunSettings(model=load_project(project_name).model),
+        champion=Champion("1", package_uri=storage.uri(f"{project_name}/v1/model/t1")),
+    )
 
 
 def test_select_gives_every_tile_of_the_subset_and_says_which_show_the_same_part(run):
-    chosen = select(build(run), "training")
+    chosen = select(pack_of(run), "training")
     assert len(chosen) == 4 + 2 * 3
     assert chosen.places is not None
     assert chosen.fresh is None
     _, counts = np.unique(chosen.places, return_counts=True)
     assert sorted(counts) == [2, 2, 2, 4]
     assert len(chosen.of_one_part()) == 4
-    assert len(select(build(run), "validation")) == 0
+    assert len(select(pack_of(run), "validation")) == 0
 
 
 def test_select_when_the_champion_knows_some_calls_the_others_fresh(run):
     said: list[str] = []
     known = known_samples(run, said.append)
-    assert known == run["known"]
-    chosen = select(build(run), "training", known)
+    assert known == set(read_manifest(run.dataset.manifest_uri.replace("/v2/", "/v1/"))["sha256"])
+    assert len(known) == 3
+    chosen = select(pack_of(run), "training", known)
     assert chosen.fresh is not None
     assert chosen.fresh.sum() == 1 + 2 * 3
     assert not said
@@ -78,15 +83,18 @@ def test_select_when_the_champion_knows_some_calls_the_others_fresh(run):
 
 def test_known_samples_from_scratch_or_with_a_lost_manifest_are_none(run):
     said: list[str] = []
-    assert known_samples(run | {"params": {"start_from": "scratch"}}, said.append) == frozenset()
+    assert (
+        known_samples(replace(run, parameters=replace(run.parameters, start_from="scratch")), said.append)
+        == frozenset()
+    )
     assert not said
-    lost = run | {"champion_package_uri": run["champion_package_uri"].replace("/v1/", "/v0/")}
+    lost = replace(run, champion=Champion("1", package_uri=run.champion.package_uri.replace("/v1/", "/v0/")))
     assert known_samples(lost, said.append) == frozenset()
     assert "all count alike" in said[0]
 
 
 def test_annotated_anomalies_are_the_marked_tiles_and_whole_images_without_a_mask(run):
-    found = annotated_anomalies(run, build(run))
+    found = annotated_anomalies(run, pack_of(run))
     # The mask of the long one lies in the last of its tiles; the long one without a mask could be anywhere.
     assert len(found.located) == len(found.masks) == 2
     assert len(found.unlocated) == 1

@@ -62,7 +62,8 @@ def test_fit_on_tiles_counts_the_evidence_of_each_from_what_is_usual_of_it():
     tiles = Selection(np.stack([left, right], axis=1).reshape(-1, 32, 32, 3), np.arange(40), np.tile([7, 8], 20))
     network = fit(tiles, replace(QUICK, epochs=None, steps=30)).network
     assert network.get_layer("usual_maps").get_weights()[0].shape == (2, 2 * 16 * 16)
-    *_, error, found = (ops.convert_to_numpy(one) for one in network(tiles[np.arange(40)] / np.float32(255)))
+    answer = network(tiles[np.arange(40)] / np.float32(255))
+    error, found = (ops.convert_to_numpy(answer[name]) for name in ("error", "evidence"))
     # Half at six deviations, which are two apart.
     np.testing.assert_allclose(found.mean(axis=0), -3, atol=0.05)
     np.testing.assert_allclose(found[:, :3].std(axis=0), 0.5, atol=0.025)

@@ -14,7 +14,7 @@ from pipelines.config.settings import REPOSITORY
 from pipelines.errors import BadPackage, TrainingFailed
 from pipelines.tasks.anomaly.restoration.anomaly_score import roughness
 from pipelines.tasks.anomaly.restoration.inference_model import inspection_model, load_network
-from pipelines.tasks.anomaly.restoration.network import CHANNELS, build_network, named_weights, set_weights
+from pipelines.tasks.anomaly.restoration.network import CHANNELS, OUTPUTS, build_network, named_weights, set_weights
 from pipelines.tasks.anomaly.restoration.normality import Usual, interpolated, usual_pattern
 
 ANOMALY = REPOSITORY / "pipelines" / "tasks" / "anomaly"
@@ -24,12 +24,20 @@ ANOMALY = REPOSITORY / "pipelines" / "tasks" / "anomaly"
 def test_build_network_of_each_preset_restores_at_full_size_in_range(preset):
     network = build_network(preset, 64)
     image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
-    restored, expected, defect, anomalous, _, error, found = network(image, training=False)
-    assert tuple(restored.shape) == (2, 64, 64, 3)
-    assert tuple(expected.shape) == tuple(defect.shape) == tuple(error.shape) == (2, 32, 32, 1)
-    assert tuple(anomalous.shape) == (2, 1)
-    assert tuple(found.shape) == (2, 7)
-    values = ops.convert_to_numpy(restored)
+    answer = network(image, training=False)
+    shapes = {name: tuple(value.shape) for name, value in answer.items()}
+    half = (2, 32, 32, 1)
+    features = shapes.pop("features")
+    assert (features[0], features[-1]) == (2, CHANNELS[preset][-1])
+    assert shapes == {
+        "restored": (2, 64, 64, 3),
+        "expected": half,
+        "defect": half,
+        "error": half,
+        "anomalous": (2, 1),
+        "evidence": (2, 7),
+    }
+    values = ops.convert_to_numpy(answer["restored"])
     assert 0 <= values.min() <= values.max() <= 1
 
 
@@ -43,11 +51,11 @@ def test_build_network_in_bfloat16_keeps_float32_weights_and_outputs():
 def test_build_network_when_told_what_is_usual_counts_evidence_from_there():
     image = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
     plain = build_network("small", 32)
-    raw = ops.convert_to_numpy(plain(image, training=False)[-1])
+    raw = ops.convert_to_numpy(plain(image, training=False)["evidence"])
     locations, scales = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0, -0.5], [0.1, 0.2, 0.3, 0.4, 0.5, 2.0, 1.5]
     counted = build_network("small", 32, usual=replace(nothing_usual(), locations=locations, scales=scales))
     set_weights(counted, named_weights(plain))
-    found = ops.convert_to_numpy(counted(image, training=False)[-1])
+    found = ops.convert_to_numpy(counted(image, training=False)["evidence"])
     np.testing.assert_allclose(found, (raw - locations) / scales, rtol=1e-4, atol=1e-4)
 
 
@@ -70,7 +78,7 @@ def test_build_network_when_smooth_images_show_less_tells_their_evidence_as_if_t
     )
     counted = build_network("small", 32, usual=usual)
     set_weights(counted, named_weights(plain))
-    raw, found = (ops.convert_to_numpy(network(image, training=False)[-1]) for network in (plain, counted))
+    raw, found = (ops.convert_to_numpy(network(image, training=False)["evidence"]) for network in (plain, counted))
     expected = interpolated(rough - np.repeat([-3, -4], 3), knots, levels)
     assert np.ptp(expected[:, 0]) > 2
     np.testing.assert_allclose(raw - found, expected, rtol=1e-3, atol=1e-3)
@@ -89,7 +97,7 @@ def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone
     set_weights(counted, named_weights(plain))
     # Darker than usual, and with a little noise: still the parts that they are.
     image = np.stack([left, right]) * 0.8 + generator.normal(0, 0.02, (2, 32, 32, 3)).astype(np.float32)
-    one, other = (ops.convert_to_numpy(network(image, training=False)[5])[..., 0] for network in (plain, counted))
+    one, other = (ops.convert_to_numpy(network(image, training=False)["error"])[..., 0] for network in (plain, counted))
     logs = np.log(np.expm1(one))
     expected = np.stack([logs[0], (logs[1] - middles[1]) / widths[1]])
     np.testing.assert_allclose(other, np.log1p(np.exp(expected)), rtol=1e-3, atol=1e-3)
@@ -98,7 +106,7 @@ def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone
 def test_build_network_for_a_surface_looks_along_paths_too():
     zeros = np.zeros((1, 16, 16), np.float32)
     usual = Usual.of_maps(np.zeros((1, 64), np.float32), zeros, zeros + 1, pieces=9, surface=True)
-    found = build_network("small", 32, usual=usual)(np.zeros((2, 32, 32, 3), np.float32), training=False)[-1]
+    found = build_network("small", 32, usual=usual)(np.zeros((2, 32, 32, 3), np.float32), training=False)["evidence"]
     assert tuple(found.shape) == (2, 9)
 
 
@@ -127,7 +135,9 @@ def nothing_usual() -> Usual:
 def test_network_when_only_brightness_changes_sees_the_same_features():
     network = build_network("small", 32)
     image = np.random.default_rng(0).random((1, 32, 32, 3), np.float32) * 0.5
-    one, other = (ops.convert_to_numpy(network(picture, training=False)[4]) for picture in (image, image + 0.3))
+    one, other = (
+        ops.convert_to_numpy(network(picture, training=False)["features"]) for picture in (image, image + 0.3)
+    )
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
@@ -140,9 +150,26 @@ def test_load_network_when_saved_gives_the_same_in_safe_mode(tmp_path: Path):
     network = build_network("small", 32, usual=usual)
     network.save(tmp_path / "model.keras")
     image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    loaded = load_network(tmp_path / "model.keras")(image)
+    for name, expected in network(image).items():
+        np.testing.assert_allclose(loaded[name], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_load_network_of_version_0_1_names_the_outputs_that_it_lists_by_position(tmp_path: Path):
+    network = build_network("small", 32)
+    listed = keras.Model(network.input, [network.output[name] for name in OUTPUTS], name=network.name)
+    listed.save(tmp_path / "model.keras")
     loaded = load_network(tmp_path / "model.keras")
-    for one, other in zip(loaded(image), network(image), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    answer = loaded(image)
+    for name, expected in network(image).items():
+        np.testing.assert_allclose(answer[name], expected, rtol=1e-5, atol=1e-5)
+    fresh = build_network("small", 32)
+    set_weights(fresh, named_weights(loaded))
+    inspection_model(loaded)
+    keras.Model(network.input, listed.outputs[:3]).save(tmp_path / "model.keras")
+    with pytest.raises(BadPackage, match="3 outputs, not 7"):
+        load_network(tmp_path / "model.keras")
 
 
 def test_load_network_when_it_holds_code_is_refused(tmp_path: Path):
