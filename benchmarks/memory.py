@@ -1,6 +1,6 @@
 """How much memory serving takes while it judges large pictures: `python -m benchmarks.memory [--images N]`.
 
-Serving as gunicorn starts it, with a `small` model, and pictures of a camera's size, no file sent twice. Resident
+Serving as its container starts it, with a `small` model, and pictures of a camera's size, no file sent twice. Resident
 memory is what the system says of all its processes together: once serving is ready, and while images come.
 """
 

@@ -105,7 +105,7 @@ class Airflow:
         self.call("PUT", f"/parseDagFile/{file_token}")
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
-        """Trigger a run and return its id, which the client chooses so that a retry after a lost answer is idempotent."""
+        """Trigger a run and return its id, chosen by the client so that retries after a lost answer are idempotent."""
         run_id = f"manual__{datetime.now(UTC).isoformat()}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
         self.call("POST", f"/dags/{dag_id}/dagRuns", json=body, again=True)
@@ -121,7 +121,7 @@ class Airflow:
         return sorted(page["dag_runs"], key=lambda run: str(run["run_after"]))
 
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
-        """Return the DAG's tasks in topological order."""
+        """Return the DAG's tasks."""
         return list(self.call("GET", f"/dags/{dag_id}/tasks")["tasks"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:

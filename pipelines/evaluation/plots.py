@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pipelines.steps import Estimate
 
-
 GOOD, ANOMALY, LINE = "#3b6ea5", "#c8553d", "#222222"
 
 

@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from pipelines.storage import keys
+
 INDEX = "index.csv"
 _MASK = re.compile(r"(?P<stem>.+)_mask\.(?:png|bmp|tiff?|webp|jpe?g)", re.IGNORECASE)
 # Leaves room below S3's limit of 1,024 bytes, since rejected keys are longer, in particular quoted ones.
@@ -15,8 +17,8 @@ _EXPECTED = "put it into good/, anomaly/, anomaly/<type>/ or unlabelled/ of the 
 
 
 def inbox_prefix(project: str) -> str:
-    """Return the prefix of the keys in a project's inbox."""
-    return f"{project}/inbox/"
+    """Return the prefix of all keys in a project's inbox."""
+    return keys.inbox(project)
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ def rejected_key(project: str, path: str) -> str:
         parts = (quote(part, safe=" ()+,;=@!") for part in path.split("/"))
         path = "/".join(part.strip() if part.strip(". ") else part.replace(".", "%2E") or "%" for part in parts)
         path = path[:_LONGEST].rstrip("/")
-    return f"{project}/rejected/{path}"
+    return keys.rejected(project, path)
 
 
 def ingest_prefix(project: str, run_id: str) -> str:
     """Return the prefix of a run's batches and reports, without characters that not every S3 server accepts."""
-    return f"{project}/ingest/{re.sub(r'[^A-Za-z0-9._-]', '_', run_id)[:200]}"
+    return keys.ingest_run(project, run_id)
