@@ -1,4 +1,4 @@
-"""The client of Airflow's REST API where answers are late, lost or refusals: a server that can be told to be so."""
+"""The client of Airflow's REST API against a scripted server with late, lost and refused answers."""
 
 import json
 import threading

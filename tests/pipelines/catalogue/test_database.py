@@ -1,4 +1,4 @@
-"""The database underneath the catalogue."""
+"""The catalogue's database layer."""
 
 import threading
 from datetime import datetime

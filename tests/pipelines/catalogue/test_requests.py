@@ -1,4 +1,4 @@
-"""Requests: asked, claimed once, ended."""
+"""Requests: inserted, claimed once, finished."""
 
 import threading
 

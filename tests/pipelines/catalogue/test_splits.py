@@ -1,4 +1,4 @@
-"""Sides are given once, balanced towards the targets, and enough images go to validation."""
+"""Sides are permanent, balanced towards the targets, and validation receives enough images."""
 
 from collections import Counter
 

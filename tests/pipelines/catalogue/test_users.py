@@ -1,4 +1,4 @@
-"""Accounts as rows: unique whatever their case, and never without an enabled administrator."""
+"""Accounts: unique regardless of case, and never without an enabled administrator."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""How many processors may be used, and that numpy's products keep to one while batches are made."""
+"""The number of usable cores, and the limit of BLAS to one thread."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Project files: what is accepted, and what a mistake is answered with."""
+"""Project files: accepted values and error messages."""
 
 from pathlib import Path
 

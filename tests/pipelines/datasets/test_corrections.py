@@ -1,4 +1,4 @@
-"""What somebody says of a served image: it becomes a sample, the latest word holds, nothing is overwritten."""
+"""Corrections of served images: they become samples, the latest annotation is effective, none is overwritten."""
 
 import hashlib
 from datetime import timedelta

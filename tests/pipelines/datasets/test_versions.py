@@ -1,4 +1,4 @@
-"""Dataset versions: what is in them, their identity, what they say of themselves; withdrawing and deciding."""
+"""Dataset versions: contents, identity and description; withdrawals and decisions."""
 
 import hashlib
 from datetime import UTC, datetime

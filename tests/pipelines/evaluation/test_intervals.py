@@ -1,4 +1,4 @@
-"""Intervals of proportions, against scipy's own and by their coverage."""
+"""Intervals of proportions, compared with scipy and by coverage."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Image-level figures against scikit-learn and brute force, and their intervals by simulation."""
+"""Image-level metrics, compared with scikit-learn and brute force, and their intervals by simulation."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def labels(good, anomalies):
 
 
 def covers(figure, truth, draw, runs):
-    """Return how often the figure's interval holds the truth."""
+    """Return the coverage of the metric's interval."""
     estimates = [figure(*draw()) for _ in range(runs)]
     return np.mean([estimate.low <= truth <= estimate.high for estimate in estimates])
 

@@ -1,4 +1,4 @@
-"""The paired bootstrap against brute force and by what it must find."""
+"""The paired bootstrap, compared with brute force and on known differences."""
 
 import numpy as np
 import pytest

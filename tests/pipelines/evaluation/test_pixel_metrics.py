@@ -1,4 +1,4 @@
-"""Pixel AUROC and AUPRO against slow references on small maps."""
+"""Pixel AUROC and AUPRO, compared with slow references on small maps."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def test_aupro_counts_a_small_region_as_much_as_a_large_one():
     found_large = np.where(mask, 0, 0.5).astype(np.float32)
     found_large[2:22, 2:22] = 1.0
     figures = pixel_figures(counted([(found_large, mask)]), samples=2)
-    # The large region is found at once, the single pixel only after every normal one: half the regions.
+    # The large region is detected first, the single pixel only after every normal one: half the regions.
     assert figures.aupro.value == pytest.approx(0.5, abs=1e-6)
     assert figures.pixel_auroc.value > 0.99
 

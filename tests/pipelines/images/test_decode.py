@@ -1,4 +1,4 @@
-"""Every accepted kind of image comes out as upright RGB; every hostile one is refused in one clear line."""
+"""Every accepted format is decoded to upright RGB; every hostile file is refused in one clear line."""
 
 import struct
 import subprocess

@@ -1,4 +1,4 @@
-"""Descriptors say of an image what their names say, fast and the same each time."""
+"""Descriptors measure what their names say, fast and deterministically."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Class values of masks: what was drawn is what is read, whatever the file's kind."""
+"""Class values of masks are read as drawn, in every file format."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Preparing: any shape comes to the square, nothing moves, and the map comes back onto the image."""
+"""Preprocessing: any shape is resized to the square without shifts, and maps are restored to image coordinates."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tiles: every pixel lies in one, their number stays in bounds, proportions are kept, and maps come together again."""
+"""Tiling: tiles cover every pixel, are limited in number, preserve the aspect ratio, and their maps can be merged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""An inbox in a real S3 bucket, a real catalogue, and the whole of ingest in one call."""
+"""Fixtures: an inbox in a real S3 bucket, a real catalogue, and a complete ingest in one call."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.pipelines.hostile import encode, textured
 
 
 def image_file(seed: int, kind: str = "PNG", size: tuple[int, int] = (40, 40)) -> bytes:
-    """Return an image file that no other seed gives."""
+    """Return an image file unique to its seed."""
     return encode(textured(*size, seed=seed), kind)
 
 
@@ -45,7 +45,7 @@ class Line:
             self.send(f"{folder}/image-{seed:04}.png", image_file(seed))
 
     def ingest(self, run: str | None = None, batch_size: int = 100) -> dict[str, Any]:
-        """List, work through every batch, report; check that everything is JSON, as it goes through Airflow."""
+        """List, process every batch and report; pass every result through JSON, as Airflow does."""
         self.runs += 1
         run = run or f"run-{self.runs}"
         listed = json.loads(json.dumps(list_inbox(self.name, run, batch_size)))
@@ -84,7 +84,7 @@ class Line:
             return [dict(row) for row in labelled_samples(connection, self.name)]
 
     def state(self) -> dict[str, Any]:
-        """Return all that ingest is to leave behind the same whatever happened on the way."""
+        """Return the end state of ingest, which must not depend on interruptions."""
         return {
             "inbox": self.keys("inbox"),
             "stored": self.keys("samples"),
@@ -101,13 +101,13 @@ class Line:
 
 @pytest.fixture(autouse=True)
 def _settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a file that cannot be used less time to become whole: time is the one thing these tests do not take real."""
+    """Shorten the wait for incomplete files; time is the only thing faked in these tests."""
     monkeypatch.setattr(validate, "SETTLE_SECONDS", 0.1)
 
 
 @pytest.fixture
 def make_line(projects: Projects) -> Callable[..., Line]:
-    """Return what makes a project with these keys in its file."""
+    """Return a factory of projects with the given keys in their file."""
 
     def make(name: str = "line", **keys: Any) -> Line:
         projects.write(name, **keys)

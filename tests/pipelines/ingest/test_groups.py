@@ -1,4 +1,4 @@
-"""Groups and their lasting sides, through the whole of ingest, on both databases."""
+"""Groups and their permanent sides, end to end through ingest, on both databases."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Imported folders, all the way to the catalogue."""
+"""Imported folders, end to end to the catalogue."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""index.csv: read whatever it holds, refused in words, and what it says of each image."""
+"""index.csv: parsing of arbitrary content, error messages, and the metadata of each image."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Ingest killed, doubled, and with S3 or the catalogue failing under it: the end is always the same."""
+"""Ingest reaches the same end state when it is killed, run concurrently, or S3 or the catalogue fails."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def expected_state(make_line, images: int) -> dict:
 
 
 def start(batch: dict) -> int:
-    """Work on a batch in a process of its own, as Airflow does: forked, so that it is at work at once."""
+    """Process a batch in a separate process, as Airflow does; forked, so that it starts at once."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -51,7 +51,7 @@ def start(batch: dict) -> int:
 
 
 def kill_often(line: Line, kills: int, images: int, seed: int) -> int:
-    """Ingest in processes killed at random moments until `kills` were, and return how many batches got through."""
+    """Ingest in processes killed at random until `kills` have been, and return the number of completed batches."""
     chance = random.Random(seed)
     longest, killed, done = 1.0, 0, 0
     for number in range(100 * kills):

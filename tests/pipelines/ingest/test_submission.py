@@ -1,4 +1,4 @@
-"""One image that somebody sent to serving: sample and request together, wherever it is cut off, and never twice."""
+"""Submissions: sample and request are inserted together and once, wherever the submission is interrupted."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Registration and aliases against a real MLflow server: once, in turn, and never over a version held by hand."""
+"""Registration and aliases on a real MLflow server: idempotent, serialised, and never replacing a pinned version."""
 
 import threading
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""HTTP with MLflow: its own server alone is shown who we are."""
+"""HTTP with MLflow: credentials are sent to its own server only."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
