@@ -30,7 +30,7 @@ class MaskBank:
         self._drawn: dict[int, NDArray[np.uint8]] = {}
 
     def shape(self, generator: np.random.Generator, area: bool = False) -> Floats:
-        """Return a shape [S, S], 0 to 1, randomly rotated and mirrored; `area` (False) prefers areas."""
+        """Return a shape [S, S], 0 to 1, randomly rotated and mirrored; `area` prefers those with an interior."""
         kinds = _AREAS if area and generator.random() < 0.8 else _ALL
         kind = kinds[generator.integers(len(kinds))]
         place = kind + len(_SHAPES) * int(generator.integers(self._count // len(_SHAPES)))
