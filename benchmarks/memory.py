@@ -1,7 +1,7 @@
 """Measures the memory of serving while it scores large images: `python -m benchmarks.memory [--images N]`.
 
-Serving runs under gunicorn with a `small` model and receives camera-sized images, each sent once. Resident memory is
-the sum over all its processes, once serving is ready and while images arrive.
+Serving runs with the command of its container and a `small` model, and receives camera-sized images, each sent once.
+Resident memory is the sum over all its processes, once serving is ready and while images arrive.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def _started(
 def serving() -> AbstractContextManager[Server]:
     """Run serving with the command of its container."""
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "-c", "serving/gunicorn.conf.py"]
+    command = [sys.executable, "-m", "serving"]
     return _started(command, f"http://127.0.0.1:{port}", "/health/ready", "/predict", "image", PORT=str(port))
 
 

@@ -1,6 +1,6 @@
 """The Flask app: routes, errors as JSON, and one log line for each request.
 
-gunicorn -c serving/gunicorn.conf.py        # listens on $HOST:$PORT
+python -m serving        # listens on $HOST:$PORT
 """
 
 import logging
@@ -27,7 +27,7 @@ from serving.api.predictions import predictions
 from serving.api.routes import routes
 from serving.api.sent_back import sent_back
 from serving.auth.authorisation import guard, identify_anybody
-from serving.limits.body_limits import ByteRoom, bound
+from serving.limits.body_limits import refuse_when_told
 from serving.logs import request_id
 from serving.metrics import request_answered
 from serving.refusals import RETRY_SECONDS, Refusal
@@ -48,7 +48,7 @@ class _Json(DefaultJSONProvider):
 def create_app(config: ServingSettings | None = None) -> Flask:
     """Return the app with its `Service` in `extensions["inspectline"]`.
 
-    The service's threads start with the first request, unless `serving/gunicorn.conf.py` starts them before.
+    The service's threads start with the first request, unless the server starts them before (`serving.server.asgi`).
     """
     app = Flask(__name__, static_folder=None)
     service = Service(config or serving_settings())
@@ -73,7 +73,7 @@ def create_app(config: ServingSettings | None = None) -> Flask:
         _log.warning("INSPECTLINE_AUTH is none: whoever reaches this port may make every call, administration included")
     else:
         guard(app, lambda: service.accounts.identify(request.headers.get("Authorization"), request.remote_addr or ""))
-    bound(app, ByteRoom(service.config.receive_bytes), service.config.max_request_bytes)
+    refuse_when_told(app)
     app.after_request(_end)
     app.register_error_handler(InspectlineError, _refused)
     app.register_error_handler(HTTPException, _http_error)

@@ -5,14 +5,13 @@ URLs are logged without their query and user info: presigned URLs carry their si
 
 import json
 import logging
-import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 class JsonFormatter(logging.Formatter):
@@ -35,15 +34,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def configuration(level: str = "INFO") -> dict[str, Any]:
-    """Return the configuration for `logging.config.dictConfig`, gunicorn's own loggers included."""
+    """Return the configuration for `logging.config.dictConfig`, uvicorn's own loggers included."""
     plain = {"handlers": ["stderr"], "level": level, "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": f"{__name__}.JsonFormatter"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": sys.stderr}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
-        "loggers": {"serving": plain, "pipelines": plain, "gunicorn.error": plain, "gunicorn.access": plain},
+        "loggers": {"serving": plain, "pipelines": plain, "uvicorn": plain},
     }
 
 

@@ -1,7 +1,7 @@
 """Renders `GET /metrics`: all metrics in Prometheus' text format, with the journal's state at the time of the scrape.
 
-With several workers, each writes its metrics to files in `PROMETHEUS_MULTIPROC_DIR`, which `gunicorn.conf.py` sets; any
-worker answers for all of them.
+With several workers, each writes its metrics to files in `PROMETHEUS_MULTIPROC_DIR`, which `python -m serving` sets;
+any worker answers for all of them.
 """
 
 import os
@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from serving.recording.journal import Journal, JournalError
 
-_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class _JournalCollector(Collector):
@@ -38,7 +38,7 @@ def render_metrics(journal: Journal) -> tuple[bytes, str]:
     """Return the metrics of all workers in Prometheus' text format, and its content type."""
     shared = CollectorRegistry()
     shared.register(_JournalCollector(journal))
-    if os.environ.get(_MULTIPROCESS):
+    if os.environ.get(MULTIPROCESS):
         MultiProcessCollector(shared)
         return generate_latest(shared), CONTENT_TYPE_LATEST
     return generate_latest(REGISTRY) + generate_latest(shared), CONTENT_TYPE_LATEST

@@ -55,7 +55,7 @@ class Service:
             if self._process == os.getpid():
                 return
             if self._process is not None:
-                raise RuntimeError("serving was started before a fork; let gunicorn load the app in each worker")
+                raise RuntimeError("serving was started before a fork; let each process make its own app")
             self._process = os.getpid()
             self.journal.start()
             self.recorder.start()

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 
 from include.stack.environment import BUCKET
 from include.stack.layout import HOST, Stack
-from pipelines.config.settings import REPOSITORY
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ def programs(stack: Stack) -> list[Program]:
         found.append(
             Program(
                 "serving",
-                (*python, "gunicorn", "--config", str(REPOSITORY / "serving" / "gunicorn.conf.py"))
-                + ("--bind", f"{HOST}:{stack.ports['serving']}"),
+                (*python, "serving", "--host", HOST, "--port", str(stack.ports["serving"])),
                 order=60,
                 listener="serving",
                 patience=35,  # it finishes the requests that it has begun

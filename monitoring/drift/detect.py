@@ -19,6 +19,7 @@ from pipelines.config.project import Project, load_project
 from pipelines.config.settings import settings
 from pipelines.registry import client
 from pipelines.registry.client import RegisteredVersion
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 from pipelines.tasks.anomaly.package import AnomalyPackage
 
@@ -98,7 +99,7 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
     log.info("%s: %s", state, "; ".join(comparison.reasons) or "nothing moved beyond its threshold")
     page = mails.drift_page(html, project, state, results | numbers, now)
     name = hashlib.sha256(f"{project.name}\n{dag_run_id}".encode()).hexdigest()[:16]
-    key = f"{project.name}/{package.card.version_id}/drift/{name}.html"
+    key = keys.drift_report(project.name, package.card.version_id, name)
     storage = Storage(project.bucket)
     storage.put(key, page.encode(), "text/html; charset=utf-8")
     with connect() as connection:

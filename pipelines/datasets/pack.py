@@ -28,6 +28,7 @@ from pipelines.errors import BadDataset, BadImage, NotFound
 from pipelines.images.decode import open_image
 from pipelines.images.preprocess import prepare, tile_grid
 from pipelines.steps import DatasetVersion, PackRef
+from pipelines.storage import keys
 from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage, split_uri
 
@@ -62,7 +63,7 @@ def build(dataset: DatasetVersion, model: ModelSettings) -> PackRef:
     project = load_project(dataset.project)
     size, resize = model.input_size, model.resize
     storage = Storage(project.bucket)
-    folder = f"{project.name}/{dataset.version_id}/pack/{size}-{resize}-{PREPARATION}"
+    folder = keys.pack(project.name, dataset.version_id, size, resize, PREPARATION)
     try:
         card = json.loads(storage.get(f"{folder}/{CARD}"))
         log.info("the pack of %s images is there already", card["n"])
@@ -118,12 +119,12 @@ def _decode(index: pd.DataFrame, size: int, resize: Resize, storage: Storage, pa
 
     Threads do: Pillow decodes without the interpreter's lock, and reading from S3 waits for the network.
     """
-    keys, places = list(index["key"]), list(zip(index["first"], index["tiles"], strict=True))
+    sample_keys, places = list(index["key"]), list(zip(index["first"], index["tiles"], strict=True))
     shape = (int(index["tiles"].sum()), size, size, 3)
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
     def fill(position: int) -> None:
-        key = keys[position]
+        key = sample_keys[position]
         try:
             # What ingest accepted stays acceptable when the project file later asks for more.
             pixels = open_image(storage.get(key), max_pixels=1 << 40, min_side=1).pixels
@@ -137,9 +138,9 @@ def _decode(index: pd.DataFrame, size: int, resize: Resize, storage: Storage, pa
 
     threads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), thread_name_prefix="pack")
     try:
-        for done, _ in enumerate(threads.map(fill, range(len(keys))), start=1):
-            if done % 500 == 0 or done == len(keys):
-                log.info("%s of %s images packed", done, len(keys))
+        for done, _ in enumerate(threads.map(fill, range(len(sample_keys))), start=1):
+            if done % 500 == 0 or done == len(sample_keys):
+                log.info("%s of %s images packed", done, len(sample_keys))
     finally:
         threads.shutdown(cancel_futures=True)
     images.flush()

@@ -24,6 +24,7 @@ from pipelines.config.settings import settings
 from pipelines.datasets.versions import read_manifest
 from pipelines.images.descriptors import DESCRIPTORS
 from pipelines.steps import DatasetVersion, Record
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def profile(dataset: DatasetVersion, mlflow_run_id: str | None = None) -> Profil
     """
     project = load_project(dataset.project)
     storage = Storage(project.bucket)
-    key = f"{project.name}/{dataset.version_id}/profile/profile.html"
+    key = keys.profile(project.name, dataset.version_id)
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         page = Path(folder) / "profile.html"
         if storage.exists(key):

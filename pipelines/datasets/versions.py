@@ -24,6 +24,7 @@ from pipelines.config.metrics import ENOUGH_ANOMALIES
 from pipelines.config.project import Project, load_project
 from pipelines.errors import BadDataset, InspectlineError, NotEnoughImages, NotFound
 from pipelines.steps import DatasetVersion
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage, read_uri
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def freeze(project: str) -> DatasetVersion:
     digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     version_id = f"d{digest[:12]}"
     storage = Storage(rules.bucket)
-    key = f"{project}/{version_id}/dataset/manifest.parquet"
+    key = keys.manifest(project, version_id)
     if not storage.exists(key):
         storage.put_new(key, _parquet(rows), "application/vnd.apache.parquet")
     with transaction() as connection:

@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from pipelines.storage import keys
+
 INDEX = "index.csv"
 _MASK = re.compile(r"(?P<stem>.+)_mask\.(?:png|bmp|tiff?|webp|jpe?g)", re.IGNORECASE)
 # A rejected object's key is longer by a few letters, quoted ones by far more; S3 allows 1,024 bytes.
@@ -16,7 +18,7 @@ _EXPECTED = "put it into good/, anomaly/, anomaly/<type>/ or unlabelled/ of the 
 
 def inbox_prefix(project: str) -> str:
     """Return the prefix of all keys in a project's inbox."""
-    return f"{project}/inbox/"
+    return keys.inbox(project)
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ def rejected_key(project: str, path: str) -> str:
         parts = (quote(part, safe=" ()+,;=@!") for part in path.split("/"))
         path = "/".join(part.strip() if part.strip(". ") else part.replace(".", "%2E") or "%" for part in parts)
         path = path[:_LONGEST].rstrip("/")
-    return f"{project}/rejected/{path}"
+    return keys.rejected(project, path)
 
 
 def ingest_prefix(project: str, run_id: str) -> str:
     """Return where a run's batches and reports lie; run ids hold characters that not every S3 server takes."""
-    return f"{project}/ingest/{re.sub(r'[^A-Za-z0-9._-]', '_', run_id)[:200]}"
+    return keys.ingest_run(project, run_id)

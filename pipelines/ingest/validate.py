@@ -17,6 +17,7 @@ from pipelines.errors import BadImage, NotFound
 from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image, open_mask
 from pipelines.images.descriptors import describe
 from pipelines.ingest.inbox_keys import inbox_prefix, rejected_key
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 
 # Where the endpoint serves a folder, a file that is being copied in shows before it is whole. A file that cannot be
@@ -121,7 +122,7 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
 def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Project, run: str) -> Sample:
     """Write an image that was opened to where samples are kept, and return what the catalogue is to hear of it."""
     sha256 = hashlib.sha256(data).hexdigest()
-    key = f"{project.name}/samples/{sha256[:2]}/{sha256}.{image.extension}"
+    key = keys.sample(project.name, sha256, image.extension)
     Storage(project.bucket).put(key, data, CONTENT_TYPES[image.format])
     row = {
         "project": project.name,
@@ -165,7 +166,7 @@ def store_mask(data: bytes, size: tuple[int, int], project: Project) -> str:
     """
     open_mask(data, size)
     sha256 = hashlib.sha256(data).hexdigest()
-    key = f"{project.name}/samples/{sha256[:2]}/{sha256}_mask.png"
+    key = keys.mask(project.name, sha256)
     Storage(project.bucket).put(key, data, "image/png")
     return key
 

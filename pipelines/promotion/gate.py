@@ -17,6 +17,7 @@ from pipelines.registry import client, pinning, register
 from pipelines.registry.client import RegisteredVersion
 from pipelines.registry.package import Package
 from pipelines.steps import Decision, Registration, Run, VersionMetrics
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 from pipelines.tasks import find_task
 from pipelines.tasks.interface import Comparison, Contender, Task
@@ -33,7 +34,7 @@ def decide(run: Run, registered: Registration) -> Decision:
 
     name, version = run.project, registered.version
     storage = Storage(load_project(name).bucket)
-    key = f"{name}/{run.version_id}/evaluation/{run.training_id}_decision.json"
+    key = keys.decision(name, run.version_id, run.training_id)
     if storage.exists(key):
         return Decision.from_json(json.loads(storage.get(key)))
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from pipelines.config.settings import settings
 from pipelines.errors import BadPackage
 from pipelines.registry.package import CARD, GRAPH, REFERENCE, WEIGHTS, Package
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage, split_uri
 
 PackageType = TypeVar("PackageType", bound=Package)
@@ -20,7 +21,7 @@ FILES = (GRAPH, WEIGHTS, REFERENCE, CARD)
 
 def package_uri(bucket: str, project: str, version_id: str, training_id: str) -> str:
     """Return the S3 folder of the package that a training makes, without a slash at its end."""
-    return Storage(bucket).uri(f"{project}/{version_id}/model/{training_id}")
+    return Storage(bucket).uri(keys.package(project, version_id, training_id))
 
 
 @contextmanager

@@ -65,11 +65,6 @@ def _transfer() -> Any:
     return TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, use_threads=False)
 
 
-def image_key(project: str, sha256: str, extension: str, created_at: datetime) -> str:
-    """Return where a served image is kept: `<project>/served/<date>/<sha256>.<extension>`."""
-    return f"{project}/served/{created_at:%Y-%m-%d}/{sha256}.{extension}"
-
-
 def split_uri(uri: str) -> tuple[str, str]:
     """Split `s3://bucket/key` into bucket and key.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipelines.errors import NotFound
 from pipelines.steps import Run
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ class Checkpoint:
     @classmethod
     def of(cls, bucket: str, run: Run) -> Checkpoint:
         """Return the checkpoint of a run."""
-        folder = f"{run.project}/{run.version_id}/checkpoint/{run.training_id}"
-        return cls(Storage(bucket), f"{folder}/state.npz")
+        return cls(Storage(bucket), keys.checkpoint(run.project, run.version_id, run.training_id))
 
     def save(self, state: TrainingState, waiting: Waiting | None = None) -> None:
         """Replace the checkpoint; an S3 put is seen whole or not at all. `waiting` are epochs that are done but

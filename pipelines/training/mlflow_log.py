@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from requests import RequestException
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from pipelines.errors import RegistryError, first_line
 
@@ -102,17 +103,21 @@ class TrainingLog:
         self._waiting.clear()
 
     def _patiently(self, act: Callable[[], object]) -> None:
-        """Try again and again, at growing distances, until the patience ends in RegistryError."""
-        end, pause = time.monotonic() + self._patience, 0.5
-        while True:
-            try:
-                act()
-                return
-            except (MlflowException, RequestException) as error:
-                if time.monotonic() + pause > end:
-                    raise RegistryError(
-                        f"MLflow run {self._run_id} takes nothing: {first_line(error)}; check MLFLOW_TRACKING_URI"
-                    ) from error
-                self._say(f"MLflow does not answer, trying again: {first_line(error)}")
-                time.sleep(pause)
-                pause = min(10.0, pause * 2)
+        """Try with exponential backoff until the patience ends in RegistryError."""
+        attempts = Retrying(
+            retry=retry_if_exception_type((MlflowException, RequestException)),
+            wait=wait_exponential(multiplier=0.5, max=10),
+            stop=stop_before_delay(self._patience),
+            before_sleep=self._say_trying_again,
+            reraise=True,
+        )
+        try:
+            attempts(act)
+        except (MlflowException, RequestException) as error:
+            raise RegistryError(
+                f"MLflow run {self._run_id} takes nothing: {first_line(error)}; check MLFLOW_TRACKING_URI"
+            ) from error
+
+    def _say_trying_again(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome else None
+        self._say(f"MLflow does not answer, trying again: {first_line(error) if error else 'no answer'}")

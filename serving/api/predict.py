@@ -21,7 +21,7 @@ from pipelines.config.project import Project
 from pipelines.errors import BadImage, InspectlineError
 from pipelines.images.decode import CONTENT_TYPES, decode, identify
 from pipelines.images.descriptors import describe
-from pipelines.storage.s3 import image_key
+from pipelines.storage import keys
 from pipelines.tasks.anomaly.predict import prepare_image
 from serving.api import heatmap
 from serving.api.routes import rules_of, service, state_of
@@ -178,7 +178,7 @@ class _Call:
             "width": scored.width,
             "height": scored.height,
             "descriptors": dict(scored.descriptors),
-            "image_key": image_key(self.rules.name, sha256, scored.extension, created_at),
+            "image_key": keys.served_image(self.rules.name, sha256, scored.extension, created_at),
             "expires_at": (created_at + timedelta(days=self.rules.keep_served_days)).isoformat(),
             "source": source,
             "latency_ms": round((time.monotonic() - began) * 1000, 3),

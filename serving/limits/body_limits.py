@@ -2,11 +2,11 @@
 
 import threading
 
-from flask import Flask, g, request
+from flask import Flask, request
 
-from serving.refusals import unavailable
+from serving.refusals import Refusal
 
-_SMALL = 128 << 10  # bytes; what is no larger counts for nothing
+REFUSAL = "inspectline.refusal"
 
 
 class ByteRoom:
@@ -30,24 +30,15 @@ class ByteRoom:
             self._taken -= size
 
 
-def bound(app: Flask, room: ByteRoom, largest: int) -> None:
-    """Have each request take room before its body is read; `largest` for a body whose length is not told.
+def refuse_when_told(app: Flask) -> None:
+    """Have the app refuse a request whose environment holds a reason: what the server found while the body arrived.
 
-    To be called after `guard`: whoever may not make the call takes no room.
+    To be called after `guard`: whoever may not make the call is told that first.
     """
 
-    def take() -> None:
-        told = request.content_length
-        size = min(told, largest) if told is not None else largest if "Transfer-Encoding" in request.headers else 0
-        if size <= _SMALL or request.endpoint is None:
-            return
-        if not room.take(size):
-            raise unavailable("many large images are being received at the moment; try again")
-        g.received = size
+    def check() -> None:
+        refusal: Refusal | None = request.environ.get(REFUSAL)
+        if refusal is not None:
+            raise refusal
 
-    def give_back(_: BaseException | None) -> None:
-        if size := g.pop("received", 0):
-            room.give_back(size)
-
-    app.before_request(take)
-    app.teardown_request(give_back)
+    app.before_request(check)

@@ -19,7 +19,8 @@ from PIL import Image
 from pipelines.catalogue import predictions
 from pipelines.images.descriptors import DESCRIPTORS, describe
 from pipelines.registry.package import GRAPH, package_digest
-from pipelines.storage.s3 import Storage, image_key
+from pipelines.storage import keys
+from pipelines.storage.s3 import Storage
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, write_card, write_reference
 from pipelines.tasks.anomaly.predict import predict
@@ -118,7 +119,7 @@ class Line:
             stream = io.BytesIO()
             Image.fromarray(image).save(stream, "PNG")
             digest = hashlib.sha256(stream.getvalue()).hexdigest()
-            key = image_key(self.name, digest, "png", moment)
+            key = keys.served_image(self.name, digest, "png", moment)
             Storage(self.bucket).put(key, stream.getvalue(), "image/png")
             rows.append(
                 {

@@ -1,4 +1,4 @@
-"""A real gunicorn process, a registry with real packages, and images to send."""
+"""A real serving process, a registry with real packages, and images to send."""
 
 import functools
 import io
@@ -111,7 +111,7 @@ def registry(mlflow_server: str, tmp_path: Path) -> Registry:
 
 @dataclass
 class Server:
-    """A gunicorn process that serves one project by default."""
+    """A serving process that serves one project by default."""
 
     environment: dict[str, str]
     log: Path
@@ -126,7 +126,7 @@ class Server:
         self.environment |= environment
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "serving/gunicorn.conf.py"],
+                [sys.executable, "-m", "serving"],
                 cwd=REPOSITORY,
                 env=os.environ | self.environment | {"PORT": str(port)},
                 stdout=log,
@@ -155,7 +155,7 @@ class Server:
         return self
 
     def end(self, sig: signal.Signals = signal.SIGTERM) -> int:
-        """End the master; with SIGKILL all its processes. Return its exit status."""
+        """End it; with SIGKILL all its processes. Return its exit status."""
         assert self.process is not None
         if sig == signal.SIGKILL:
             os.killpg(self.process.pid, sig)
@@ -164,10 +164,13 @@ class Server:
         return self.process.wait(timeout=60)
 
     def workers(self) -> list[int]:
-        """Return the processes that answer."""
+        """Return the processes that answer: the process itself, or those that it has spawned."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
-        return [int(number) for number in children.split()]
+        spawned = [
+            int(number) for number in children.split() if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes()
+        ]
+        return spawned or [self.process.pid]
 
     def cpu_seconds(self) -> float:
         """Return the processor time that the processes which answer have used: no other work is in it."""

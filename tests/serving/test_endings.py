@@ -19,6 +19,7 @@ from pipelines.storage.s3 import Storage
 from tests.conftest import Projects, wait_until
 from tests.pipelines.packages import good_image
 from tests.serving.conftest import Registry, Relay, Server, encoded, rows, until_rows
+from tests.serving.test_slow_clients import answer_on
 
 
 def send_until_killed(server: Server, clients: int, seconds: float) -> set[str]:
@@ -193,7 +194,6 @@ def test_sigterm_when_clients_stand_in_line_then_they_are_answered(
         for client in clients:
             client.sendall(head.encode() + good_file)
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "Handling signal: term" in server.log.read_text(encoding="utf-8"), 10, "the end begun")
         os.kill(worker, signal.SIGCONT)
         answers = [client.recv(65536) for client in clients]
         assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 20
@@ -219,13 +219,13 @@ def test_sigterm_when_an_upload_and_many_images_are_under_way_then_both_are_fini
         wal = cache / "journal" / "predictions.db-wal"
         wait_until(lambda: wal.exists() and wal.stat().st_size > 30_000, 30, "the batch begun")
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "Handling signal: term" in server.log.read_text(encoding="utf-8"), 10, "the end begun")
+        wait_until(lambda: "SIGTERM" in server.log.read_text(encoding="utf-8"), 10, "the end begun")
         for start in range(1000, len(slow), 8000):
             upload.sendall(slow[start : start + 8000])
             time.sleep(0.1)
         answer = upload.recv(65536)
         assert answer.startswith(b"HTTP/1.1 200"), answer
-        assert b"\r\nConnection: close\r\n" in answer  # called alive, the client's next request would be lost
+        assert b"\r\nconnection: close\r\n" in answer  # called alive, the client's next request would be lost
         told = batch.result().json()["predictions"]
     assert [one["model_version"] for one in told] == [version] * 64
     assert server.process.wait(timeout=30) == 0
@@ -255,3 +255,92 @@ def test_predict_when_journal_is_full_then_503_and_nothing_lost(
         relay.up()
         assert {row["request_id"] for row in until_rows(len(answered), 60)} == set(answered)
         wait_until(lambda: server.predict(encoded(good_image(generator))).status_code == 200, 20, "room again")
+
+
+def connect(server: Server) -> socket.socket:
+    """Return a connection of its own."""
+    host, port = server.address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=40)
+
+
+HEALTH = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_sigterm_when_many_clients_stay_connected_then_they_do_not_hold_up_the_end(server: Server):
+    server.start()
+    assert server.process is not None
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(300)]
+        for client in clients[::2]:
+            client.sendall(HEALTH)
+            assert answer_on(client)[:2] == (200, "keep-alive")
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        for client in clients[:20]:  # a silent or idle one may send one more request, and is told that it is the last
+            client.sendall(HEALTH)
+            assert answer_on(client)[:2] == (200, "close")
+        assert server.process.wait(timeout=30) == 0
+        assert time.monotonic() - began < 10
+        for client in clients[20:]:
+            assert client.recv(1) == b""
+
+
+def test_sigterm_when_requests_go_no_further_then_they_are_given_up(server: Server):
+    server.start()
+    assert server.process is not None
+    with connect(server) as head, connect(server) as refused:
+        head.sendall(HEALTH[:20])
+        # There is no model: refused before it has come.
+        refused.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999999\r\n\r\n"
+        )
+        time.sleep(2)
+        began = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - began < 15  # instead of 30
+        assert head.recv(1) == b""
+        assert refused.recv(65536).startswith(b"HTTP/1.1 503")
+
+
+def test_sigterm_when_a_head_is_completed_soon_then_it_is_answered(server: Server):
+    server.start()
+    assert server.process is not None
+    with connect(server) as client:
+        client.sendall(HEALTH[:20])
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(2.5)
+        client.sendall(HEALTH[20:])
+        assert answer_on(client)[:2] == (200, "close")
+    assert server.process.wait(timeout=30) == 0
+
+
+def test_sigterm_when_an_upload_goes_no_further_then_it_is_told_so(server: Server, registry: Registry):
+    server.start().until_version(registry.register())
+    assert server.process is not None
+    with connect(server) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nx")
+        time.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        status, _, body = answer_on(client)
+        assert status == 408
+        assert b"the server ends, and the request was not here in time: send it again" in body
+    assert server.process.wait(timeout=30) == 0
+
+
+def test_workers_when_their_supervisor_is_killed_then_they_end(server: Server):
+    server.start(INSPECTLINE_WORKERS="2")
+    assert server.process is not None
+    workers = server.workers()
+    assert len(workers) == 2
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait(timeout=10)
+
+    def gone() -> bool:
+        """Tell whether none runs; an orphan that nobody reaps is a zombie."""
+        states = [Path(f"/proc/{worker}/stat") for worker in workers]
+        return all(not path.exists() or " Z " in path.read_text(encoding="ascii") for path in states)
+
+    wait_until(gone, 20, "the workers' end")
+    assert server.log.read_text(encoding="utf-8").count("ending: requests under way") == 2

@@ -70,10 +70,11 @@ def answer_on(connection: socket.socket) -> tuple[int, str, bytes]:
         received += (more := connection.recv(65536))
         assert more, f"closed without a whole answer: {received!r}"
     head, _, body = received.partition(b"\r\n\r\n")
-    named = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
-    while len(body) < int(named["Content-Length"]):
+    lines = (line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    fields = {name.lower(): value for name, value in lines}
+    while len(body) < int(fields["content-length"]):
         body += connection.recv(65536)
-    return int(head.split()[1]), named["Connection"], body
+    return int(head.split()[1]), fields.get("connection", "keep-alive"), body
 
 
 @pytest.mark.parametrize("pause", [0.0, 2.0])

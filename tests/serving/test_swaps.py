@@ -1,4 +1,4 @@
-"""Models change under load, and nobody notices but by the version: real gunicorn, real registry."""
+"""Models change under load, and nobody notices but by the version: a real server, a real registry."""
 
 import itertools
 import threading

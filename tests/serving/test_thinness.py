@@ -1,16 +1,19 @@
 """Serving's image stays thin: what it may import, what it installs, how it listens."""
 
+import os
 import re
-import runpy
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import serving.__main__
 from pipelines.config.cpu import usable_cores
 from pipelines.config.settings import REPOSITORY
+from serving.server.asgi import threads
 from serving.settings import serving_settings
 from tests.pipelines.packages import make_package
 
@@ -27,7 +30,8 @@ import io
 from pathlib import Path
 import numpy as np
 from PIL import Image
-import serving.worker
+import serving.__main__
+import serving.server.asgi
 from pipelines.registry.client import RegisteredVersion
 from pipelines.storage.s3 import Storage
 from serving.app import create_app
@@ -69,7 +73,7 @@ def pins(path: Path) -> dict[str, str]:
 
 def test_requirements_when_read_then_pinned_as_in_the_lock_and_nothing_heavy():
     serving, lock = pins(REPOSITORY / "serving" / "requirements.txt"), pins(REPOSITORY / "requirements.txt")
-    assert len(serving) <= 17
+    assert len(serving) <= 18
     assert {name: lock.get(name) for name in serving} == serving
     assert not set(serving) & HEAVY
 
@@ -90,25 +94,32 @@ def test_requirements_when_resolved_then_nothing_heavy_comes_along():
     assert not seen & HEAVY
 
 
-def configuration(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[str, object]:
-    """Return what gunicorn.conf.py sets in an environment."""
+def options(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[str, Any]:
+    """Return what uvicorn is started with in an environment."""
     for name in ("HOST", "PORT", "INSPECTLINE_WORKERS", "INSPECTLINE_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("gc.disable", lambda: None)  # the tests that follow want their garbage collected
-    return runpy.run_path(str(REPOSITORY / "serving" / "gunicorn.conf.py"))
+    return serving.__main__.options()
 
 
-def test_gunicorn_when_nothing_is_said_then_one_process_on_loopback(monkeypatch: pytest.MonkeyPatch):
-    found = configuration(monkeypatch)
-    assert (found["bind"], found["workers"], found["preload_app"]) == ("127.0.0.1:8000", 1, False)
-    assert found["threads"] == max(32, 4 * usable_cores())
+def test_server_when_nothing_is_said_then_one_process_on_loopback(monkeypatch: pytest.MonkeyPatch):
+    started = options(monkeypatch)
+    assert (started["host"], started["port"], started["workers"]) == ("127.0.0.1", 8000, 1)
+    assert threads() == max(32, 4 * usable_cores())
 
 
-def test_gunicorn_when_host_and_port_are_given_then_it_listens_there(monkeypatch: pytest.MonkeyPatch):
-    found = configuration(monkeypatch, HOST="0.0.0.0", PORT="9999", INSPECTLINE_WORKERS="2", INSPECTLINE_THREADS="3")
-    assert (found["bind"], found["workers"], found["threads"]) == ("0.0.0.0:9999", 2, 3)
+def test_server_when_host_and_port_are_given_then_it_listens_there(monkeypatch: pytest.MonkeyPatch):
+    started = options(monkeypatch, HOST="0.0.0.0", PORT="9999", INSPECTLINE_WORKERS="2", INSPECTLINE_THREADS="3")
+    assert (started["host"], started["port"], started["workers"], threads()) == ("0.0.0.0", 9999, 2, 3)
+
+
+def test_server_when_a_setting_is_wrong_then_it_ends_with_a_line_that_names_it():
+    wrong = os.environ | {"INSPECTLINE_QUEUE": "many"}
+    command = [sys.executable, "-m", "serving"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=wrong, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "INSPECTLINE_QUEUE is 'many': give a number from 1 to 100000\n"
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan", "1e9"])

@@ -23,10 +23,11 @@ from pipelines.evaluation.pixel_metrics import PixelCounts, pixel_figures
 from pipelines.images.preprocess import restore_map
 from pipelines.registry.package_store import fetched_package, working_folder
 from pipelines.steps import Estimate, EvaluationReport, ModelPackage, PackRef, Run
+from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks.anomaly.scored_test_set import ScoredTestSet
 from pipelines.tasks.anomaly.subset_scoring import prepared_images, score_each
-from pipelines.tasks.anomaly.test_scores import TestScores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ def evaluate(run: Run, pack: PackRef, package: ModelPackage) -> EvaluationReport
         del stored["report_uri"]
         text = json.dumps(stored, indent=2)
         uri = Storage(project.bucket).put(
-            f"{run.project}/{run.version_id}/evaluation/{run.training_id}.json", text.encode(), "application/json"
+            keys.evaluation(run.project, run.version_id, run.training_id), text.encode(), "application/json"
         )
         log_evaluation(run, opened, manifest, tested, whole, text, folder)
     return replace(report, report_uri=uri)
@@ -71,7 +72,7 @@ def open_package(folder: Path) -> AnomalyPackage:
     return AnomalyPackage.open(folder, threads=2)
 
 
-def score_test_subsets(run: Run, pack: PackRef, package: AnomalyPackage, manifest: pd.DataFrame) -> TestScores:
+def score_test_subsets(run: Run, pack: PackRef, package: AnomalyPackage, manifest: pd.DataFrame) -> ScoredTestSet:
     """Score the samples of `test` and `anomaly/test`, counting pixels where it is known which are anomalous.
 
     Pixel figures want the good images too, and leave out anomalies without a mask: their pixels are unknown.
@@ -91,10 +92,10 @@ def score_test_subsets(run: Run, pack: PackRef, package: AnomalyPackage, manifes
             mask = read_mask(run.project, row)
             height, width = mask.shape
             pixels.add(restore_map(scored.error_map, height, width, package.card.resize), mask)
-    return TestScores(rows.assign(score=scores), pixels, int(has_mask.sum()))
+    return ScoredTestSet(rows.assign(score=scores), pixels, int(has_mask.sum()))
 
 
-def judge(tested: TestScores, package: AnomalyPackage, defect_rate: float) -> EvaluationReport:
+def judge(tested: ScoredTestSet, package: AnomalyPackage, defect_rate: float) -> EvaluationReport:
     """Return all metrics that the test scores allow, with intervals, and notes on those that they do not."""
     threshold = package.card.threshold
     good, anomalies = tested.good, tested.anomalies
@@ -149,7 +150,7 @@ def judge(tested: TestScores, package: AnomalyPackage, defect_rate: float) -> Ev
     )
 
 
-def _pixel_figures(tested: TestScores, notes: list[str]) -> dict[str, Estimate | None]:
+def _pixel_figures(tested: ScoredTestSet, notes: list[str]) -> dict[str, Estimate | None]:
     if not tested.pixels.usable:
         if len(tested.anomalies):
             notes.append("No test anomaly has a mask: pixel AUROC and AUPRO cannot be given.")

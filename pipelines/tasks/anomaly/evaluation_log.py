@@ -16,7 +16,7 @@ from pipelines.tasks.anomaly.plots import worst
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.tasks.anomaly.test_scores import TestScores
+    from pipelines.tasks.anomaly.scored_test_set import ScoredTestSet
 
 _DATASET_COLUMNS = ("sha256", "key", "label", "type", "subset", "width", "height", "group_key")
 
@@ -25,7 +25,7 @@ def log_evaluation(
     run: Run,
     package: AnomalyPackage,
     manifest: pd.DataFrame,
-    tested: TestScores,
+    tested: ScoredTestSet,
     report: EvaluationReport,
     text: str,
     folder: Path,
@@ -70,7 +70,7 @@ def log_evaluation(
     client.log_batch(run_id, metrics=metrics, tags=tags)
 
 
-def _write_tables(folder: Path, package: AnomalyPackage, tested: TestScores, report: EvaluationReport) -> list[str]:
+def _write_tables(folder: Path, package: AnomalyPackage, tested: ScoredTestSet, report: EvaluationReport) -> list[str]:
     """Write MLflow's table format (pandas `split`) into `folder/tables` and return the file names."""
     import pandas as pd
 

@@ -17,7 +17,7 @@ from pipelines.tasks.anomaly.subset_scoring import score_each
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.tasks.anomaly.test_scores import TestScores
+    from pipelines.tasks.anomaly.scored_test_set import ScoredTestSet
 
 GALLERY = 6
 
@@ -26,7 +26,7 @@ _LARGEST_SIDE = 480
 
 
 def draw_figures(
-    folder: Path, project_name: str, package: AnomalyPackage, tested: TestScores, report: EvaluationReport
+    folder: Path, project_name: str, package: AnomalyPackage, tested: ScoredTestSet, report: EvaluationReport
 ) -> None:
     """Draw every plot that the test scores allow into `folder`, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)

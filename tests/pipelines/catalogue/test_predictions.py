@@ -9,7 +9,8 @@ from pipelines.catalogue import connect
 from pipelines.catalogue.predictions import enter, purge_expired
 from pipelines.catalogue.schema import now, predictions
 from pipelines.errors import StorageError
-from pipelines.storage.s3 import Storage, image_key
+from pipelines.storage import keys
+from pipelines.storage.s3 import Storage
 from tests.conftest import Projects
 
 
@@ -30,13 +31,13 @@ def predicted(number: int, project: str, days: float, key: str = "") -> dict[str
         "height": 1,
         "descriptors": {},
         "embedding": b"",
-        "image_key": key or image_key(project, f"{number:064x}", "png", moment),
+        "image_key": key or keys.served_image(project, f"{number:064x}", "png", moment),
         "expires_at": moment + timedelta(days=days),
         "source": "upload",
     }
 
 
-def keys(project: str) -> list[str | None]:
+def image_keys(project: str) -> list[str | None]:
     """Return the image keys of the project's predictions, oldest first."""
     with connect() as connection:
         query = predictions.select().where(predictions.c.project == project).order_by(predictions.c.id)
@@ -55,8 +56,8 @@ def test_purge_when_time_is_over_then_images_go_and_rows_stay(each_database: str
     enter(made)
     enter(made)  # again changes nothing
     assert purge_expired("line") == {"images": 3, "predictions": 4}
-    assert keys("line") == [None, None, None, made[3]["image_key"], None, shared]
-    assert keys("other") == [made[6]["image_key"]]
+    assert image_keys("line") == [None, None, None, made[3]["image_key"], None, shared]
+    assert image_keys("other") == [made[6]["image_key"]]
     assert {stored.key for stored in storage.list("")} == {made[3]["image_key"], shared, made[6]["image_key"]}
     assert purge_expired("line") == {"images": 0, "predictions": 0}
 
@@ -81,7 +82,7 @@ def test_purge_when_s3_fails_midway_then_the_next_one_ends_it(
         patched.setattr(Storage, "delete", failing)
         with pytest.raises(StorageError):
             purge_expired("line")
-    assert None not in keys("line")
+    assert None not in image_keys("line")
     purge_expired("line")
-    assert keys("line") == [None] * 4
+    assert image_keys("line") == [None] * 4
     assert list(storage.list("")) == []

@@ -1,4 +1,4 @@
-"""Who may call what: real gunicorn, real accounts in a real database, over HTTP."""
+"""Who may call what: a real server, real accounts in a real database, over HTTP."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from pipelines.tasks.anomaly.fitting import batches, trainer
 from pipelines.tasks.anomaly.fitting.batches import BatchStream
 from pipelines.tasks.anomaly.fitting.state import FitSettings, Fitted
 from pipelines.tasks.anomaly.fitting.trainer import Restoration, fit
-from pipelines.tasks.anomaly.restoration.network import build_network
+from pipelines.tasks.anomaly.restoration.network import TRAINED_OUTPUTS, build_network
 from pipelines.tasks.anomaly.synthetic import device
 from pipelines.tasks.anomaly.synthetic.batch_spec import KINDS, SLOTS, Recipe, recipe
 from pipelines.tasks.anomaly.synthetic.defects import Painter, augment
@@ -145,10 +145,10 @@ def test_restoration_that_draws_still_judges_images():
     stream = BatchStream(good_parts(8, 32), 4, 0, on_device=True)
     model = Restoration(build_network("small", 32), stream.textures)
     spec, _ = stream.batch(0)
-    damaged, clean, *others = model({name: keras.ops.convert_to_tensor(array) for name, array in spec.items()})
-    assert len(others) == 4
-    assert not np.array_equal(damaged, clean)
-    assert len(model(keras.ops.convert_to_tensor(clean))) == 4
+    answer = model({name: keras.ops.convert_to_tensor(array) for name, array in spec.items()})
+    assert set(answer) == {"damaged", "clean", *TRAINED_OUTPUTS}
+    assert not np.array_equal(answer["damaged"], answer["clean"])
+    assert set(model(keras.ops.convert_to_tensor(answer["clean"]))) == set(TRAINED_OUTPUTS)
 
 
 def test_draws_on_device_with_a_gpu_unless_the_variable_says_otherwise(monkeypatch: pytest.MonkeyPatch):

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TestScores:
-    """The test rows of a manifest with a column `score`, and the pixel counts of those whose defects are known."""
+class ScoredTestSet:
+    """The test images of a dataset version, scored.
 
-    __test__ = False  # not a test, whatever pytest makes of the name
+    Attributes:
+        rows: the manifest's test rows with a column `score`.
+        pixels: pixel counts of the images whose defects are known.
+        masked: number of test anomalies with a mask.
+    """
 
     rows: pd.DataFrame
     pixels: PixelCounts
