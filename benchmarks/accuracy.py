@@ -1,8 +1,8 @@
-"""How well defects are found on real images: `python -m benchmarks.accuracy FOLDER… --minutes 10 --seeds 3`.
+"""Measures detection accuracy on real images: `python -m benchmarks.accuracy FOLDER… --minutes 10 --seeds 3`.
 
-Trains on `train/good` of each set alone, sets the threshold on a quarter of it that is held back, and judges once on
-`test/`. Beside it, in the same run, the baselines. What was measured once, by the same code on the same files, is read
-from `var/benchmarks/`, so that an interrupted run goes on where it stopped.
+Trains on `train/good` of each set only, computes the threshold from a quarter of it that is held back, and evaluates
+once on `test/`; the baselines are measured in the same run. Results of the same code on the same files are read from
+`var/benchmarks/`, so that an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.measure import OURS
 from pipelines.errors import InspectlineError
 from pipelines.training.step_process import run_module
 
-# What a figure depends on; a change of any of these files measures anew.
+# The files that results depend on; a change of any of them invalidates the cached results.
 JUDGING_CODE = (
     "benchmarks/measure.py",
     "benchmarks/folders.py",
@@ -41,22 +41,22 @@ OUR_CODE = (
     *(f"pipelines/tasks/anomaly/{name}.py" for name in ("predict", "onnx_graph", "export")),
 )
 BASELINE_CODE = (*JUDGING_CODE, "benchmarks/baselines.py")
-# Neither the seed nor the time changes what these find.
+# Methods whose results depend neither on the seed nor on the time.
 TIMELESS = ("brightness", "PCA")
 
 COLUMNS: list[tuple[str, Callable[[dict[str, Any]], float | None]]] = [
-    ("AUROC", lambda one: one["auroc"]["value"]),
-    ("AP", lambda one: one["average_precision"]["value"]),
-    ("F1", lambda one: one["f1"]["value"]),
-    ("recall", lambda one: one["recall"]["value"]),
-    ("promised", lambda one: one["promised_fpr"]),
-    ("FPR", lambda one: one["fpr"]["value"]),
-    ("FPR allowed", lambda one: one["allowed_fpr"]),
-    ("pixel AUROC", lambda one: one["pixel_auroc"] and one["pixel_auroc"]["value"]),
-    ("AUPRO", lambda one: one["aupro"] and one["aupro"]["value"]),
-    # Times are never twice the same, so that a run by steps does without them.
-    ("images/s", lambda one: one["minutes"] and one.get("images_per_second")),
-    ("ms/image", lambda one: one["minutes"] and one.get("milliseconds_an_image")),
+    ("AUROC", lambda result: result["auroc"]["value"]),
+    ("AP", lambda result: result["average_precision"]["value"]),
+    ("F1", lambda result: result["f1"]["value"]),
+    ("recall", lambda result: result["recall"]["value"]),
+    ("promised", lambda result: result["promised_fpr"]),
+    ("FPR", lambda result: result["fpr"]["value"]),
+    ("FPR allowed", lambda result: result["allowed_fpr"]),
+    ("pixel AUROC", lambda result: result["pixel_auroc"] and result["pixel_auroc"]["value"]),
+    ("AUPRO", lambda result: result["aupro"] and result["aupro"]["value"]),
+    # Left out of runs by steps, whose output is reproducible.
+    ("images/s", lambda result: result["minutes"] and result.get("images_per_second")),
+    ("ms/image", lambda result: result["minutes"] and result.get("milliseconds_an_image")),
 ]
 
 
@@ -80,26 +80,28 @@ def main(arguments: list[str]) -> int:
 def table(results: list[dict[str, Any]]) -> str:
     """Return results as a Markdown table: every seed, then mean and spread (standard deviation) over the seeds.
 
-    A promise is broken where more alarms were raised than in 39 of 40 cases if the good test images came from where the
-    training's come from; `drift` is what the drift report says about that.
+    A promise is broken if there are more false alarms than in 39 of 40 cases under the hypothesis that the good test
+    images have the distribution of the training images; `drift` is the drift report's verdict on that hypothesis.
     """
     names = ["set", "method", "seed", *(name for name, _ in COLUMNS), "95 % interval of AUROC", "promise", "drift"]
     lines = [_row(names), _row(["---"] * len(names))]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for one in results:
-        groups.setdefault((one["set"], one["method"]), []).append(one)
+    for result in results:
+        groups.setdefault((result["set"], result["method"]), []).append(result)
     for (name, method), group in groups.items():
-        for one in group:
-            low, high = one["auroc"]["low"], one["auroc"]["high"]
-            promise = "kept" if one["promise_kept"] else "broken"
-            cells = [_number(column(one)) for _, column in COLUMNS]
-            lines.append(_row([name, method, str(one["seed"]), *cells, f"{low:.3f}–{high:.3f}", promise, _drift(one)]))
+        for result in group:
+            low, high = result["auroc"]["low"], result["auroc"]["high"]
+            promise = "kept" if result["promise_kept"] else "broken"
+            cells = [_number(column(result)) for _, column in COLUMNS]
+            lines.append(
+                _row([name, method, str(result["seed"]), *cells, f"{low:.3f}–{high:.3f}", promise, _drift(result)])
+            )
         if len(group) > 1:
-            cells = [_mean([column(one) for one in group]) for _, column in COLUMNS]
-            promise = f"{sum(one['promise_kept'] for one in group)} of {len(group)}"
+            cells = [_mean([column(result) for result in group]) for _, column in COLUMNS]
+            promise = f"{sum(result['promise_kept'] for result in group)} of {len(group)}"
             lines.append(_row([f"**{name}**", method, "mean", *cells, "", promise, ""]))
         for kind in sorted(group[0]["auroc_by_type"]) if len(group[0]["auroc_by_type"]) > 1 else []:
-            cells = [_mean([one["auroc_by_type"][kind]["value"] for one in group])] + [""] * (len(COLUMNS) - 1)
+            cells = [_mean([result["auroc_by_type"][kind]["value"] for result in group])] + [""] * (len(COLUMNS) - 1)
             lines.append(_row([f"{name}, {kind}", method, "mean", *cells, "", "", ""]))
     return "\n".join(lines)
 
@@ -128,7 +130,7 @@ def _measure_set(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]
 
 
 def _page(folder: Path | None, name: str, method: str) -> str | None:
-    """Return where a page of pictures is to be written, if it is asked for."""
+    """Return the path of the sheet of example images, if it is asked for."""
     if folder is None or method != OURS:
         return None
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,17 +138,17 @@ def _page(folder: Path | None, name: str, method: str) -> str | None:
 
 
 def _measured(job: dict[str, Any], files: str) -> dict[str, Any]:
-    """Return the figures of a job: those that were kept, where it was done before."""
+    """Return the results of a job, from the cache if it was measured before."""
     code = OUR_CODE if job["method"] == OURS else BASELINE_CODE
-    told = {name: value for name, value in job.items() if name not in ("folder", "page")}
+    key = {name: value for name, value in job.items() if name not in ("folder", "page")}
     if job["method"] in TIMELESS:
-        told |= {"minutes": 0, "steps": 0}
-    path = result_cache.path_of(told, files, result_cache.code(*code))
+        key |= {"minutes": 0, "steps": 0}
+    path = result_cache.path_of(key, files, result_cache.code(*code))
     title = f"{Path(job['folder']).name}, {job['method']}, seed {job['seed']}"
 
-    def usable(found: Any) -> dict[str, Any]:
-        table([{"set": "", **job, **found}])
-        return dict(found)
+    def usable(kept: Any) -> dict[str, Any]:
+        table([{"set": "", **job, **kept}])
+        return dict(kept)
 
     drawn = not job["page"] or Path(job["page"]).is_file()
     if drawn and (before := result_cache.read(path, usable)):
@@ -159,17 +161,17 @@ def _measured(job: dict[str, Any], files: str) -> dict[str, Any]:
     return result
 
 
-def _drift(one: dict[str, Any]) -> str:
-    """Return in words whether the good test images drifted from those that the threshold was set on, and how far the
-    column that moved most did.
+def _drift(result: dict[str, Any]) -> str:
+    """Return in words whether the good test images drifted from those that the threshold was computed from, and the
+    distance of the column that drifted most.
     """
-    found = one["drift"]
-    if found is None:
+    drift = result["drift"]
+    if drift is None:
         return ""
-    if found["drifted"] is None:
+    if drift["drifted"] is None:
         return "too few images"
-    what = ", ".join(found["what"]) if found["drifted"] else "none"
-    return f"{what} ({found['distance']:.2f} of {found['threshold']:.2f})"
+    what = ", ".join(drift["what"]) if drift["drifted"] else "none"
+    return f"{what} ({drift['distance']:.2f} of {drift['threshold']:.2f})"
 
 
 def _row(cells: list[str]) -> str:
@@ -183,8 +185,8 @@ def _number(value: float | None) -> str:
 
 
 def _mean(values: list[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    return f"{_number(float(np.mean(found)))} ± {_number(float(np.std(found)))}" if found else "–"
+    present = [value for value in values if value is not None]
+    return f"{_number(float(np.mean(present)))} ± {_number(float(np.std(present)))}" if present else "–"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
-"""How much arithmetic a training step takes, how fast the device multiplies at best, and how much memory is used: for
-`benchmarks.speed` to tell which share of the device's rate a training reaches.
+"""Measures the arithmetic of a training step, the device's highest rate of matrix products, and memory, from which
+`benchmarks.speed` computes the share of the highest rate that a training reaches.
 
-Counted are the convolutions and dense layers, a multiplication and its addition as two operations, as makers of
-processors count; all else (norms, activations, the loss, the optimizer) takes time and counts as nothing.
+Counts the convolutions and dense layers, with a multiply-add as two operations, as in vendors' specifications;
+everything else (norms, activations, the loss, the optimizer) takes time but is not counted.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from keras import layers, ops
 
 from pipelines.tasks.anomaly.synthetic.device import has_gpu
 
-# Sides of the square matrices that are tried, and how long the products of one side take together, at least.
+# Sides of the square matrices, and the least total time of the products of each side.
 SIDES = (1024, 2048, 4096, 8192)
 LEAST_SECONDS = 0.05
-# A product that takes longer shows that larger ones would be no faster, and only take long.
+# If a product takes longer, larger ones are not tried: they would not be faster.
 LONG_SECONDS = 0.2
 
 
 def step_operations(network: keras.Model) -> int:
-    """Return the floating-point operations of a training step for one image: of each layer those of the output, of the
-    gradient by its weights and, where something before it is trained, of the gradient by its input. Layers that
-    are not trained count as nothing.
+    """Return the floating-point operations of a training step for one image: for each layer the forward pass, the
+    gradient with respect to its weights and, if an earlier layer is trained, the gradient with respect to its input.
+    Layers that are not trained are not counted.
     """
     total = 0
     for layer in network.layers:
@@ -39,11 +39,11 @@ def step_operations(network: keras.Model) -> int:
 
 
 def highest_rate(dtype: str) -> float:
-    """Return the operations a second of the fastest product of two square matrices in `dtype`, with Keras's backend."""
+    """Return the operations per second of the fastest product of square matrices in `dtype`, with Keras's backend."""
     best = 0.0
     for side in SIDES:
         generator = np.random.default_rng(side)
-        # The second keeps the length of whatever is multiplied by it, about.
+        # The second matrix roughly preserves norms, so that repeated products neither grow nor vanish.
         left, right = (
             ops.cast(scale * generator.standard_normal((side, side), np.float32), dtype) for scale in (1.0, side**-0.5)
         )
@@ -59,9 +59,7 @@ def highest_rate(dtype: str) -> float:
 
 
 def highest_memory() -> tuple[str, int]:
-    """Return where the training's memory lies, and how many bytes of it were used at most: the device's, or without
-    one the process's.
-    """
+    """Return `device` or, without a GPU, `process`, and its peak memory in bytes."""
     used = _highest_of_gpu() if has_gpu() else None
     if used is not None:
         return "device", int(used)
@@ -73,7 +71,7 @@ def _highest_of_gpu() -> int | None:
     if backend == "jax":
         import jax
 
-        # Not every allocator of JAX's counts.
+        # Not every allocator of JAX keeps statistics.
         return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     if backend == "torch":
         import torch
@@ -85,22 +83,22 @@ def _highest_of_gpu() -> int | None:
 
 
 def _operations(layer: layers.Layer) -> int:
-    """Return the operations that a layer's output takes for one image; 0 for a layer that is not counted."""
+    """Return the operations of a layer's forward pass for one image; 0 for a layer that is not counted."""
     if not isinstance(layer, layers.Conv2D | layers.Conv2DTranspose | layers.Dense) or not layer.trainable_weights:
         return 0
-    # A transposed convolution's kernel meets each place of its input once, any other each place of its output.
+    # The kernel of a transposed convolution is applied at each pixel of its input, any other at each of its output.
     shape = layer.input.shape if isinstance(layer, layers.Conv2DTranspose) else layer.output.shape
     return 2 * math.prod(shape[1:-1]) * math.prod(layer.kernel.shape)
 
 
 def _is_trained(tensor: Any) -> bool:
-    """Return whether weights that are trained have a say in a symbolic tensor: then its gradient is needed, too."""
-    seen, left = set(), [*tensor] if isinstance(tensor, list) else [tensor]
+    """Return whether a symbolic tensor depends on trained weights, so that its gradient is needed."""
+    visited, left = set(), [*tensor] if isinstance(tensor, list) else [tensor]
     while left:
         operation, node, _ = left.pop()._keras_history
-        if id(operation) in seen or type(operation).__name__ == "StopGradient":
+        if id(operation) in visited or type(operation).__name__ == "StopGradient":
             continue
-        seen.add(id(operation))
+        visited.add(id(operation))
         if getattr(operation, "trainable_weights", None):
             return True
         left += operation._inbound_nodes[node].input_tensors
@@ -108,10 +106,10 @@ def _is_trained(tensor: Any) -> bool:
 
 
 def _products(left: Any, right: Any, count: int) -> float:
-    """Return the seconds of so many products, each of what the one before found."""
+    """Return the seconds of `count` products, each of the result of the one before."""
     start = time.perf_counter()
     for _ in range(count):
         left = ops.matmul(left, right)
-    # Backends return before they have computed; fetching waits.
+    # Backends are asynchronous; fetching waits for the result.
     ops.convert_to_numpy(ops.cast(left[0, :1], "float32"))
     return time.perf_counter() - start

@@ -1,7 +1,7 @@
-"""What a detector must beat: mean brightness, PCA reconstruction, and a plain bottleneck autoencoder.
+"""Baseline detectors: mean brightness, PCA reconstruction, and a plain bottleneck autoencoder.
 
-Each learns from good images alone, and has the interface of a detector: `fit` takes the prepared training images,
-`judge` gives scores and, except for brightness, error maps.
+Each is trained on good images only: `fit` takes the prepared training images, `judge` returns scores and, except for
+brightness, error maps.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ class Baseline(Protocol):
     """A detector of prepared images [n, S, S, 3]."""
 
     def fit(self, images: Images, seed: int, *, seconds: float = math.inf, steps: int | None = None) -> None:
-        """Learn from good images, for `seconds` or `steps` at most."""
+        """Train on good images, for at most `seconds` or `steps`."""
 
     def judge(self, images: Images) -> Judged:
-        """Return the scores [n], larger more anomalous, and error maps [n, h, w] if there are any."""
+        """Return the scores [n], larger for anomalies, and the error maps [n, h, w] or None."""
 
 
 class Brightness:
-    """How far an image's mean brightness lies from that of the training images."""
+    """The distance of an image's mean brightness from that of the training images."""
 
     def fit(self, images: Images, seed: int, *, seconds: float = math.inf, steps: int | None = None) -> None:
-        """Remember the mean."""
+        """Compute the mean brightness."""
         self._mean = float(images.mean())
 
     def judge(self, images: Images) -> Judged:
-        """Return distances of means, without maps."""
+        """Return the distances of the means, without maps."""
         return np.abs(images.mean(axis=(1, 2, 3), dtype=np.float64) - self._mean), None
 
 
 class PcaReconstruction:
-    """The distance of an image, at 64 pixels a side, from the space of the training images' principal components.
+    """The distance of an image, at 64 pixels a side, from the subspace of the training images' principal components.
 
-    Kept are the components of 95 % of the variance, at most half as many as there are images.
+    Keeps the components that explain 95 % of the variance, at most half as many as there are images.
     """
 
     def fit(self, images: Images, seed: int, *, seconds: float = math.inf, steps: int | None = None) -> None:
-        """Find the components."""
+        """Compute the components."""
         flat = self._flat(images)
         self._mean = flat.mean(axis=0)
         centred = flat - self._mean
@@ -58,7 +58,7 @@ class PcaReconstruction:
         self._components = (vectors[:, :kept].T @ centred) / np.sqrt(values[:kept, None] + 1e-12)
 
     def judge(self, images: Images) -> Judged:
-        """Return the norms of what the components cannot express, and where it lies."""
+        """Return the norms of the residuals, and the mean squared residual of each pixel."""
         centred = self._flat(images) - self._mean
         residual = centred - (centred @ self._components.T) @ self._components
         maps = np.square(residual).reshape(len(images), 64, 64, 3).mean(axis=-1)
@@ -89,7 +89,7 @@ class PlainAutoencoder:
             self._network.train_on_batch(batch, batch)
 
     def judge(self, images: Images) -> Judged:
-        """Return mean squared errors, and where they lie."""
+        """Return the mean squared errors, and those of each pixel."""
         maps = []
         for start in range(0, len(images), 32):
             batch = images[start : start + 32].astype(np.float32) / 255

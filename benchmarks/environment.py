@@ -1,4 +1,4 @@
-"""What the serving benchmark needs around it: a registered version, S3, a catalogue, and images, all in one folder."""
+"""The environment of the serving benchmarks, in a folder: a registered version, S3, a catalogue and images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DRAWN = 64
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing listens on now."""
+    """Return a free TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -35,7 +35,12 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Stage:
-    """The benchmark's world in `folder`; `source` holds JPEGs to send, else battery cells are drawn."""
+    """The environment of a benchmark.
+
+    Attributes:
+        folder: where everything lies.
+        source: folder of the JPEGs to send; None draws battery cells.
+    """
 
     folder: Path
     source: Path | None = None
@@ -47,7 +52,7 @@ class Stage:
 
     @property
     def package(self) -> Path:
-        """The model package of a `small` network: untrained, which makes it neither faster nor slower."""
+        """The model package of a `small` network, untrained, which does not affect its speed."""
         return self.folder / "package"
 
     @property
@@ -57,7 +62,7 @@ class Stage:
 
     @contextmanager
     def set(self) -> Iterator[Stage]:
-        """Build everything, and take it down again."""
+        """Start all services and build the package; stop the services on exit."""
         s3, mlflow = free_port(), free_port()
         os.environ |= {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}",
@@ -84,12 +89,12 @@ class Stage:
             + ("--artifacts-destination", str(self.folder / "artifacts")),
         )
         null = subprocess.DEVNULL
-        # On the client's core: what serving talks to is no part of what is measured.
+        # On the client's core: these services are not part of the measurement.
         processes = [
             subprocess.Popen(
-                ["taskset", "-c", "1", *one], cwd=self.folder, stdout=null, stderr=null, start_new_session=True
+                ["taskset", "-c", "1", *command], cwd=self.folder, stdout=null, stderr=null, start_new_session=True
             )
-            for one in commands
+            for command in commands
         ]
         try:
             subprocess.run([sys.executable, "-m", "benchmarks.environment", str(self.folder)], check=True)
@@ -119,7 +124,7 @@ class Stage:
 
 
 def build(stage: Stage) -> None:
-    """Make the package, register it as version 1 and champion, and make the catalogue's tables."""
+    """Build the package, register it as version 1 and champion, and create the catalogue's tables."""
     import mlflow
 
     from pipelines.catalogue import migrate
@@ -141,11 +146,11 @@ def build(stage: Stage) -> None:
     files = [path.read_bytes() for path in sorted(stage.images.iterdir())[:8]]
     pixels = [open_image(data, max_pixels=50_000_000, min_side=32).pixels for data in files]
     scored = predict(graph, pixels)
-    scores = np.array([one.score for one in scored])
+    scores = np.array([prediction.score for prediction in scored])
     write_reference(
         stage.package,
         score=scores.astype(np.float32),
-        embedding=np.stack([one.embedding for one in scored]),
+        embedding=np.stack([prediction.embedding for prediction in scored]),
         sha256=[f"{number:064x}" for number in range(len(files))],
         descriptors=np.zeros((len(files), len(DESCRIPTORS))),
         descriptor_names=list(DESCRIPTORS),

@@ -1,4 +1,4 @@
-"""Reads a set of real images in MVTec AD's layout for measuring: `train/good`, `test/<type>`, `ground_truth/<type>`."""
+"""Reads a set of real images in the layout of MVTec AD: `train/good`, `test/<type>`, `ground_truth/<type>`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.ingest.folder_layouts import find_images
 MAX_PIXELS = 50_000_000
 HELD_BACK = 0.25
 MOST_HELD_BACK = 200
-LEAST_TRAINING = 16  # to fit on and to hold back together: 12 and 4
+LEAST_TRAINING = 16  # 12 to train on and 4 to hold back
 
 
 class BadSet(InspectlineError):
@@ -25,9 +25,15 @@ class BadSet(InspectlineError):
 
 @dataclass(frozen=True)
 class TestImage:
-    """One test image: its file, its type (`good`, or the defect's) and the file of its mask, if it has one."""
+    """A test image.
 
-    __test__ = False  # not a test, whatever pytest makes of the name
+    Attributes:
+        file: its file.
+        type: `good`, or the type of its defect.
+        mask: file of its mask; None without one.
+    """
+
+    __test__ = False  # keeps pytest from collecting it
 
     file: Path
     type: str
@@ -36,14 +42,20 @@ class TestImage:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One set: the good images to train on, and all test images."""
+    """A set of images.
+
+    Attributes:
+        name: name of its folder.
+        training: files of the good images to train on.
+        test: the test images.
+    """
 
     name: str
     training: list[Path]
     test: list[TestImage]
 
     def split(self, seed: int) -> tuple[list[Path], list[Path]]:
-        """Return the images to fit on, and those held back for the threshold: a quarter, at most 200."""
+        """Return the images to train on, and those held back for the threshold: a quarter, at most 200."""
         order = np.random.default_rng([seed, 77]).permutation(len(self.training))
         held_back = min(MOST_HELD_BACK, round(HELD_BACK * len(order)))
         chosen = {int(place) for place in order[:held_back]}
@@ -53,35 +65,39 @@ class ImageSet:
         return parts
 
     def digest(self) -> str:
-        """Return a name of the images' names and sizes: another set of files has another."""
-        files = [*self.training, *(one.file for one in self.test), *(one.mask for one in self.test if one.mask)]
-        told = "\n".join(sorted(f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in files))
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        """Return a digest of the names and sizes of all files."""
+        files = [
+            *self.training,
+            *(image.file for image in self.test),
+            *(image.mask for image in self.test if image.mask),
+        ]
+        listing = "\n".join(sorted(f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in files))
+        return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
 
 def read_set(folder: Path, types: list[str] | None = None) -> ImageSet:
-    """Read a set's file names, of at least 16 good training images; `types` keeps only these defect types.
+    """Read the file names of a set, which needs 16 good training images; `types` keeps only these defect types.
 
     Raises BadSet.
     """
     if not folder.is_dir():
         raise BadSet(f"{folder}: there is no such folder")
-    found, _ = find_images(folder)
-    training = [one.file for one in found if one.split == "train" and one.folder == "good"]
+    entries, _ = find_images(folder)
+    training = [entry.file for entry in entries if entry.split == "train" and entry.folder == "good"]
     test = [
-        TestImage(one.file, one.folder.removeprefix("anomaly/"), one.mask)
-        for one in found
-        if one.split == "test" and (one.folder == "good" or one.folder.startswith("anomaly/"))
+        TestImage(entry.file, entry.folder.removeprefix("anomaly/"), entry.mask)
+        for entry in entries
+        if entry.split == "test" and (entry.folder == "good" or entry.folder.startswith("anomaly/"))
     ]
-    present = sorted({one.type for one in test} - {"good"})
+    present = sorted({entry.type for entry in test} - {"good"})
     if types:
         if unknown := sorted(set(types) - set(present)):
             raise BadSet(f"{folder}: has no test/{unknown[0]}/; there are {', '.join(present) or 'none'}")
-        test = [one for one in test if one.type == "good" or one.type in types]
+        test = [entry for entry in test if entry.type == "good" or entry.type in types]
         present = types
     if len(training) < LEAST_TRAINING:
         raise BadSet(f"{folder}: has {len(training)} images in train/good/, and {LEAST_TRAINING} are needed")
-    if not present or not any(one.type == "good" for one in test):
+    if not present or not any(entry.type == "good" for entry in test):
         raise BadSet(f"{folder}: needs test/good/ and at least one test/<defect>/")
     return ImageSet(folder.resolve().name, training, test)
 
@@ -92,7 +108,7 @@ def read_pixels(file: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(image: TestImage, height: int, width: int) -> NDArray[np.bool_] | None:
-    """Return the mask of a test image, bool [height, width]; None for a defect whose pixels are unknown."""
+    """Return the mask of a test image, bool [height, width]; None for a defect without a mask."""
     if image.type == "good":
         return np.zeros((height, width), dtype=bool)
     return open_mask(image.mask.read_bytes(), (width, height)) if image.mask else None

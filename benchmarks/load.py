@@ -1,6 +1,6 @@
-"""`python -m benchmarks.load <job.json>`: sends images over many connections, and prints what it took as JSON.
+"""Sends images over many connections and prints the times as JSON: `python -m benchmarks.load <job.json>`.
 
-A process of its own, on a core of its own, with plain sockets that stay connected: it must not be what is measured.
+Runs in its own process on its own core, with plain keep-alive sockets, so that it does not limit what is measured.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _NUMBERS = count(os.getpid() << 32)
 
 
 def distinct(jpeg: bytes) -> bytes:
-    """Return the same picture as another file: with a comment in it, so that nobody has seen it before."""
+    """Return the JPEG with a unique comment, so that no cache holds it."""
     comment = f"{next(_NUMBERS):024d}".encode()
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value that `share` of the sorted `values` are not above."""
+    """Return the quantile at `share` (0 to 1) of the sorted `values`."""
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
 def load(job: dict[str, Any]) -> dict[str, Any]:
     """Send images from `job["folder"]` over `connections` to `address`'s `path` for `seconds`, or `most` of them.
 
-    `body` says how: `image` sends the file, `tensor` sends `job["tensors"]` as they are. Returns `rate` (answers a
+    `body` is `image` to send the files or `tensor` to send `job["tensors"]` unchanged. Returns `rate` (answers per
     second), `p50`, `p95`, `p99` (milliseconds), `answers` and `failures`.
     """
     host, _, port = job["address"].removeprefix("http://").partition(":")
@@ -42,7 +42,7 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
         payloads = [path.read_bytes() for path in sorted(Path(job["folder"]).glob("*.jpg"))]
         kind = "image/jpeg"
     else:
-        payloads = [base64.b64decode(one) for one in json.loads(Path(job["tensors"]).read_text("utf-8"))]
+        payloads = [base64.b64decode(text) for text in json.loads(Path(job["tensors"]).read_text("utf-8"))]
         kind = "application/json"
     head = f"POST {job['path']} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: ".encode()
     times: list[float] = []
@@ -76,12 +76,12 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
     times.sort()
     if not times:
         return {"rate": 0.0, "answers": 0, "failures": failures[:3]}
-    told = {f"p{share}": 1000 * percentile(times, share / 100) for share in (50, 95, 99)}
-    return {"rate": len(times) / taken, "answers": len(times), "failures": failures[:3], **told}
+    quantiles = {f"p{share}": 1000 * percentile(times, share / 100) for share in (50, 95, 99)}
+    return {"rate": len(times) / taken, "answers": len(times), "failures": failures[:3], **quantiles}
 
 
 def _answer(connected: socket.socket) -> tuple[int, bytes]:
-    """Return the status and the body of one answer, whose length is told."""
+    """Return the status and the body of a response with Content-Length."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += _some(connected)

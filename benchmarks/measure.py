@@ -1,6 +1,6 @@
-"""`python -m benchmarks.measure <job.json> <result.json>`: one training on one set, judged once on its test images.
+"""Trains on a set once and evaluates on its test images: `python -m benchmarks.measure <job.json> <result.json>`.
 
-A process of its own, started by `benchmarks.accuracy`, so that no training inherits memory or threads of another.
+`benchmarks.accuracy` starts a process for each training, so that no training inherits memory or threads of another.
 """
 
 from __future__ import annotations
@@ -42,9 +42,14 @@ THREADS = 2
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a detector says of an image: its score, the error map at the image's own size, the embedding and the image's
-    `DESCRIPTORS`, if any.
+class Judgement:
+    """The output of a detector for an image.
+
+    Attributes:
+        score: anomaly score.
+        error_map: error map at the image's own size, [H, W]; None for a detector without maps.
+        embedding: embedding, [d]; None for a detector without embeddings.
+        descriptors: the image's `DESCRIPTORS` by name; None together with `embedding`.
     """
 
     score: float
@@ -53,40 +58,40 @@ class Told:
     descriptors: dict[str, float] | None = None
 
 
-Detector = Callable[[list[Path]], Iterator[Told]]
+Detector = Callable[[list[Path]], Iterator[Judgement]]
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Train `method` on a set by one seed and judge it.
+    """Train `method` on a set with a seed and evaluate it.
 
     `job` has `folder`, `types` (or None), `method`, `preset`, `seed`, `minutes` or `steps`, `rate`, the promised
-    false-positive rate, and perhaps `page`, where to write a page of pictures of our own method. Returns the figures as
-    plain JSON, each test image's score among them. Raises BadSet, BadImage.
+    false-positive rate, and optionally `page`, the path of a sheet of example images of our own method. Returns the
+    metrics as plain JSON, including the score of each test image. Raises BadSet, BadImage.
     """
     images = read_set(Path(job["folder"]), job["types"])
     fitted, held_back = images.split(job["seed"])
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         trainer = _ours if job["method"] == OURS else _baseline
-        detector, told = trainer(job, fitted, Path(folder))
-        return {**told, "fitted_images": len(fitted), **judge(images, detector, held_back, job["rate"])}
+        detector, facts = trainer(job, fitted, Path(folder))
+        return {**facts, "fitted_images": len(fitted), **judge(images, detector, held_back, job["rate"])}
 
 
 def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: float) -> dict[str, Any]:
-    """Set the threshold on the scores of the images held back and return every figure of the test images, for all
+    """Compute the threshold from the scores of the images held back, and return all metrics of the test images, for all
     defects and by type.
     """
-    # Of a map, what counts is counted at once: hundreds of them, at the images' own size, would fill the memory.
-    validation = [replace(one, error_map=None) for one in detector(held_back)]
-    threshold = conformal([one.score for one in validation], rate)
+    # Maps are counted one at a time: hundreds of them, at the images' own size, would fill the memory.
+    validation = [replace(result, error_map=None) for result in detector(held_back)]
+    threshold = conformal([result.score for result in validation], rate)
     tested, pixels = [], PixelCounts()
-    for image, one in zip(images.test, detector([one.file for one in images.test]), strict=True):
-        tested.append(replace(one, error_map=None))
-        if one.error_map is not None:
-            mask = read_mask(image, *one.error_map.shape)
+    for image, result in zip(images.test, detector([image.file for image in images.test]), strict=True):
+        tested.append(replace(result, error_map=None))
+        if result.error_map is not None:
+            mask = read_mask(image, *result.error_map.shape)
             if mask is not None:
-                pixels.add(one.error_map, mask)
-    scores = np.array([one.score for one in tested])
-    types = np.array([one.type for one in images.test])
+                pixels.add(result.error_map, mask)
+    scores = np.array([result.score for result in tested])
+    types = np.array([image.type for image in images.test])
     good = scores[types == "good"]
     verdicts = Confusion.at(threshold.value, good, scores[types != "good"])
     alarms = FalseAlarms.of(
@@ -97,7 +102,7 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
         "auroc": metrics.auroc(good, scores[types != "good"]).to_json(),
         "average_precision": metrics.average_precision(good, scores[types != "good"]).to_json(),
         "auroc_by_type": {
-            one: metrics.auroc(good, scores[types == one]).to_json() for one in sorted(set(types) - {"good"})
+            kind: metrics.auroc(good, scores[types == kind]).to_json() for kind in sorted(set(types) - {"good"})
         },
         "threshold": threshold.value,
         "f1": metrics.f1(verdicts).to_json(),
@@ -106,26 +111,28 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
         "fpr": clopper_pearson(alarms.found, alarms.images).to_json(),
         "allowed_fpr": alarms.allowed / alarms.images,
         "promise_kept": not alarms.broken,
-        "drift": _drift(validation, [one for one, kind in zip(tested, types, strict=True) if kind == "good"]),
+        "drift": _drift(validation, [result for result, kind in zip(tested, types, strict=True) if kind == "good"]),
         "pixel_auroc": located.pixel_auroc.to_json() if located else None,
         "aupro": located.aupro.to_json() if located else None,
-        "validation": [one.score for one in validation],
+        "validation": [result.score for result in validation],
         "scores": {"type": types.tolist(), "score": scores.tolist()},
     }
 
 
-def _drift(validation: list[Told], good: list[Told]) -> dict[str, Any] | None:
-    """Return what the drift report says of the good test images; None for a detector without embeddings."""
-    if any(one.embedding is None for one in validation):
+def _drift(validation: list[Judgement], good: list[Judgement]) -> dict[str, Any] | None:
+    """Return the drift report of the good test images; None for a detector without embeddings."""
+    if any(result.embedding is None for result in validation):
         return None
     return drift(_observed(validation), _observed(good))
 
 
-def _observed(images: list[Told]) -> Observed:
+def _observed(images: list[Judgement]) -> Observed:
     return Observed(
-        np.array([one.score for one in images]),
-        np.stack([one.embedding for one in images if one.embedding is not None]),
-        np.array([[one.descriptors[name] for name in DESCRIPTORS] for one in images if one.descriptors is not None]),
+        np.array([result.score for result in images]),
+        np.stack([result.embedding for result in images if result.embedding is not None]),
+        np.array(
+            [[result.descriptors[name] for name in DESCRIPTORS] for result in images if result.descriptors is not None]
+        ),
         DESCRIPTORS,
     )
 
@@ -137,21 +144,21 @@ def fit_settings(model: ModelSettings, seed: int, minutes: float | None, steps: 
 
     settings = FitSettings(model.preset, model.input_size, model.batch_size, seed=seed)
     if steps:
-        # Which precision is faster may be measured otherwise the next time, and no clock may have a say.
+        # Fixed precision and no time limit, so that the training does not depend on measured times.
         return replace(settings, steps=steps, seconds=math.inf, precision=FLOAT32)
     assert minutes is not None
     return replace(settings, seconds=60 * minutes)
 
 
 def open_graph(path: Path, model: ModelSettings) -> ScoringGraph:
-    """Open an exported graph, for all cores that the yardstick is made for."""
+    """Open an exported graph with the number of threads that the benchmark uses."""
     from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 
     return ScoringGraph(path, model.input_size, model.resize, threads=THREADS)
 
 
 def training_tiles(files: list[Path], model: ModelSettings) -> Selection:
-    """Return images as the network of these settings takes them."""
+    """Return the images as tiles prepared for the network of these settings."""
     from pipelines.tasks.anomaly.fitting.batches import Selection
 
     sizes = []
@@ -163,19 +170,21 @@ def training_tiles(files: list[Path], model: ModelSettings) -> Selection:
 
     prepared = _prepared(map(read, files), model)
     pixels = np.concatenate(prepared)
-    return Selection(pixels, np.arange(len(pixels)), parts(np.array([len(one) for one in prepared]), np.array(sizes)))
+    return Selection(
+        pixels, np.arange(len(pixels)), parts(np.array([len(tiles) for tiles in prepared]), np.array(sizes))
+    )
 
 
 def detector(graph: ScoringGraph) -> Detector:
-    """Return what an exported graph says of images."""
+    """Return a detector that scores images with an exported graph."""
     from pipelines.tasks.anomaly.predict import predict
 
-    def detect(wanted: list[Path]) -> Iterator[Told]:
+    def detect(wanted: list[Path]) -> Iterator[Judgement]:
         for start in range(0, len(wanted), CHUNK):
             chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
-            for image, one in zip(chunk, predict(graph, chunk), strict=True):
-                error_map = restore_map(one.error_map, image.shape[0], image.shape[1], graph.resize)
-                yield Told(one.score, error_map, one.embedding, describe(image))
+            for image, prediction in zip(chunk, predict(graph, chunk), strict=True):
+                error_map = restore_map(prediction.error_map, image.shape[0], image.shape[1], graph.resize)
+                yield Judgement(prediction.score, error_map, prediction.embedding, describe(image))
 
     return detect
 
@@ -215,21 +224,21 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
 
 
 def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
-    # The whole image in one square, as their users do.
+    # Baselines take the whole image, resized to a square, as is usual for them.
     model = ModelSettings(preset=job["preset"], resize="fit")
 
     baseline = BASELINES[job["method"]]()
     limit = {"steps": job["steps"]} if job["steps"] else {"seconds": 60 * job["minutes"]}
     baseline.fit(np.concatenate(_prepared(map(read_pixels, files), model)), job["seed"], **limit)
 
-    def detect(wanted: list[Path]) -> Iterator[Told]:
+    def detect(wanted: list[Path]) -> Iterator[Judgement]:
         for start in range(0, len(wanted), CHUNK):
             chunk = [read_pixels(file) for file in wanted[start : start + CHUNK]]
             scores, maps = baseline.judge(np.concatenate(_prepared(chunk, model)))
             for place, image in enumerate(chunk):
                 height, width, _ = image.shape
                 error_map = None if maps is None else restore_map(maps[place], height, width, model.resize)
-                yield Told(float(scores[place]), error_map)
+                yield Judgement(float(scores[place]), error_map)
 
     return detect, {}
 

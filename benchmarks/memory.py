@@ -1,7 +1,7 @@
-"""How much memory serving takes while it judges large pictures: `python -m benchmarks.memory [--images N]`.
+"""Measures the memory of serving while it scores large images: `python -m benchmarks.memory [--images N]`.
 
-Serving as its container starts it, with a `small` model, and pictures of a camera's size, no file sent twice. Resident
-memory is what the system says of all its processes together: once serving is ready, and while images come.
+Serving runs with the command of its container and a `small` model, and receives camera-sized images, each sent once.
+Resident memory is the sum over all its processes, once serving is ready and while images arrive.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def main(arguments: list[str]) -> int:
         print(f"ready: {server.resident('VmRSS'):.0f} MB resident", flush=True)
         sent = 0
         for part in sorted({max(1, asked.images // 10), max(1, asked.images // 2), asked.images}):
-            told = send(stage, server, asked.connections, _HOURS, most=part - sent)
-            if told["failures"]:
-                raise SystemExit(f"serving failed: {told['failures']}")
-            sent += told["answers"]
+            result = send(stage, server, asked.connections, _HOURS, most=part - sent)
+            if result["failures"]:
+                raise SystemExit(f"serving failed: {result['failures']}")
+            sent += result["answers"]
             print(
-                f"after {sent} images of {side} x {side} over {asked.connections} connections, {told['rate']:.1f}/s: "
+                f"after {sent} images of {side} x {side} over {asked.connections} connections, {result['rate']:.1f}/s: "
                 f"{server.resident('VmRSS'):.0f} MB, at most {server.resident('VmHWM'):.0f} MB (aim {AIM})",
                 flush=True,
             )
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
 
 def draw_pictures(folder: Path, megapixels: float) -> int:
-    """Write JPEGs of battery cells, enlarged and as grainy as a camera's, and return their side in pixels."""
+    """Write JPEGs of battery cells, enlarged and with camera-like grain, and return their side in pixels."""
     from include.demo_images import draw
 
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""A page of pictures of what a trained network makes of test images: image, restoration, error map, mask."""
+"""Draws a sheet of test images, each with its restoration, error map and mask."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ HEIGHT, GAP, TITLE = 128, 4, 14
 
 
 def page(images: ImageSet, network: Any, graph: ScoringGraph) -> Image.Image:
-    """Return a picture with a row for each of some test images, spread over those of every type.
+    """Return a sheet with a row for each of at most four test images of every type, spread evenly.
 
     Error maps are coloured from 0 to the largest error on the page. `network` is a trained `build_network`, `graph` its
     exported graph.
     """
-    chosen = [one for kind in sorted({one.type for one in images.test}) for one in _some(images.test, kind)]
-    found = predict(graph, [read_pixels(one.file) for one in chosen])
-    most = max(float(one.error_map.max()) for one in found)
+    chosen = [image for kind in sorted({image.type for image in images.test}) for image in _some(images.test, kind)]
+    predictions = predict(graph, [read_pixels(image.file) for image in chosen])
+    most = max(float(prediction.error_map.max()) for prediction in predictions)
     rows = []
-    for one, scored in zip(chosen, found, strict=True):
-        pixels = read_pixels(one.file)
+    for image, scored in zip(chosen, predictions, strict=True):
+        pixels = read_pixels(image.file)
         height, width = pixels.shape[:2]
         heat = heat_colours(restore_map(scored.error_map, height, width, graph.resize) / max(most, 1e-9))
-        mask = read_mask(one, height, width)
+        mask = read_mask(image, height, width)
         cells = [pixels, _restored(pixels, network, graph), np.round(255 * heat).astype(np.uint8)]
         cells.append(np.zeros_like(pixels) if mask is None else np.repeat(255 * mask.astype(np.uint8)[..., None], 3, 2))
-        rows.append(_row(cells, f"{one.type} {one.file.name}  score {scored.score:.4g}"))
+        rows.append(_row(cells, f"{image.type} {image.file.name}  score {scored.score:.4g}"))
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:
@@ -46,17 +46,21 @@ def page(images: ImageSet, network: Any, graph: ScoringGraph) -> Image.Image:
 
 
 def _some(test: list[TestImage], kind: str) -> list[TestImage]:
-    own = [one for one in test if one.type == kind]
+    own = [image for image in test if image.type == kind]
     return [own[place] for place in spread(len(own), OF_EACH_TYPE)]
 
 
 def _restored(pixels: NDArray[np.uint8], network: Any, graph: ScoringGraph) -> NDArray[np.uint8]:
-    """Return the whole image as the network restores it, in its own proportions."""
+    """Return the restoration of the whole image, uint8, in its own proportions."""
     height, width = pixels.shape[:2]
     tiles = prepare(pixels, graph.input_size, graph.resize)
     restored = network.predict_on_batch(tiles.astype(np.float32) / 255)["restored"]
     grid = tile_grid(height, width, graph.input_size, graph.resize)
-    whole = restored[0] if grid is None else np.stack([grid.stitch(restored[..., one]) for one in range(3)], axis=-1)
+    whole = (
+        restored[0]
+        if grid is None
+        else np.stack([grid.stitch(restored[..., channel]) for channel in range(3)], axis=-1)
+    )
     return np.round(255 * np.clip(whole, 0, 1)).astype(np.uint8)
 
 

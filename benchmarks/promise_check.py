@@ -1,4 +1,4 @@
-"""What the drift report says of good test images: whether they come from where the training images come from."""
+"""Checks with the drift report whether good test images have the distribution of the training images."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from monitoring.drift.thresholds import MINIMUM_REFERENCE
 
 
 def drift(reference: Observed, current: Observed) -> dict[str, Any]:
-    """Return what the drift report says of good test images beside those that the threshold was set on, but for their
-    false alarms: whether the promise is kept is told already, and this is to say why.
+    """Return the drift report of good test images against those that the threshold was computed from.
 
-    `drifted` (None: too few images to compare), `what` (the names of what drifted), and the largest `distance` of the
-    score and the descriptors, of the `threshold` from which each has drifted.
+    False alarms are left out, since the report is to explain whether the promise on them is kept. Returns `drifted`
+    (None: too few images to compare), `what` (the names of what drifted), and the `distance` and `threshold` of the
+    column, of score and descriptors, whose distance is largest relative to its threshold.
     """
     if min(len(reference), len(current)) < MINIMUM_REFERENCE:
         return {"drifted": None, "what": [], "distance": None, "threshold": None}
-    found, _ = compare(reference, current)
-    columns = [column for column in (found.score, *found.descriptors) if column is not None]
+    report, _ = compare(reference, current)
+    columns = [column for column in (report.score, *report.descriptors) if column is not None]
     names = [column.name for column in columns if column.drifted]
-    if found.embedding is not None and found.embedding.drifted:
+    if report.embedding is not None and report.embedding.drifted:
         names.append("embedding")
     furthest = max(columns, key=lambda column: column.distance / column.threshold)
     return {
-        "drifted": found.drifted,
+        "drifted": report.drifted,
         "what": names,
         "distance": furthest.distance,
         "threshold": furthest.threshold,

@@ -1,7 +1,7 @@
-"""Keeps what a benchmark has measured in `var/benchmarks/`, so that an interrupted run goes on where it stopped.
+"""Caches the results of benchmarks in `var/benchmarks/`, so that an interrupted run resumes where it stopped.
 
-A file is named for all that its figures depend on: what was asked, the images, the code and, where times are measured,
-the machine. Whatever changes one of these measures anew.
+A file is named by a digest of everything that its results depend on: the arguments, the images, the code and, for
+times, the machine. A change of any of these is a cache miss.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ T = TypeVar("T")
 
 FOLDER = REPOSITORY / "var" / "benchmarks"
 PROCESSORS = Path("/proc/cpuinfo")
-# What tells a processor's model there; a virtual machine often hides all of its name but the maker's.
+# The fields that identify a processor's model; a virtual machine often hides all but the vendor.
 _MODEL = ("vendor_id", "cpu family", "model", "model name", "CPU implementer", "CPU part")
 
 
 def path_of(*depends: Any, prefix: str = "") -> Path:
-    """Return the file of the figures that depend on these values, of whatever JSON can hold."""
-    told = json.dumps(depends, sort_keys=True)
-    return FOLDER / f"{prefix}{hashlib.sha256(told.encode()).hexdigest()[:24]}.json"
+    """Return the file of the results that depend on these JSON values."""
+    text = json.dumps(depends, sort_keys=True)
+    return FOLDER / f"{prefix}{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
 def read(path: Path, usable: Callable[[Any], T]) -> T | None:
-    """Return what was kept, as `usable` returns it; None if there is nothing.
+    """Return the cached value, as converted by `usable`; None without one.
 
-    A truncated file, or one for which `usable` raises LookupError, TypeError or ValueError, is told in a line and
-    counts as nothing.
+    A truncated file, or one for which `usable` raises LookupError, TypeError or ValueError, is reported in a line and
+    ignored.
     """
     try:
         return usable(json.loads(path.read_text(encoding="utf-8")))
@@ -48,7 +48,7 @@ def read(path: Path, usable: Callable[[Any], T]) -> T | None:
 
 
 def write(path: Path, value: Any) -> None:
-    """Keep a value that JSON can hold; an interruption leaves the file as it was."""
+    """Write a JSON value atomically: an interruption leaves the file as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(value))
 
@@ -70,18 +70,18 @@ def code(*patterns: str) -> str:
 
 
 def versions(*packages: str) -> dict[str, str | None]:
-    """Return the installed version of each package, None for one that is not there."""
-    found: dict[str, str | None] = dict.fromkeys(packages)
+    """Return the installed version of each package, None for a missing one."""
+    installed: dict[str, str | None] = dict.fromkeys(packages)
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor's model, and how many of the processors this process may use."""
+    """Return the `model` of the CPU and the number of `processors` that this process may use."""
     return {"model": _model(), "processors": usable_cores()}
 
 
@@ -90,5 +90,5 @@ def _model() -> list[str]:
         first = PROCESSORS.read_text(encoding="utf-8").split("\n\n")[0]
     except FileNotFoundError:
         first = ""
-    found = [line for line in first.splitlines() if line.partition(":")[0].strip() in _MODEL]
-    return found or [platform.processor() or platform.machine()]
+    lines = [line for line in first.splitlines() if line.partition(":")[0].strip() in _MODEL]
+    return lines or [platform.processor() or platform.machine()]

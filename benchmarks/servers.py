@@ -1,4 +1,4 @@
-"""The servers that the benchmarks measure, each with all its processes on one core."""
+"""Starts the servers that the benchmarks measure, each with all its processes on one core."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Server:
         self.process, self.address, self.path, self.body = process, address, path, body
 
     def cpu_seconds(self) -> float:
-        """Return the processor time that the process group has used."""
+        """Return the CPU time of the process group, in seconds."""
         ticks = sum(int(fields[11]) + int(fields[12]) for _, fields in self._processes())
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident(self, kind: str) -> float:
-        """Return the resident megabytes of all processes together: now (`VmRSS`), or the highest of each (`VmHWM`)."""
+        """Return the sum of the resident memory of all processes, in MiB: current (`VmRSS`) or peak (`VmHWM`)."""
         kilobytes = 0
         for entry, _ in self._processes():
             lines = (entry / "status").read_text().splitlines()
@@ -56,7 +56,7 @@ def _started(
     process = subprocess.Popen(
         ["taskset", "-c", str(SERVERS_CORE), *command],
         cwd=REPOSITORY,
-        # `mlflow models serve` starts a program of the environment by its name.
+        # `mlflow models serve` starts a program of the virtual environment by name.
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -82,7 +82,7 @@ def _started(
 
 
 def serving() -> AbstractContextManager[Server]:
-    """Run serving as its container does."""
+    """Run serving with the command of its container."""
     port = free_port()
     command = [sys.executable, "-m", "serving"]
     return _started(command, f"http://127.0.0.1:{port}", "/health/ready", "/predict", "image", PORT=str(port))

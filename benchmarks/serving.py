@@ -1,8 +1,8 @@
-"""How fast serving is, over real HTTP, beside what else there is: `python -m benchmarks.serving [--images FOLDER]`.
+"""Measures the speed of serving over HTTP against alternatives: `python -m benchmarks.serving [--images FOLDER]`.
 
-Serving, a bare loop of decoding and ONNX Runtime in one process, `mlflow models serve` of the same registered version,
-and a plain Flask view around `keras.Model.predict`. All of them have the first core to themselves, the client the
-second. They take turns, round by round, and serving between two loops, so that what else the machine does hits all
+Compares serving with a bare loop of decoding and ONNX Runtime in one process, `mlflow models serve` of the same
+registered version, and a plain Flask view around `keras.Model.predict`. Servers run on the first core, the client on
+the second. They take turns in each round, serving between two loops, so that other load of the machine affects all
 alike; no image is sent twice.
 """
 
@@ -50,59 +50,64 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(stage: Stage, stack: ExitStack, asked: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Return the figures of each contender, round by round."""
+    """Return the figures of each contender, a dictionary for each round."""
     servers = {"serving": stack.enter_context(serving())}
     if "mlflow" not in asked.without:
         servers["mlflow models serve"] = stack.enter_context(mlflow_serve())
     if "keras" not in asked.without:
         servers["Flask and keras.predict"] = stack.enter_context(plain_flask(stage))
     figures: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for turn in range(-1, asked.rounds):  # the first is to warm up
-        found: list[tuple[str, dict[str, Any]]] = [("bare loop", _loop(stage, asked.seconds))]
+    for turn in range(-1, asked.rounds):  # the first is a warm-up
+        measured: list[tuple[str, dict[str, Any]]] = [("bare loop", _loop(stage, asked.seconds))]
         for name, server in servers.items():
             for connections in CONNECTIONS:
                 before = server.cpu_seconds()
-                told = send(stage, server, connections, asked.seconds)
-                if told["failures"]:
-                    raise SystemExit(f"{name} failed: {told['failures']}")
-                told["cpu"] = 1000 * (server.cpu_seconds() - before) / told["answers"]
-                if name == "serving":  # between two loops: a processor that changes its pace changes theirs, too
-                    loops = found[-1][1], _loop(stage, asked.seconds)
-                    told |= {f"{key} ratio": told[key] / statistics.mean(one[key] for one in loops) for key in _RATIOS}
-                    found += [(f"{name}, {connections}", told), ("bare loop", loops[1])]
+                result = send(stage, server, connections, asked.seconds)
+                if result["failures"]:
+                    raise SystemExit(f"{name} failed: {result['failures']}")
+                result["cpu"] = 1000 * (server.cpu_seconds() - before) / result["answers"]
+                if name == "serving":  # between two loops, so that a change of clock rate affects them as well
+                    loops = measured[-1][1], _loop(stage, asked.seconds)
+                    result |= {
+                        f"{key} ratio": result[key] / statistics.mean(loop[key] for loop in loops) for key in _RATIOS
+                    }
+                    measured += [(f"{name}, {connections}", result), ("bare loop", loops[1])]
                 else:
-                    found.append((f"{name}, {connections}", told))
+                    measured.append((f"{name}, {connections}", result))
         if turn >= 0:
-            for name, told in found:
-                figures[name].append(told)
-            print(f"round {turn + 1}: " + ", ".join(f"{name} {told['rate']:.1f}/s" for name, told in found), flush=True)
+            for name, result in measured:
+                figures[name].append(result)
+            print(
+                f"round {turn + 1}: " + ", ".join(f"{name} {result['rate']:.1f}/s" for name, result in measured),
+                flush=True,
+            )
     waiting = requests.get(f"{servers['serving'].address}/status", timeout=10).json()["journal"]["waiting"]
     print(f"{waiting} of serving's predictions wait in its journal")
     return figures
 
 
 def table(figures: dict[str, list[dict[str, Any]]]) -> str:
-    """Return the medians over the rounds, and the ratios that were aimed at, as Markdown."""
+    """Return the medians over the rounds, and the ratios that have targets, as Markdown."""
     lines = [
         "| what | p50 ms | p95 ms | p99 ms | images/s | CPU ms an image |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, rounds in figures.items():
-        cells = [statistics.median(one[key] for one in rounds) for key in ("p50", "p95", "p99", "rate", "cpu")]
+        cells = [statistics.median(result[key] for result in rounds) for key in ("p50", "p95", "p99", "rate", "cpu")]
         lines.append(f"| {name} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
     lines += ["", "| ratio, median of rounds (lowest to highest) | found | aim |", "| --- | --- | --- |"]
     rivals = _best(figures, "mlflow models serve", "rate")
     ratios = [
-        [one["p50 ratio"] for one in figures["serving, 1"]],
+        [result["p50 ratio"] for result in figures["serving, 1"]],
         _best(figures, "serving", "rate ratio"),
-        [one / other for one, other in zip(_best(figures, "serving", "rate"), rivals, strict=False)],
+        [rate / rival for rate, rival in zip(_best(figures, "serving", "rate"), rivals, strict=False)],
     ]
-    for (what, aim, way), found in zip(_AIMS, ratios, strict=True):
-        if found:
+    for (what, aim, way), values in zip(_AIMS, ratios, strict=True):
+        if values:
             lines.append(
-                f"| {what} | {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) | {way} {aim} |"
+                f"| {what} | {statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f}) | {way} {aim} |"
             )
-    busy = 1 / statistics.median(one["cpu ratio"] for one in figures["serving, 32"])
+    busy = 1 / statistics.median(result["cpu ratio"] for result in figures["serving, 32"])
     lines.append(f"| CPU time an image, bare loop's to serving's at 32 connections | {busy:.2f} | |")
     return "\n".join(lines)
 
@@ -110,7 +115,7 @@ def table(figures: dict[str, list[dict[str, Any]]]) -> str:
 def _best(figures: dict[str, list[dict[str, Any]]], contender: str, key: str) -> list[float]:
     """Return a contender's highest value of each round, over the numbers of connections."""
     of_each = [rounds for name, rounds in figures.items() if name.startswith(f"{contender},")]
-    return [max(one[key] for one in turn) for turn in zip(*of_each, strict=True)]
+    return [max(result[key] for result in turn) for turn in zip(*of_each, strict=True)]
 
 
 def _loop(stage: Stage, seconds: float) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _loop(stage: Stage, seconds: float) -> dict[str, Any]:
 
 
 def send(stage: Stage, server: Server, connections: int, seconds: float, **more: Any) -> dict[str, Any]:
-    """Return what `benchmarks.load` tells of sending the stage's images; `more` are further entries of its job."""
+    """Send the stage's images by `benchmarks.load` and return its figures; `more` are further entries of its job."""
     job = {
         "address": server.address,
         "path": server.path,
@@ -142,8 +147,8 @@ def _figures(core: int, command: list[str]) -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{command[0]} failed: {done.stderr[-2000:]}")
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What serving is measured against: a bare loop in one process, and a plain Flask view around `keras.Model.predict`.
+"""The baselines of the serving benchmark: a bare loop in one process, and a Flask view around `keras.Model.predict`.
 
 python -m benchmarks.serving_baselines loop MODEL_FOLDER IMAGES SECONDS     # prints its figures as JSON
 MODEL=model.keras gunicorn 'benchmarks.serving_baselines:plain_view()'      # answers POST /predict
@@ -21,7 +21,7 @@ _MAX_PIXELS = 50_000_000
 def loop(package: Path, folder: Path, seconds: float) -> dict[str, Any]:
     """Decode and score one image after the other for `seconds`, in this thread alone.
 
-    Returns `rate` (images a second), `p50`, `p95`, `p99` (milliseconds) and `cpu` (milliseconds an image).
+    Returns `rate` (images per second), `p50`, `p95`, `p99` (milliseconds) and `cpu` (CPU milliseconds per image).
     """
     from pipelines.images.decode import open_image
     from pipelines.registry.package import GRAPH
@@ -47,12 +47,12 @@ def loop(package: Path, folder: Path, seconds: float) -> dict[str, Any]:
         times.append(once(len(times)))
     taken, cpu = time.perf_counter() - began, time.process_time() - worked
     times.sort()
-    told = {f"p{share}": 1000 * percentile(times, share / 100) for share in (50, 95, 99)}
-    return {"rate": len(times) / taken, "answers": len(times), "cpu": 1000 * cpu / len(times), **told}
+    quantiles = {f"p{share}": 1000 * percentile(times, share / 100) for share in (50, 95, 99)}
+    return {"rate": len(times) / taken, "answers": len(times), "cpu": 1000 * cpu / len(times), **quantiles}
 
 
 def plain_view() -> Any:
-    """Return the Flask app that most people would begin with."""
+    """Return a minimal Flask app that scores an image with `keras.Model.predict`."""
     import io
 
     import keras

@@ -1,11 +1,11 @@
-"""How fast training and scoring are beside what others would use: `python -m benchmarks.speed [FOLDER] --rounds 7`.
+"""Measures the speed of training and scoring against references: `python -m benchmarks.speed [FOLDER] --rounds 7`.
 
 Times training steps against the same network in PyTorch (if it is installed), the exported graph through `score()`
-against a bare ONNX Runtime session and against its int8 form (where TensorFlow is, which writes the graph), and how
-long a step waits for its batch; and tells which share of what the device multiplies at best a training reaches, and its
-memory. All in turns, several rounds; printed are medians, and ratios as medians of the rounds' own, which a busy
-machine changes least. Rounds of the same code on the same machine are kept in `var/benchmarks/`: only those that are
-missing are timed.
+against a bare ONNX Runtime session and against its int8 form (if TensorFlow is installed, which writes the graph), and
+the time that a step waits for its batch; computes the share of the device's highest rate that a training reaches, and
+its peak memory. All are timed in turns, over several rounds. Prints medians, and ratios as medians of the ratios of
+each round, which are robust on a busy machine. Rounds of the same code on the same machine are cached in
+`var/benchmarks/`, and only missing rounds are timed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pipelines.errors import InspectlineError
 from pipelines.images.preprocess import prepare
 
 IMAGES = 64
-# What a figure depends on; a change of any of these files or packages measures anew.
+# The files and packages that results depend on; a change of any of them invalidates the cached rounds.
 CODE = (
     *(f"pipelines/images/{name}.py" for name in ("preprocess", "tiling")),
     *(f"pipelines/tasks/anomaly/{name}/*.py" for name in ("restoration", "synthetic", "fitting")),
@@ -54,23 +54,23 @@ def main(arguments: list[str]) -> int:
     """Measure what the arguments ask for, print the table, and return the exit status."""
     asked = _parser().parse_args(arguments)
     try:
-        told, rounds = measure(asked)
+        facts, rounds = measure(asked)
     except InspectlineError as error:
         print(error, file=sys.stderr)
         return 1
-    found, used = figures(told, rounds), arithmetic(told, rounds)
+    rows, used = figures(facts, rounds), arithmetic(facts, rounds)
     print()
-    print(table(found))
+    print(table(rows))
     print()
     print(sentence(used))
     if asked.json:
-        written = {**told, "figures": found, "arithmetic": used, "rounds": rounds}
+        written = {**facts, "figures": rows, "arithmetic": used, "rounds": rounds}
         asked.json.write_text(json.dumps(written, indent=1), encoding="utf-8")
     return 0
 
 
 def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Figures]]]:
-    """Return what was timed, and the seconds of each round by what was timed. Every round is kept once it is done."""
+    """Return the facts about what was timed, and the figures of each round by name. Caches every complete round."""
     files = read_set(asked.folder) if asked.folder else None
     size = {} if asked.input_size is None else {"input_size": asked.input_size}
     model = ModelSettings(preset=asked.preset, batch_size=asked.batch_size, **size)
@@ -78,20 +78,20 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, F
     options |= {"steps": asked.steps, "compiled": asked.compile}
     options["threads"] = asked.threads or usable_cores()
     path = _path(files, options)
-    told, rounds = (None if asked.anew else result_cache.read(path, _usable)) or ({}, [])
+    facts, rounds = (None if asked.anew else result_cache.read(path, _usable)) or ({}, [])
     rounds = rounds[: asked.rounds]
     if rounds:
         print(f"{len(rounds)} of {asked.rounds} rounds: measured before", flush=True)
     if len(rounds) == asked.rounds:
-        return told, rounds
+        return facts, rounds
     raw = list(_read(files))
-    images = np.concatenate([prepare(one, model.input_size, model.resize) for one in raw])
-    # Which precision is faster may be measured otherwise now: the rest is timed in the one that it began in.
-    job = {**options, "images": images, "raw": raw[:1], "precision": told.get("precision")}
+    images = np.concatenate([prepare(image, model.input_size, model.resize) for image in raw])
+    # The precision of the cached rounds is kept, even if the other one would be measured as faster now.
+    job = {**options, "images": images, "raw": raw[:1], "precision": facts.get("precision")}
     with ExitStack() as held:
-        turns, found = _begin(job, held)
-        now = {**options, **found}
-        if rounds and now != told:
+        turns, described = _begin(job, held)
+        now = {**options, **described}
+        if rounds and now != facts:
             print(f"{path}: something was timed there that cannot be now, or the reverse; measured anew", flush=True)
             rounds = []
         while len(rounds) < asked.rounds:
@@ -101,18 +101,18 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, F
     return now, rounds
 
 
-def figures(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> list[dict[str, Any]]:
-    """Return each figure: `what`, `value` (milliseconds), `beside` (None if there is nothing) and `ratio`."""
+def figures(facts: dict[str, Any], rounds: list[dict[str, Figures]]) -> list[dict[str, Any]]:
+    """Return rows of `what`, `value` (milliseconds), `beside` (the reference, or None) and `ratio`."""
 
-    def compared(what: str, one: tuple[str, str], other: tuple[str, str]) -> dict[str, Any]:
-        values = [1000 * round[one[0]][one[1]] for round in rounds]
-        if other[0] not in rounds[0]:
+    def compared(what: str, measured: tuple[str, str], reference: tuple[str, str]) -> dict[str, Any]:
+        values = [1000 * round[measured[0]][measured[1]] for round in rounds]
+        if reference[0] not in rounds[0]:
             return {"what": what, "value": float(np.median(values)), "beside": None, "ratio": None}
-        beside = [1000 * round[other[0]][other[1]] for round in rounds]
+        beside = [1000 * round[reference[0]][reference[1]] for round in rounds]
         ratio = float(np.median(np.divide(values, beside)))
         return {"what": what, "value": float(np.median(values)), "beside": float(np.median(beside)), "ratio": ratio}
 
-    step = f"a training step of {told['batch_size']} images in {told['precision']}"
+    step = f"a training step of {facts['batch_size']} images in {facts['precision']}"
     trained = [
         compared(f"{step}, beside PyTorch's", ("ours", "step"), ("peer", "step")),
         compared("the same in processor time", ("ours", "processor"), ("peer", "processor")),
@@ -120,15 +120,15 @@ def figures(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> list[dict
         compared("waiting for a batch, beside the whole step", ("ours", "waited"), ("ours", "streamed")),
         compared("making a batch, beside the whole step", ("ours", "made"), ("ours", "streamed")),
     ]
-    if not told["graph"]:
+    if not facts["graph"]:
         return trained
     return trained + [
         compared(
             f"{what}, an image of {count} at a time, beside {other}",
-            ("graph", f"{one}_{count}"),
-            ("graph", f"{two}_{count}"),
+            ("graph", f"{numerator}_{count}"),
+            ("graph", f"{denominator}_{count}"),
         )
-        for what, one, two, other in (
+        for what, numerator, denominator, other in (
             ("score()", "score", "bare", "a bare session's"),
             ("score() in int8", "int8_score", "score", "float32's"),
         )
@@ -136,26 +136,26 @@ def figures(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> list[dict
     ]
 
 
-def arithmetic(told: dict[str, Any], rounds: list[dict[str, Figures]]) -> dict[str, Any]:
-    """Return the `operations` of a step for one image, the operations a second that a training does (`rate`) and the
-    fastest product of matrices (`highest`), the `share` of that, and `memory` (bytes) and whose it is (`of`).
+def arithmetic(facts: dict[str, Any], rounds: list[dict[str, Figures]]) -> dict[str, Any]:
+    """Return the `operations` of a step for one image, the operations per second of a training (`rate`) and of the
+    fastest matrix product (`highest`), the `share` of the latter, and the peak `memory` (bytes) of `of`.
     """
-    rates = np.array([told["operations"] * told["batch_size"] / one["ours"]["streamed"] for one in rounds])
-    highest = np.array([one["product"]["rate"] for one in rounds])
+    rates = np.array([facts["operations"] * facts["batch_size"] / measured["ours"]["streamed"] for measured in rounds])
+    highest = np.array([measured["product"]["rate"] for measured in rounds])
     of = "device" if "device" in rounds[0]["ours"] else "process"
     return {
-        "operations": told["operations"],
-        "precision": told["precision"],
+        "operations": facts["operations"],
+        "precision": facts["precision"],
         "rate": float(np.median(rates)),
         "highest": float(np.median(highest)),
         "share": float(np.median(rates / highest)),
         "of": of,
-        "memory": max(one["ours"][of] for one in rounds),
+        "memory": max(measured["ours"][of] for measured in rounds),
     }
 
 
 def sentence(used: dict[str, Any]) -> str:
-    """Return for people what `arithmetic` returns."""
+    """Return the result of `arithmetic` as a sentence."""
     dtype = used["precision"].removeprefix("mixed_")
     return (
         f"A training step does {used['operations'] / 1e9:.2f} GFLOP for an image, {used['rate'] / 1e12:.3g} TFLOP/s:"
@@ -164,17 +164,17 @@ def sentence(used: dict[str, Any]) -> str:
     )
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Return figures as a Markdown table."""
     lines = ["| what | ms | beside, ms | ratio |", "| --- | --- | --- | --- |"]
-    for one in found:
-        cells = [one["what"], *(_number(one[name]) for name in ("value", "beside", "ratio"))]
+    for row in rows:
+        cells = [row["what"], *(_number(row[name]) for name in ("value", "beside", "ratio"))]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _path(files: ImageSet | None, options: dict[str, Any]) -> Path:
-    """Return where rounds are kept."""
+    """Return the file in which rounds are cached."""
     images = files.digest() if files else ["demo", result_cache.code("include/demo_images.py")]
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     depends = [
@@ -188,39 +188,39 @@ def _path(files: ImageSet | None, options: dict[str, Any]) -> Path:
     return result_cache.path_of(*depends, prefix="speed-")
 
 
-def _usable(found: Any) -> tuple[dict[str, Any], list[dict[str, Figures]]]:
-    """Return what was told and the rounds, of which a table can be made."""
-    table(figures(found["told"], found["rounds"]))
-    sentence(arithmetic(found["told"], found["rounds"]))
-    return found["told"], found["rounds"]
+def _usable(kept: Any) -> tuple[dict[str, Any], list[dict[str, Figures]]]:
+    """Return the facts and the rounds of a cached file, after checking that a table can be made of them."""
+    table(figures(kept["told"], kept["rounds"]))
+    sentence(arithmetic(kept["told"], kept["rounds"]))
+    return kept["told"], kept["rounds"]
 
 
 def _begin(job: dict[str, Any], held: ExitStack) -> tuple[dict[str, Turn], dict[str, Any]]:
-    """Start what is timed, until `held` ends it; return it by name, and what it tells of itself."""
+    """Start the processes that are timed, until `held` ends them; return them by name, and the facts about them."""
     turns: dict[str, Turn] = {}
 
     def begin(name: str, kind: Any) -> dict[str, Any]:
         turns[name] = Turn(kind, job)
         held.callback(turns[name].end)
-        return turns[name].told
+        return turns[name].facts
 
     ours = begin("ours", OurTraining)
     job |= ours
-    told = {"precision": ours["precision"], "operations": ours["operations"], "graph": False}
+    facts = {"precision": ours["precision"], "operations": ours["operations"], "graph": False}
     begin("product", FastestProduct)
     for name, kind in (("peer", PeerTrainingSteps), ("graph", ExportedGraph)):
         try:
-            told |= begin(name, kind)
+            facts |= begin(name, kind)
         except NotTimed as error:
             print(error, flush=True)
-    return turns, told
+    return turns, facts
 
 
-def _pace(one: dict[str, Figures], told: dict[str, Any]) -> str:
-    paces = {name: one[name][step] for name, step in (("ours", "streamed"), ("peer", "step")) if name in one}
-    parts = [f"{name} {told['batch_size'] / seconds:.1f} images/s" for name, seconds in paces.items()]
-    if told["graph"]:
-        parts.append(f"score() {1000 * one['graph']['score_1']:.1f} ms")
+def _pace(measured: dict[str, Figures], facts: dict[str, Any]) -> str:
+    paces = {name: measured[name][step] for name, step in (("ours", "streamed"), ("peer", "step")) if name in measured}
+    parts = [f"{name} {facts['batch_size'] / seconds:.1f} images/s" for name, seconds in paces.items()]
+    if facts["graph"]:
+        parts.append(f"score() {1000 * measured['graph']['score_1']:.1f} ms")
     return ", ".join(parts)
 
 
@@ -231,7 +231,7 @@ def _number(value: float | None) -> str:
 
 
 def _read(files: ImageSet | None) -> Iterator[NDArray[np.uint8]]:
-    """Yield training images of a set, or of the demo where there is none."""
+    """Yield training images of a set, or of the demo without one."""
     if files is None:
         from include.demo_images import draw
 

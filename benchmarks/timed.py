@@ -1,8 +1,7 @@
-"""What `benchmarks.speed` times, each in a process of its own that waits while another is timed.
+"""The contenders that `benchmarks.speed` times, each in its own process that idles while another is timed.
 
-A process each, so that the threads of one framework are not in the other's way; in turns, so that whatever else the
-machine does falls on all alike. A training step's processor time is told beside its time: it stands where others keep
-the processors busy.
+Separate processes keep the threads of the frameworks apart, and timing in turns spreads other load of the machine over
+all of them. The CPU time of a training step is measured as well, since it does not depend on other load.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pipelines.errors import InspectlineError
 
 Figures = dict[str, float]
 BATCHES = 4
-# Steps after which most shapes of defects have been drawn, which is done once a training.
+# Steps after which most shapes of defects are cached.
 SHAPES_DRAWN = 400
 MANY = 16
 
@@ -35,20 +34,24 @@ class NotTimed(InspectlineError):
 
 
 class Timed(Protocol):
-    """One thing to time: made by a job, it tells what it is and times itself once a round."""
+    """A contender, constructed from a job.
 
-    told: dict[str, Any]
+    Attributes:
+        facts: properties of the contender that do not change between rounds.
+    """
+
+    facts: dict[str, Any]
 
     def __init__(self, job: dict[str, Any]) -> None:
-        """Prepare; whatever is slow at first use is used once."""
+        """Prepare and warm up."""
 
     def round(self) -> Figures:
         """Return the figures of one round."""
 
 
 class OurTraining:
-    """Training steps: on batches that are ready, as the peer takes them, and on those of the stream, as `fit` does; on
-    a GPU these are drawn in the step (`models.accelerated`).
+    """Training steps on ready batches, as the peer takes them, and on those of the stream, as in `fit`; on a GPU the
+    step renders the latter (`synthetic.device`).
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -70,7 +73,7 @@ class OurTraining:
         self._stream = self._batches.from_step(0)
         drawn = BatchStream(images, size, settings.seed)
         self._ready = [drawn.batch(step) for step in range(BATCHES)]
-        self.told = {
+        self.facts = {
             "precision": self._training.precision,
             "ready": self._ready,
             "operations": step_operations(self._training.network),
@@ -79,13 +82,14 @@ class OurTraining:
             self._training.take(self._ready[0])
 
     def round(self) -> Figures:
-        """Return seconds: of a step on ready batches (and of processors) and on the stream's, waited for a batch, and
-        to make one; and the highest memory so far, in bytes, of the `device` or of the `process`.
+        """Return the seconds of a step on ready batches (`step`, and `processor` for CPU time) and on the stream's
+        (`streamed`), of waiting for a batch (`waited`) and of drawing one (`made`); and the peak memory so far, in
+        bytes, of the `device` or the `process`.
         """
         from benchmarks.arithmetic import highest_memory
 
         ready = _steps(self._training.take, self._ready, self._steps)
-        # The batches that were made before the round began.
+        # Use up the batches that were prefetched before the round.
         for _ in range(self._batches.workers()):
             self._training.take(next(self._stream))
         waited, begun = 0.0, time.perf_counter()
@@ -96,13 +100,13 @@ class OurTraining:
             self._training.take(batch)
         streamed = (time.perf_counter() - begun) / self._steps
         self._next += self._steps
-        made = _seconds(self._batches.batch, range(self._next, self._next + self._steps)) / self._steps
+        drawing = _seconds(self._batches.batch, range(self._next, self._next + self._steps)) / self._steps
         where, memory = highest_memory()
-        return {**ready, "streamed": streamed, "waited": waited / self._steps, "made": made, where: memory}
+        return {**ready, "streamed": streamed, "waited": waited / self._steps, "made": drawing, where: memory}
 
 
 class PeerTrainingSteps:
-    """The same steps in PyTorch, on the same batches."""
+    """The same training steps in PyTorch, on the same batches."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         os.environ["KERAS_BACKEND"] = "torch"
@@ -112,36 +116,36 @@ class PeerTrainingSteps:
             raise NotTimed("PyTorch is not installed, so that training is timed alone") from None
         from benchmarks.torch_peer import PeerTraining
 
-        # Its default is one thread a core, TensorFlow's one for each of a core's two.
+        # PyTorch uses a thread for each physical core by default, TensorFlow one for each logical core.
         torch.set_num_threads(job["threads"])
         side = job["images"].shape[1]
         self._training = PeerTraining(job["preset"], side, job["precision"], job["compiled"])
         self._steps, self._ready = job["steps"], job["ready"]
-        self.told = {"torch": torch.__version__}
+        self.facts = {"torch": torch.__version__}
         for _ in range(2):
             self._training.take(self._ready[0])
 
     def round(self) -> Figures:
-        """Return seconds of a step, and of processors."""
+        """Return the seconds and the CPU seconds of a step."""
         return _steps(self._training.take, self._ready, self._steps)
 
 
 class FastestProduct:
-    """The fastest product of matrices, with Keras's backend and in the precision of the training."""
+    """The fastest matrix product, with Keras's backend and in the precision of the training."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._dtype = job["precision"].removeprefix("mixed_")
-        self.told: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
 
     def round(self) -> Figures:
-        """Return operations a second."""
+        """Return operations per second."""
         from benchmarks.arithmetic import highest_rate
 
         return {"rate": highest_rate(self._dtype)}
 
 
 class ExportedGraph:
-    """The exported graph through `score()`, alone in a bare ONNX Runtime session, and in int8."""
+    """The exported graph through `score()`, in a bare ONNX Runtime session, and in int8."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         import onnxruntime
@@ -164,16 +168,17 @@ class ExportedGraph:
             options.intra_op_num_threads = job["threads"]
             self._bare = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             self._graphs = {
-                name: ScoringGraph(one, side, job["resize"], job["threads"]) for name, one in graphs.items()
+                name: ScoringGraph(graph_path, side, job["resize"], job["threads"])
+                for name, graph_path in graphs.items()
             }
             for graph in self._graphs.values():
                 graph.session()
         self._times, self._raw = job["steps"], job["raw"]
         self._prepared = np.resize(images, (MANY, *images.shape[1:]))
-        self.told = {"graph": True}
+        self.facts = {"graph": True}
 
     def round(self) -> Figures:
-        """Return seconds an image, one and sixteen at a time: best of the round, a run being short."""
+        """Return the least seconds per image over the round, for one and for sixteen images at a time."""
         from pipelines.tasks.anomaly.predict import predict
 
         figures: Figures = {}
@@ -181,11 +186,11 @@ class ExportedGraph:
             for count in (1, MANY):
                 raw = [self._raw[place % len(self._raw)] for place in range(count)]
                 prepared = {"image": self._prepared[:count]}
-                found = {
+                seconds = {
                     f"{name}score_{count}": self._score(predict, graph, raw) for name, graph in self._graphs.items()
                 }
-                found[f"bare_{count}"] = _seconds(lambda fed: self._bare.run(None, fed), [prepared])
-                for name, value in found.items():
+                seconds[f"bare_{count}"] = _seconds(lambda fed: self._bare.run(None, fed), [prepared])
+                for name, value in seconds.items():
                     figures[name] = min(figures.get(name, float("inf")), value / count)
         return figures
 
@@ -195,7 +200,7 @@ class ExportedGraph:
 
 
 class Turn:
-    """A process that holds one thing to time and times it when told to."""
+    """A process that holds a contender and times it on request."""
 
     def __init__(self, kind: type[Timed], job: dict[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -204,7 +209,7 @@ class Turn:
         self._process.start()
         theirs.close()
         try:
-            self.told = self._answer()
+            self.facts = self._answer()
         except NotTimed:
             self._process.join()
             raise
@@ -232,14 +237,14 @@ class Turn:
 def _serve(pipe: Connection, kind: type[Timed], job: dict[str, Any]) -> None:
     threads = str(job["threads"])
     os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    # One GPU is for all of them.
+    # All processes share a single GPU.
     os.environ |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     try:
         timed = kind(job)
     except NotTimed as error:
         pipe.send(error)
         return
-    pipe.send(timed.told)
+    pipe.send(timed.facts)
     try:
         while pipe.recv():
             pipe.send(timed.round())
@@ -260,6 +265,6 @@ def _steps(take: Callable[[Any], Any], batches: list[Any], steps: int) -> Figure
 
 def _seconds(act: Callable[[Any], Any], over: Iterable[Any]) -> float:
     start = time.perf_counter()
-    for one in over:
-        act(one)
+    for item in over:
+        act(item)
     return time.perf_counter() - start

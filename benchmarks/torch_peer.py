@@ -1,9 +1,10 @@
-"""The network of `pipelines.models`, its loss and its training step in plain PyTorch: what our step is timed against.
+"""The network of `pipelines.tasks.anomaly.restoration`, its loss and its training step in plain PyTorch, as a
+reference for timing.
 
-Written as a user of PyTorch would: channels last, autocast to bfloat16 where we train in bfloat16, a fused AdamW, the
-average of the weights in one call. It begins with the weights of our network, and `check_same` refuses it unless both
-then compute the same. PyTorch is optional and no requirement of the project: only `benchmarks.timed` imports this
-module, in a process of its own, where Keras runs on PyTorch.
+Written in idiomatic PyTorch: channels last, autocast to bfloat16 where we train in bfloat16, a fused AdamW, the average
+of the weights in a single call. It starts with the weights of our network, and `check_same` raises unless both compute
+the same. PyTorch is optional: only `benchmarks.timed` imports this module, in a separate process in which Keras runs on
+PyTorch.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Block(nn.Module):
 
 class Peer(nn.Module):
     """The network of a preset, for training: image [N, 3, S, S] in 0 to 1 -> `restored`, `expected`, `defect`,
-    `anomalous` as `build_network` gives them, channels second. The modules have the names of the Keras layers.
+    `anomalous` as `build_network` returns them, channels second. The modules have the names of the Keras layers.
     """
 
     def __init__(self, preset: str) -> None:
@@ -76,7 +77,7 @@ class Peer(nn.Module):
         self.parts[name] = nn.ConvTranspose2d(given, channels, 2 * factor, factor, factor // 2)
 
     def forward(self, image: Tensor) -> Outputs:
-        """Run both networks; autocast is the caller's."""
+        """Run both networks; the caller sets autocast."""
         parts = self.parts
         with exactly():
             grey = image.mean(dim=1, keepdim=True)
@@ -90,8 +91,8 @@ class Peer(nn.Module):
             whole = torch.cat([image - 0.5, (image - fixed) * 4.0, structure, errors[0]], dim=1)
             rest = torch.cat([f.avg_pool2d(errors[1], 2), errors[2], f.avg_pool2d(foretold, 2)], dim=1)
         folded = parts["second_fold"](whole)
-        seen = torch.cat([folded, rest.to(folded.dtype), drawn.detach()], dim=1)
-        marked, opinion = self._u_net(parts["second_encode0"](seen), "second_")
+        second_input = torch.cat([folded, rest.to(folded.dtype), drawn.detach()], dim=1)
+        marked, opinion = self._u_net(parts["second_encode0"](second_input), "second_")
         with exactly():
             pooled = torch.cat([opinion.amax(dim=(2, 3)), opinion.mean(dim=(2, 3))], dim=1).float()
             return restored, expected, parts["mark"](marked.float()), parts["judge"](pooled)
@@ -109,7 +110,7 @@ class Peer(nn.Module):
 
 
 class PeerTraining:
-    """Training steps as `fit` takes them: AdamW, every gradient clipped to norm 1, averaged weights."""
+    """Training steps like those of `fit`: AdamW, each gradient clipped to norm 1, averaged weights."""
 
     def __init__(self, preset: str, input_size: int, precision: str, compiled: bool = False) -> None:
         torch.manual_seed(0)
@@ -118,8 +119,8 @@ class PeerTraining:
         take_weights(self.network, ours)
         check_same(self.network, ours)
         self.network = self.network.train().to(memory_format=torch.channels_last)
-        self.weights = [one for one in self.network.parameters() if one.requires_grad]
-        self.average = [one.detach().clone() for one in self.weights]
+        self.weights = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.average = [parameter.detach().clone() for parameter in self.weights]
         self.optimizer = torch.optim.AdamW(self.weights, 2e-3, eps=1e-7, weight_decay=1e-4, fused=True)
         self.half = precision != "float32"
         self._loss = torch.compile(self.loss_of) if compiled else self.loss_of
@@ -130,18 +131,18 @@ class PeerTraining:
         self.optimizer.zero_grad(set_to_none=True)
         value = self._loss(_image(damaged), _image(clean), torch.from_numpy(unlocated))
         value.backward()
-        gradients = [one.grad for one in self.weights if one.grad is not None]
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         factors = [torch.clamp(1 / (norm + 1e-12), max=1.0) for norm in torch._foreach_norm(gradients)]
         torch._foreach_mul_(gradients, factors)
         self.optimizer.step()
-        torch._foreach_lerp_(self.average, [one.detach() for one in self.weights], 1 - AVERAGING)
+        torch._foreach_lerp_(self.average, [weight.detach() for weight in self.weights], 1 - AVERAGING)
         return float(value.detach())
 
     def loss_of(self, damaged: Tensor, clean: Tensor, unlocated: Tensor) -> Tensor:
-        """Return the loss of a batch [N, 3, S, S], and [N]."""
+        """Return the loss of a batch: images [N, 3, S, S] and `unlocated` [N]."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            told = self.network(damaged)
-        return training_loss(damaged, clean, unlocated, *told)
+            outputs = self.network(damaged)
+        return training_loss(damaged, clean, unlocated, *outputs)
 
 
 def exactly() -> torch.autocast:
@@ -150,14 +151,15 @@ def exactly() -> torch.autocast:
 
 
 def gradient_error(image: Tensor, restored: Tensor) -> list[Tensor]:
-    """Return what `scoring.gradient_error` does."""
+    """Compute `anomaly_score.gradient_error` in PyTorch."""
     first, second = (picture.mean(dim=1, keepdim=True) for picture in (image, restored))
     errors = []
     for scale in range(anomaly_score.SCALES):
         if scale:
             first, second = f.avg_pool2d(first, 2), f.avg_pool2d(second, 2)
-        one, other = _magnitude(first), _magnitude(second)
-        errors.append((one - other).square() / (one.square() + other.square() + anomaly_score.SIMILARITY_FLOOR))
+        image_slope, restored_slope = _magnitude(first), _magnitude(second)
+        total = image_slope.square() + restored_slope.square() + anomaly_score.SIMILARITY_FLOOR
+        errors.append((image_slope - restored_slope).square() / total)
     return errors
 
 
@@ -170,7 +172,7 @@ def training_loss(
     defect: Tensor,
     anomalous: Tensor,
 ) -> Tensor:
-    """Return what `loss.training_loss` does."""
+    """Compute `loss.training_loss` in PyTorch."""
     counts = (1 - unlocated).reshape(-1, 1, 1, 1)
     gradient = [error * counts for error in gradient_error(clean, restored)]
     squared = f.avg_pool2d((clean - restored).square().mean(dim=1, keepdim=True), 2) * counts
@@ -179,7 +181,7 @@ def training_loss(
     coarse = gradient[2] / anomaly_score.SCALES + anomaly_score.COLOUR_WEIGHT * colour * counts
     change = f.avg_pool2d((damaged - clean).abs().mean(dim=1, keepdim=True), 2)
 
-    value = loss.SQUARED_WEIGHT * squared.mean() + loss.GRADIENT_WEIGHT * sum(one.mean() for one in gradient)
+    value = loss.SQUARED_WEIGHT * squared.mean() + loss.GRADIENT_WEIGHT * sum(level.mean() for level in gradient)
     hurt = (change > loss.VISIBLE).float()
     damage = ((fine + loss.SQUARED_WEIGHT * squared) * hurt).mean() + (coarse * f.avg_pool2d(hurt, 2)).mean()
     value = value + loss.DAMAGE_WEIGHT * damage / (hurt.mean() + loss.FEW)
@@ -200,8 +202,8 @@ def training_loss(
 
 
 def take_weights(peer: Peer, ours: keras.Model) -> None:
-    """Lay the weights of `build_network` into the peer. Raises ValueError unless layers and shapes are the same."""
-    layers = {one.name: one for one in ours.layers if one.weights}
+    """Copy the weights of `build_network` to the peer. Raises ValueError unless layers and shapes are the same."""
+    layers = {layer.name: layer for layer in ours.layers if layer.weights}
     wanted = set(peer.parts) | {f"{name}_norm" for name, part in peer.parts.items() if isinstance(part, Block)}
     if set(layers) != wanted:
         raise ValueError(f"the peer has other layers: {sorted(set(layers) ^ wanted)}")
@@ -213,32 +215,33 @@ def take_weights(peer: Peer, ours: keras.Model) -> None:
             _lay(target, turned, name)
             if isinstance(part, Block):
                 norm = part.norm
-                found = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-                for one, value in zip(found, layers[f"{name}_norm"].get_weights(), strict=True):
-                    _lay(one, value, name)
+                tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+                for tensor, value in zip(tensors, layers[f"{name}_norm"].get_weights(), strict=True):
+                    _lay(tensor, value, name)
             elif part.bias is not None:
                 _lay(part.bias, layers[name].get_weights()[1], name)
 
 
 def check_same(peer: Peer, ours: keras.Model) -> None:
-    """Raise ValueError unless both have as many weights and, on a random image, the same outputs and the same loss."""
+    """Raise ValueError unless both have the same number of weights and the same outputs and loss on random images."""
     if _count(peer) != ours.count_params():
         raise ValueError(f"the peer has {_count(peer)} weights, ours {ours.count_params()}")
     generator = np.random.default_rng(0)
     shape = (2, *ours.input_shape[1:])
     damaged, clean = (generator.random(shape, np.float32) for _ in range(2))
-    clean[:, : shape[1] // 2] = damaged[:, : shape[1] // 2]  # some is sound
+    clean[:, : shape[1] // 2] = damaged[:, : shape[1] // 2]  # half of each image is undamaged
     unlocated = np.array([0, 1], np.float32)
     answer = ours(damaged, training=False)
     expected = [answer[name] for name in network.TRAINED_OUTPUTS]
     peer.eval()
     with torch.no_grad():
-        found = peer(_image(damaged))
-        value = float(training_loss(_image(damaged), _image(clean), torch.from_numpy(unlocated), *found))
+        outputs = peer(_image(damaged))
+        value = float(training_loss(_image(damaged), _image(clean), torch.from_numpy(unlocated), *outputs))
     given = map(keras.ops.convert_to_tensor, (damaged, clean, unlocated))
     wanted = float(as_array(loss.training_loss(*given, *expected)))
-    told = [one.permute(0, 2, 3, 1) if one.ndim == 4 else one for one in found]
-    off = max(float(np.abs(one.numpy() - as_array(other)).max()) for one, other in zip(told, expected, strict=True))
+    channels_last = [tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor for tensor in outputs]
+    pairs = zip(channels_last, expected, strict=True)
+    off = max(float(np.abs(tensor.numpy() - as_array(reference)).max()) for tensor, reference in pairs)
     if off > 1e-3 or abs(value - wanted) > 1e-3 * wanted:
         raise ValueError(
             f"the peer computes something else: outputs differ by {off:.1e}, losses are {value} and {wanted}"
@@ -246,9 +249,9 @@ def check_same(peer: Peer, ours: keras.Model) -> None:
 
 
 def _count(peer: Peer) -> int:
-    """Return the number of weights as Keras counts: the moving statistics too."""
-    buffers = [one for name, one in peer.named_buffers() if not name.endswith("num_batches_tracked")]
-    return sum(one.numel() for one in [*peer.parameters(), *buffers])
+    """Return the number of weights as Keras counts them, including the moving statistics."""
+    buffers = [tensor for name, tensor in peer.named_buffers() if not name.endswith("num_batches_tracked")]
+    return sum(tensor.numel() for tensor in [*peer.parameters(), *buffers])
 
 
 def _lay(target: Any, value: np.ndarray, name: str) -> None:

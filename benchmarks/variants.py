@@ -1,9 +1,9 @@
-"""What becomes of one trained network: `python -m benchmarks.variants FOLDER --minutes 10 --annotated 60`.
+"""Compares variants of a trained network: `python -m benchmarks.variants FOLDER --minutes 10 --annotated 60`.
 
-Trains as `benchmarks.accuracy` does and judges on the test images the exported graph, its int8 form, the network by its
-reconstruction error alone (`model.score: reconstruction`), and what fine-tuning makes of it: with some annotated
-anomalies, taken at random from those of `test/` that have a mask, and without. These are judged on the other test
-images, and so is the network that they start from.
+Trains as `benchmarks.accuracy` does and evaluates on the test images the exported graph, its int8 form, the network
+with the reconstruction score (`model.score: reconstruction`), and two fine-tuned networks: with some annotated
+anomalies, sampled from those of `test/` that have a mask, and without. The fine-tuned networks, and the network that
+they start from, are evaluated on the remaining test images.
 """
 
 from __future__ import annotations
@@ -36,7 +36,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Session:
-    """What all variants share: the set split in two, the tiles to train on, the settings, where files may lie."""
+    """The inputs that all variants share.
+
+    Attributes:
+        images: the set.
+        held_back: good training images held back for the threshold.
+        model: settings of the network.
+        tiles: the tiles to train on.
+        rate: false-positive rate to promise.
+        folder: folder for temporary files.
+    """
 
     images: ImageSet
     held_back: list[Path]
@@ -46,22 +55,22 @@ class _Session:
     folder: Path
 
     def figures(self, graph: Path, test: list[TestImage]) -> dict[str, Any]:
-        """Return the figures of an exported graph on test images."""
+        """Return the metrics of an exported graph on test images."""
         detect = detector(open_graph(graph, self.model))
-        found = judge(replace(self.images, test=test), detect, self.held_back, self.rate)
+        result = judge(replace(self.images, test=test), detect, self.held_back, self.rate)
         return {"judged": len(test)} | {
-            name: value for name, value in found.items() if name not in ("validation", "scores")
+            name: value for name, value in result.items() if name not in ("validation", "scores")
         }
 
     def export(self, fitted: Fitted, name: str, score: str = "fused") -> Path:
-        """Write a network as a graph that gives one score or the other."""
+        """Export a network with the `fused` or the `reconstruction` score."""
         from pipelines.tasks.anomaly.export import write_graph
         from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
 
         return write_graph(inspection_model(fitted.network, score), self.folder / f"{name}.onnx")
 
     def quantised(self, graph: Path) -> tuple[Path, Trial]:
-        """Write the int8 form of a graph, and return it with its trial on the images held back."""
+        """Quantise a graph to int8, and return its path and its trial on the images held back."""
         from pipelines.tasks.anomaly.quantise import attempt, quantise
 
         path = quantise(graph, self.tiles, self.folder / "int8.onnx")
@@ -73,21 +82,21 @@ def main(arguments: list[str]) -> int:
     asked = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        found = measure(asked)
+        results = measure(asked)
     except InspectlineError as error:
         print(error, file=sys.stderr)
         return 1
     print()
-    print(table(found))
+    print(table(results))
     print()
-    print(found["trial"])
+    print(results["trial"])
     if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        asked.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
     return 0
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    """Return `variants`, the figures of each by its name, and `trial`, what the export says of int8.
+    """Return `variants`, the metrics of each by name, and `trial`, the export's verdict on int8.
 
     Raises BadSet, BadImage, TrainingFailed.
     """
@@ -96,7 +105,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     images = read_set(asked.folder, asked.types)
     fitted, held_back = images.split(asked.seed)
     taught = choose(images, asked.annotated, asked.seed)
-    rest = [one for one in images.test if one not in taught]
+    rest = [image for image in images.test if image not in taught]
     model = ModelSettings(preset=asked.preset)
     settings = fit_settings(model, asked.seed, asked.minutes, asked.steps)
     with tempfile.TemporaryDirectory(prefix="variants-") as folder:
@@ -124,7 +133,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 def choose(images: ImageSet, count: int, seed: int) -> list[TestImage]:
     """Return `count` of the anomalous test images that have a mask. Raises BadSet if there are not enough."""
-    masked = [one for one in images.test if one.mask is not None]
+    masked = [image for image in images.test if image.mask is not None]
     if count >= len(masked):
         raise BadSet(f"{images.name}: has {len(masked)} anomalous test images with a mask, too few to annotate {count}")
     chosen = np.random.default_rng([seed, 78]).choice(len(masked), count, replace=False)
@@ -132,13 +141,13 @@ def choose(images: ImageSet, count: int, seed: int) -> list[TestImage]:
 
 
 def annotated_tiles(taught: list[TestImage], model: ModelSettings) -> Annotated:
-    """Return annotated anomalies as a training takes them: the tiles in which something is marked."""
+    """Return the annotated anomalies for training: the tiles in which the mask marks something."""
     from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 
     located, masks = [], []
-    for one in taught:
-        pixels = read_pixels(one.file)
-        mask = read_mask(one, *pixels.shape[:2])
+    for image in taught:
+        pixels = read_pixels(image.file)
+        mask = read_mask(image, *pixels.shape[:2])
         assert mask is not None
         tiles, marks = marked_tiles(prepare(pixels, model.input_size, model.resize), mask, model)
         located.append(tiles)
@@ -146,8 +155,8 @@ def annotated_tiles(taught: list[TestImage], model: ModelSettings) -> Annotated:
     return Annotated(np.concatenate(located), np.concatenate(masks), np.empty((0, *located[0].shape[1:]), np.uint8))
 
 
-def table(found: dict[str, Any]) -> str:
-    """Return the figures as a Markdown table."""
+def table(results: dict[str, Any]) -> str:
+    """Return the results as a Markdown table."""
     names = [
         "variant",
         "images",
@@ -162,13 +171,13 @@ def table(found: dict[str, Any]) -> str:
         "AUPRO",
     ]
     lines = [f"| {' | '.join(names)} |", f"| {' | '.join(['---'] * len(names))} |"]
-    for name, one in found["variants"].items():
-        auroc = one["auroc"]
+    for name, result in results["variants"].items():
+        auroc = result["auroc"]
         interval = f"{auroc['low']:.3f}–{auroc['high']:.3f}"
-        figures = [one[key] for key in ("average_precision", "recall", "fpr", "pixel_auroc", "aupro")]
+        figures = [result[key] for key in ("average_precision", "recall", "fpr", "pixel_auroc", "aupro")]
         numbers = ["–" if figure is None else f"{figure['value']:.3f}" for figure in figures]
-        time = [f"{one['steps']}", f"{one['seconds']:.0f}"] if "steps" in one else ["", ""]
-        cells = [name, str(one["judged"]), *time, f"{auroc['value']:.4f}", interval, *numbers]
+        time = [f"{result['steps']}", f"{result['seconds']:.0f}"] if "steps" in result else ["", ""]
+        cells = [name, str(result["judged"]), *time, f"{auroc['value']:.4f}", interval, *numbers]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -181,7 +190,7 @@ def _fit(session: _Session, settings: FitSettings, name: str, **more: Any) -> Fi
 
 
 def _fine_tuning(settings: FitSettings) -> FitSettings:
-    """Return the settings of a fine-tuning, as the project's trainings have them."""
+    """Return the settings of a fine-tuning, as in the project's own trainings."""
     from pipelines.tasks.anomaly.train import FINE_TUNING_TIME, fine_tuning
 
     return replace(fine_tuning(settings), steps=settings.steps and math.ceil(settings.steps * FINE_TUNING_TIME))

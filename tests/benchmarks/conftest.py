@@ -1,4 +1,4 @@
-"""A tiny set of parts in the layout of MVTec AD, and a place of the test's own for what is measured."""
+"""A tiny set of parts in the layout of MVTec AD, and a result cache for each test."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def parts(tmp_path: Path) -> Path:
 
 
 def write_set(folder: Path, size: int = 48, trained: int = TRAINED) -> Path:
-    """Write the set, with as many images to train on, and return its folder."""
+    """Write the set, with `trained` images to train on, and return its folder."""
     tested = {"good": good_parts(TESTED, size, seed=3), "spot": defective_parts(TESTED, size)}
     write_images(folder / "train" / "good", good_parts(trained, size))
     for name, images in tested.items():
@@ -39,7 +39,7 @@ def write_images(folder: Path, images: np.ndarray, name: str = "{:03d}.png") -> 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep what is measured in a folder of the test's own."""
+    """Cache results in a folder of the test."""
     folder = tmp_path / "kept"
     monkeypatch.setattr(result_cache, "FOLDER", folder)
     return folder
@@ -47,5 +47,5 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def lines(capfd: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
-    """Return a function that gives the lines printed since it was last called."""
+    """Return a function that returns the lines printed since its last call."""
     return lambda: capfd.readouterr().out.splitlines()

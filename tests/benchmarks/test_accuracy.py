@@ -1,4 +1,4 @@
-"""The yardstick: the table, what the cache knows again, and that an interrupted run goes on."""
+"""The accuracy benchmark: the table, the result cache, and resuming an interrupted run."""
 
 import json
 from collections.abc import Callable
@@ -15,16 +15,16 @@ Lines = Callable[[], list[str]]
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the long trainings out."""
+    """Leave out the baseline that takes long to train."""
     monkeypatch.setattr(accuracy, "BASELINES", dict.fromkeys(accuracy.TIMELESS))
 
 
 def measured(parts: Path, *arguments: str) -> list[dict[str, Any]]:
-    """Measure by two steps, and return the figures."""
-    told = parts.with_suffix(".json")
-    asked = [str(parts), "--steps", "2", "--seeds", "1", "--rate", "0.2", "--json", str(told), *arguments]
+    """Measure with trainings of two steps, and return the results."""
+    path = parts.with_suffix(".json")
+    asked = [str(parts), "--steps", "2", "--seeds", "1", "--rate", "0.2", "--json", str(path), *arguments]
     assert accuracy.main(asked) == 0
-    return json.loads(told.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def estimate(value: float) -> dict[str, float]:
@@ -65,11 +65,11 @@ def test_accuracy_once_measured_is_read_again_until_the_code_changes(
     parts: Path, store: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
     first = measured(parts)
-    assert [one["method"] for one in first] == [OURS, "brightness", "PCA"]
+    assert [result["method"] for result in first] == [OURS, "brightness", "PCA"]
     assert not any("measured before" in line for line in lines())
     assert len(list(store.iterdir())) == 3
     # Six images of each are fewer than the drift report compares; baselines have no embedding to compare.
-    assert [one["drift"] and one["drift"]["drifted"] for one in first] == [None, None, None]
+    assert [result["drift"] and result["drift"]["drifted"] for result in first] == [None, None, None]
     assert "too few images" in accuracy.table(first).splitlines()[2]
 
     assert measured(parts) == first
@@ -82,26 +82,26 @@ def test_accuracy_once_measured_is_read_again_until_the_code_changes(
     for path in kept:
         path.unlink()
     again = measured(parts)
-    assert [one["auroc"] for one in again] == [one["auroc"] for one in first]
-    assert again[0]["scores"] == first[0]["scores"]  # by steps, and on a CPU, two trainings are one
+    assert [result["auroc"] for result in again] == [result["auroc"] for result in first]
+    assert again[0]["scores"] == first[0]["scores"]  # trainings by steps on a CPU are reproducible
     assert [line for line in lines() if line.endswith(("measured before", "2 steps"))] == [
         f"parts, {OURS}, seed 0: 2 steps",
         "parts, brightness, seed 0: measured before",
         "parts, PCA, seed 0: measured before",
     ]
 
-    # A file that is broken is measured anew, too.
+    # Broken files are measured again as well.
     broken, whole = sorted(set(store.iterdir()) - set(kept))
     text = broken.read_text(encoding="utf-8")
     broken.write_text(text[: len(text) // 2], encoding="utf-8")
     whole.write_text('{"auroc": 1}', encoding="utf-8")
     measured(parts)
-    told = lines()
+    printed = lines()
     for path in (broken, whole):
-        assert told.count(f"{path}: truncated, or not written by this benchmark; measured anew") == 1
-    assert len([line for line in told if line.endswith("measured before")]) == 1
+        assert printed.count(f"{path}: truncated, or not written by this benchmark; measured anew") == 1
+    assert len([line for line in printed if line.endswith("measured before")]) == 1
 
-    # Another judge of the baselines measures those anew, and neither our own nor anything else.
+    # A change of the baselines' code invalidates only their results.
     keys = set(store.iterdir())
     monkeypatch.setattr(accuracy, "BASELINE_CODE", (*accuracy.BASELINE_CODE, "README.md"))
     measured(parts)

@@ -1,4 +1,4 @@
-"""What a training step takes is counted right, and what the machine does is measured on the machine."""
+"""The operations of a training step are counted correctly, and rate and memory are measured on this machine."""
 
 import time
 from pathlib import Path
@@ -46,10 +46,10 @@ def test_step_operations_grows_with_the_pixels_but_for_the_verdict():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_highest_rate_is_not_far_from_the_rate_of_numpy(dtype: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(arithmetic, "SIDES", (512,))
-    one = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
-    one @ one
+    matrix = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
+    matrix @ matrix
     start = time.perf_counter()
-    one @ one
+    matrix @ matrix
     numpys = 2 * 512**3 / (time.perf_counter() - start)
     assert 0.001 * numpys < highest_rate(dtype) < 1e5 * numpys
 
@@ -69,7 +69,7 @@ def test_highest_rate_stops_at_a_side_that_takes_long(monkeypatch: pytest.Monkey
 
 def test_highest_memory_is_what_the_system_counted():
     where, used = highest_memory()
-    (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM:"))
+    (line,) = (entry for entry in Path("/proc/self/status").read_text().splitlines() if entry.startswith("VmHWM:"))
     if where == "process":
         assert used == pytest.approx(1024 * int(line.split()[1]), rel=0.02)
     else:

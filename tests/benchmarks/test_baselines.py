@@ -1,4 +1,4 @@
-"""The baselines really detect: what they cannot beat must be beaten by others for a reason."""
+"""The baselines detect defects, so that they are meaningful references."""
 
 import numpy as np
 import pytest

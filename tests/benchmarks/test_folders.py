@@ -1,4 +1,4 @@
-"""Sets of real images: what is read of them, how they are split, and what is refused."""
+"""Sets of real images: reading, splitting, and errors."""
 
 import shutil
 from pathlib import Path
@@ -17,9 +17,9 @@ def test_read_set_tells_good_images_defects_and_their_masks_apart(parts: Path):
     images = read_set(parts)
     assert images.name == "parts"
     assert len(images.training) == TRAINED
-    assert [one.type for one in images.test] == ["good"] * TESTED + ["spot"] * TESTED
-    assert all((one.mask is not None) == (one.type == "spot") for one in images.test)
-    masks = [read_mask(one, 48, 48) for one in images.test]
+    assert [image.type for image in images.test] == ["good"] * TESTED + ["spot"] * TESTED
+    assert all((image.mask is not None) == (image.type == "spot") for image in images.test)
+    masks = [read_mask(image, 48, 48) for image in images.test]
     assert {mask.sum() for mask in masks[:TESTED]} == {0}
     assert {mask.sum() for mask in masks[TESTED:]} == {36}
 
@@ -55,10 +55,10 @@ def test_digest_is_of_the_files_and_not_of_where_they_lie(parts: Path, tmp_path:
 
 def test_read_set_of_some_types_leaves_the_other_defects_out_and_keeps_the_good(parts: Path):
     write_images(parts / "test" / "hole", defective_parts(2, 48))
-    assert {one.type for one in read_set(parts).test} == {"good", "spot", "hole"}
+    assert {image.type for image in read_set(parts).test} == {"good", "spot", "hole"}
     chosen = read_set(parts, ["hole"])
-    assert [one.type for one in chosen.test].count("good") == TESTED
-    assert {one.type for one in chosen.test} == {"good", "hole"}
+    assert [image.type for image in chosen.test].count("good") == TESTED
+    assert {image.type for image in chosen.test} == {"good", "hole"}
     # Without masks, nobody knows which pixels are wrong.
     assert read_mask(chosen.test[-1], 48, 48) is None
 

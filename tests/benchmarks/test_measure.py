@@ -1,4 +1,4 @@
-"""One training, judged once: on the smallest set that there may be, and twice by steps."""
+"""A training and its evaluation: on the smallest valid set, and reproducibly by steps."""
 
 import weakref
 from collections.abc import Iterator
@@ -10,23 +10,23 @@ import pytest
 
 from benchmarks.baselines import BASELINES
 from benchmarks.folders import read_set
-from benchmarks.measure import OURS, Told, judge, measure
+from benchmarks.measure import OURS, Judgement, judge, measure
 from pipelines.training.step_process import run_module
 from tests.benchmarks.conftest import write_set
 
 
 def job(folder: Path, method: str, **changes: Any) -> dict[str, Any]:
-    """Return a job of two steps."""
-    told = {"folder": str(folder), "types": None, "method": method, "preset": "small", "seed": 0}
-    return {**told, "minutes": None, "steps": 2, "rate": 0.01, "page": None, **changes}
+    """Return a job with a training of two steps."""
+    entries = {"folder": str(folder), "types": None, "method": method, "preset": "small", "seed": 0}
+    return {**entries, "minutes": None, "steps": 2, "rate": 0.01, "page": None, **changes}
 
 
 def test_measure_on_sixteen_images_fits_on_twelve_and_promises_what_four_can_keep(tmp_path: Path):
-    found = measure(job(write_set(tmp_path / "few", trained=16), OURS))
-    assert (found["fitted_images"], len(found["validation"])) == (12, 4)
-    assert found["promised_fpr"] == pytest.approx(1 / 5)
-    assert len(found["scores"]["score"]) == 12
-    assert all(0 <= score <= 1 for score in found["scores"]["score"])
+    figures = measure(job(write_set(tmp_path / "few", trained=16), OURS))
+    assert (figures["fitted_images"], len(figures["validation"])) == (12, 4)
+    assert figures["promised_fpr"] == pytest.approx(1 / 5)
+    assert len(figures["scores"]["score"]) == 12
+    assert all(0 <= score <= 1 for score in figures["scores"]["score"])
 
 
 # Each in a process of its own, as the yardstick runs them; `test_accuracy` trains our own network twice.
@@ -42,13 +42,13 @@ def test_judge_keeps_no_error_map_longer_than_it_counts_it(parts: Path):
     images = read_set(parts)
     maps: list[weakref.ref[np.ndarray]] = []
 
-    def detect(files: list[Path]) -> Iterator[Told]:
+    def detect(files: list[Path]) -> Iterator[Judgement]:
         for number, _ in enumerate(files):
             # The caller holds the last one at most.
-            assert sum(one() is not None for one in maps) <= 1
+            assert sum(reference() is not None for reference in maps) <= 1
             error_map = np.full((48, 48), number, np.float32)
             maps.append(weakref.ref(error_map))
-            yield Told(float(number), error_map)
+            yield Judgement(float(number), error_map)
             del error_map
 
     judge(images, detect, images.training[:8], rate=0.2)

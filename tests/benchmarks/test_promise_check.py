@@ -1,4 +1,4 @@
-"""What is said of images that come from one source, and of some that do not."""
+"""The drift check, on images of the same distribution and of another."""
 
 import numpy as np
 

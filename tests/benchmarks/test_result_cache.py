@@ -1,4 +1,4 @@
-"""What a benchmark keeps: under a name that changes with what its figures depend on, and whole or not at all."""
+"""The result cache: files are named by what their results depend on, and written atomically."""
 
 import os
 from importlib.metadata import version
@@ -15,7 +15,7 @@ CORE = "processor\t: {}\nvendor_id\t: {}\ncpu MHz\t\t: 2596.{}\nmodel name\t: {}
 def test_path_changes_with_anything_that_the_figures_depend_on(store: Path):
     assert result_cache.path_of({"steps": 2, "seed": 0}, "ab") == result_cache.path_of({"seed": 0, "steps": 2}, "ab")
     others: list[tuple[Any, ...]] = [({"steps": 2}, "ab"), ({"steps": 2}, "abc"), ({"steps": None}, "ab"), ("ab",)]
-    assert len({result_cache.path_of(*one) for one in others}) == len(others)
+    assert len({result_cache.path_of(*arguments) for arguments in others}) == len(others)
     assert result_cache.path_of("ab", prefix="speed-").name == f"speed-{result_cache.path_of('ab').name}"
     assert result_cache.path_of("ab").parent == store
 
@@ -41,7 +41,7 @@ def test_read_when_the_file_is_broken_says_so_in_a_line(store: Path, content: by
     path = result_cache.path_of("ab")
     store.mkdir()
     path.write_bytes(content)
-    assert result_cache.read(path, lambda found: found["rounds"]) is None
+    assert result_cache.read(path, lambda kept: kept["rounds"]) is None
     assert capfd.readouterr().out == f"{path}: truncated, or not written by this benchmark; measured anew\n"
 
 
@@ -62,9 +62,9 @@ def test_machine_tells_the_model_and_what_may_be_used(tmp_path: Path, monkeypatc
     assert result_cache.machine()["processors"] == len(os.sched_getaffinity(0))
     models = []
     for name, megahertz in (("EPYC", 1), ("EPYC", 2), ("Xeon", 1)):
-        told = tmp_path / f"{name}{megahertz}"
-        told.write_text("".join(CORE.format(core, "its maker", megahertz, name) for core in (0, 1)), encoding="utf-8")
-        monkeypatch.setattr(result_cache, "PROCESSORS", told)
+        path = tmp_path / f"{name}{megahertz}"
+        path.write_text("".join(CORE.format(core, "its maker", megahertz, name) for core in (0, 1)), encoding="utf-8")
+        monkeypatch.setattr(result_cache, "PROCESSORS", path)
         models.append(result_cache.machine()["model"])
     assert models[0] == models[1] == ["vendor_id\t: its maker", "model name\t: EPYC"]
     assert models[2] != models[0]

@@ -1,4 +1,4 @@
-"""The benchmarks of serving, run whole for a moment each: what they print is what they measured."""
+"""The benchmarks of serving, run completely but briefly: they print what they measured."""
 
 import os
 import re
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _own_environment():
-    """Take back what the benchmarks, which are programs of their own, set for the processes they start."""
+    """Restore the environment, which the benchmarks change for the processes they start."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -35,14 +35,14 @@ def test_serving_prints_a_row_of_each_contender_and_the_ratios(capsys):
 
 
 def test_table_gives_the_medians_of_the_rounds_and_of_their_ratios():
-    def told(scale: float, **ratios: float) -> dict[str, float]:
+    def results(scale: float, **ratios: float) -> dict[str, float]:
         return {"p50": 10 * scale, "p95": 12 * scale, "p99": 13 * scale, "rate": 90 / scale, "cpu": 9 * scale, **ratios}
 
     figures = {
-        "bare loop": [told(1.0), told(1.2), told(1.1)],
-        "serving, 1": [told(scale, **{"p50 ratio": scale, "rate ratio": 0.5}) for scale in (1.2, 1.5, 1.3)],
-        "serving, 32": [told(2, **{"rate ratio": rate, "cpu ratio": 1.25}) for rate in (0.8, 0.9, 0.95)],
-        "mlflow models serve, 1": [told(10), told(20), told(12)],
+        "bare loop": [results(1.0), results(1.2), results(1.1)],
+        "serving, 1": [results(scale, **{"p50 ratio": scale, "rate ratio": 0.5}) for scale in (1.2, 1.5, 1.3)],
+        "serving, 32": [results(2, **{"rate ratio": rate, "cpu ratio": 1.25}) for rate in (0.8, 0.9, 0.95)],
+        "mlflow models serve, 1": [results(10), results(20), results(12)],
     }
     printed = serving.table(figures)
     assert "| bare loop | 11.0 | 13.2 | 14.3 | 81.8 | 9.9 |" in printed

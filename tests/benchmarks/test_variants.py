@@ -13,11 +13,11 @@ from pipelines.config.project import ModelSettings
 
 @pytest.mark.slow
 def test_main_prints_and_writes_every_variant(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    told = tmp_path / "told.json"
-    assert main([str(parts), "--steps", "10", "--annotated", "2", "--json", str(told)]) == 0
+    path = tmp_path / "told.json"
+    assert main([str(parts), "--steps", "10", "--annotated", "2", "--json", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
-    variants = json.loads(told.read_text())["variants"]
+    variants = json.loads(path.read_text())["variants"]
     assert [row[0].removeprefix("| ") for row in rows] == list(variants)
     assert list(variants) == [
         "float32",
@@ -27,12 +27,12 @@ def test_main_prints_and_writes_every_variant(parts: Path, tmp_path: Path, capsy
         "fine-tuned with 2 annotated",
         "without",
     ]
-    for row, one in zip(rows, variants.values(), strict=True):
-        assert row[4] == f"{one['auroc']['value']:.4f}"
+    for row, variant in zip(rows, variants.values(), strict=True):
+        assert row[4] == f"{variant['auroc']['value']:.4f}"
     assert "good images and as many synthetic defects" in lines[-1]
-    assert [one.get("steps") for one in variants.values()] == [10, None, None, None, 3, 3]
+    assert [variant.get("steps") for variant in variants.values()] == [10, None, None, None, 3, 3]
     # What was annotated is not judged.
-    assert [one["judged"] for one in variants.values()] == [12, 12, 12, 10, 10, 10]
+    assert [variant["judged"] for variant in variants.values()] == [12, 12, 12, 10, 10, 10]
     # The same steps on the same images but for the annotated ones.
     assert variants["without"]["threshold"] != variants["fine-tuned with 2 annotated"]["threshold"]
 
@@ -44,19 +44,19 @@ def test_main_when_too_many_are_to_be_annotated_then_one_line(parts: Path, capsy
 
 def test_choose_takes_other_images_for_another_seed_and_never_good_ones(parts: Path):
     images = read_set(parts)
-    chosen = [[one.file.name for one in choose(images, 3, seed)] for seed in range(8)]
-    assert chosen[0] == [one.file.name for one in choose(images, 3, 0)]
+    chosen = [[image.file.name for image in choose(images, 3, seed)] for seed in range(8)]
+    assert chosen[0] == [image.file.name for image in choose(images, 3, 0)]
     assert len({tuple(names) for names in chosen}) > 1
-    assert {one.type for one in choose(images, 5, 0)} == {"spot"}
+    assert {image.type for image in choose(images, 5, 0)} == {"spot"}
     assert choose(images, 0, 0) == []
     with pytest.raises(BadSet, match="too few to annotate 7"):
         choose(images, 7, 0)
 
 
 def test_annotated_tiles_hold_the_marked_parts_where_the_mask_says(parts: Path):
-    found = annotated_tiles(choose(read_set(parts), 4, 0), ModelSettings())
-    assert found.located.shape[0] == found.masks.shape[0] == 4
-    for tile, mask in zip(found.located, found.masks, strict=True):
+    annotated = annotated_tiles(choose(read_set(parts), 4, 0), ModelSettings())
+    assert annotated.located.shape[0] == annotated.masks.shape[0] == 4
+    for tile, mask in zip(annotated.located, annotated.masks, strict=True):
         marked = mask > 127
         assert marked.any()
         assert np.abs(tile[marked].astype(int) - 20).mean() < 30

@@ -1,4 +1,4 @@
-"""What every task must do, whatever it answers: one run of its steps on real storage and a real MLflow server.
+"""The contract of every task: a run of its steps on real storage and a real MLflow server.
 
 A task takes part by a line in `SUBJECTS` that says how to fill a project for it.
 """
@@ -30,7 +30,7 @@ from tests.pipelines.line import Line, pack_of
 
 
 def fill_with_parts(line: Line) -> None:
-    """Put in enough good images and dents for every step."""
+    """Ingest enough good images and dents for every step."""
     for side, count in (("training", 18), ("validation", 10), ("test", 8)):
         line.add(side, "good", count)
     line.add("test", "anomaly", 4, kind="dent", masks=True)
@@ -95,8 +95,8 @@ def test_steps_of_a_task_from_training_to_prediction(trained: Trained) -> None:
         assert [type(answer) for answer in together] == [task.prediction] * len(images)
         assert is_dataclass(task.prediction)
         alone = [task.predict(opened, [image])[0] for image in images]
-        for one, other in zip(together, alone, strict=True):
-            same_answer(one, other)
+        for first, second in zip(together, alone, strict=True):
+            same_answer(first, second)
 
         contender = Contender("1", opened)
         comparison = task.compare(run, contender, None, rows_of(run, "test", "anomaly/test"))
@@ -157,7 +157,7 @@ def test_an_unknown_task_is_refused_by_name() -> None:
         find_task("weather")
 
 
-def same_answer(one: object, other: object) -> None:
+def same_answer(first: object, second: object) -> None:
     """Compare two predictions field by field."""
-    for name in type(one).__dataclass_fields__:  # type: ignore[attr-defined]
-        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-4, atol=1e-5)
+    for name in type(first).__dataclass_fields__:  # type: ignore[attr-defined]
+        np.testing.assert_allclose(getattr(first, name), getattr(second, name), rtol=1e-4, atol=1e-5)

@@ -1,6 +1,4 @@
-"""The stream of training batches: a function of the seed and the number of the step, so that it can go on
-anywhere.
-"""
+"""The stream of training batches: a function of the seed and the step number, so that it can resume at any step."""
 
 from __future__ import annotations
 
@@ -21,22 +19,26 @@ from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 from pipelines.tasks.anomaly.synthetic.sampling import spread, whole_batches
 from pipelines.tasks.anomaly.synthetic.shapes import Floats
 
-# The damaged images; what they were before; and 1 for those that are anomalous nobody knows where, else 0. Or, for a
-# device to draw them, what chance decided; and 0 for each.
+# The damaged images, the clean images, and 1 for each anomalous image without a mask, else 0. Or, for batches rendered
+# on the GPU, the sampled parameters and zeros.
 Drawn = tuple[Floats, tuple[Floats, Floats]]
 Batch = Drawn | tuple[Recipe, Floats]
-# Of how many batches one image is an annotated anomaly of which the place is not known.
+# The share of batches in which one image is an annotated anomaly without a mask.
 UNLOCATED_SHARE = 0.5
 MAX_WORKERS = 8
-BYTES_AHEAD = 512 << 20  # of batches that wait to be used
+BYTES_AHEAD = 512 << 20  # of prefetched batches
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Some rows of a pack's memory map [n, S, S, 3], read only when they are asked for.
+    """A selection of rows of a pack's memory map, read lazily.
 
-    `places` says of each which part of its image it shows, where images are cut: those of one number show the same
-    part. None: each shows the whole. `fresh` says which are new to the network that a fine-tuning starts from.
+    Attributes:
+        images: the memory map, [n, S, S, 3].
+        rows: the selected rows, [k].
+        places: number of the part of its image that each row shows, [k], if images are cut into tiles; None if each
+            shows a whole image.
+        fresh: whether each row is new to the network that a fine-tuning starts from, [k].
     """
 
     images: NDArray[np.uint8]
@@ -51,7 +53,7 @@ class Selection:
         return np.asarray(self.images[self.rows[places]])
 
     def of_one_part(self) -> Selection:
-        """Return those that show the same part of their images: the part that most show."""
+        """Return the rows that show the commonest part of their images."""
         if self.places is None:
             return self
         shown, counts = np.unique(self.places, return_counts=True)
@@ -62,20 +64,20 @@ Images = NDArray[np.uint8] | Selection
 
 
 def of_one_part(images: Images) -> Images:
-    """Return those images that show the same part, where they are cut; else all."""
+    """Return the images that show the commonest part, if they are cut into tiles; else all."""
     return images.of_one_part() if isinstance(images, Selection) else images
 
 
 class BatchStream:
     """Batches of `batch_size` from `images` [n, S, S, 3] uint8, as float32 in 0 to 1.
 
-    Every image comes once before any comes again, in an order that the seed decides; step k is the same batch
-    whether the training began at step 0 or was taken up at k. Where some images are fresh, half of each batch is, and
-    the other half replays the old ones, so that learning the new does not unlearn the old (Robins, "Catastrophic
-    forgetting, rehearsal and pseudorehearsal", Connection Science 1995).
+    Images are sampled without replacement within each pass, in an order given by the seed; step k has the same batch
+    whether the training started at step 0 or resumed at k. If some images are fresh, they are half of each batch, and
+    the other half replays old ones to prevent catastrophic forgetting (Robins, "Catastrophic forgetting, rehearsal and
+    pseudorehearsal", Connection Science 1995).
 
-    With `on_device`, batches are for the device to draw (`models.accelerated`), with these `textures`; annotated
-    anomalies are pasted by the processors, so that with such, all is drawn here.
+    With `on_device` (False), batches are recipes that the GPU renders (`synthetic.device`) with these `textures`.
+    Annotated anomalies can only be pasted on the CPU, so that with any, all batches are drawn there.
     """
 
     def __init__(
@@ -89,17 +91,17 @@ class BatchStream:
         self._turns = not is_aligned(of_one_part(images))
         self._painter = Painter(_side(images), seed, annotated, self._turns, on_plain_ground(images))
         self._unlocated = annotated.unlocated if annotated is not None else np.empty(0, np.uint8)
-        known = annotated is not None and (len(annotated.located) or len(annotated.unlocated))
-        self.textures = np.stack(self._painter.textures) if on_device and not known else None
+        has_annotated = annotated is not None and (len(annotated.located) or len(annotated.unlocated))
+        self.textures = np.stack(self._painter.textures) if on_device and not has_annotated else None
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step (from 0)."""
+        """Return the batch of a step, counted from 0."""
         rows: list[int] = []
         for number, (pool, share) in enumerate(self._pools):
             rounds, positions = np.divmod(np.arange(step * share, (step + 1) * share), len(pool))
             orders = [self._order(number, int(turn)) for turn in rounds]
             rows += [pool[order[position]] for order, position in zip(orders, positions, strict=True)]
-        # A memory map wants its rows in order; the order within a batch does not matter.
+        # Rows of a memory map are read fastest in order; the order within a batch does not matter.
         generator = np.random.default_rng([self._seed, 1, step])
         images = self._images[np.sort(np.array(rows))]
         if self.textures is not None:
@@ -107,23 +109,23 @@ class BatchStream:
         clean = augment(images, generator, self._turns)
         damaged, unlocated = self._painter.add_defects(clean, generator), np.zeros(len(clean), np.float32)
         if len(self._unlocated) and generator.random() < UNLOCATED_SHARE:
-            one = generator.integers(len(self._unlocated), size=1)
-            damaged[-1:] = clean[-1:] = augment(self._unlocated[one], generator, self._turns)
+            row = generator.integers(len(self._unlocated), size=1)
+            damaged[-1:] = clean[-1:] = augment(self._unlocated[row], generator, self._turns)
             unlocated[-1] = 1
         return damaged, (clean, unlocated)
 
     def workers(self) -> int:
-        """Return how many batches are made at a time: one for every two processors, as far as memory allows."""
+        """Return the number of threads that draw batches: one for every two CPU cores, as far as memory allows."""
         bytes_a_pixel = 3 + SLOTS if self.textures is not None else 2 * 3 * np.dtype(np.float32).itemsize
         size = self._batch_size * _side(self._images) ** 2 * bytes_a_pixel
         return max(1, min(MAX_WORKERS, usable_cores() // 2, BYTES_AHEAD // size))
 
     def from_step(self, step: int, workers: int | None = None) -> Generator[Batch, None, None]:
-        """Yield the batches from `step` on without end; the next ones, as many as there are `workers` (by default
-        those of `workers()`), are made while this one is used.
+        """Yield the batches from `step` on without end, with as many prefetched as there are `workers` (by default
+        `workers()`).
         """
         workers = workers or self.workers()
-        # Products as small as those here gain nothing by a second thread, which would take its time from the network.
+        # Matrix products as small as these gain nothing from a second thread, which would only slow the network down.
         with single_threaded_products(), ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
             coming = deque(pool.submit(self.batch, step + ahead) for ahead in range(workers))
             while True:
@@ -137,7 +139,7 @@ class BatchStream:
 
 
 def _pools(images: Images, batch_size: int) -> list[tuple[NDArray[np.int64], int]]:
-    """Return which images a batch is drawn from, and how many from each."""
+    """Return the pools that a batch is sampled from, as indices of images, and the number of images from each."""
     everything = np.arange(len(images))
     fresh = images.fresh if isinstance(images, Selection) else None
     if fresh is None or fresh.all() or not fresh.any():
@@ -148,10 +150,9 @@ def _pools(images: Images, batch_size: int) -> list[tuple[NDArray[np.int64], int
 
 
 def validation_batches(images: Images, batch_size: int, seed: int, most: int = 64) -> list[Drawn]:
-    """Return fixed batches to follow the loss on: at most `most` images spread over `images`, always whole
-    batches.
+    """Return fixed batches for the validation loss: at most `most` (64) images spread evenly over `images`.
 
-    A small set is repeated to fill its last batch.
+    Images are repeated to fill the last batch. Without images, returns no batches.
     """
     if len(images) == 0:
         return []

@@ -1,4 +1,4 @@
-"""What is told and kept of a running training: its progress, its state, and what came of it."""
+"""Settings, results and running measurements of a training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Stopped = Literal["epochs", "steps", "time"]
-# After so many steps of 16 images, no set of objects that was tried gained by more, and one lost much, whose test
-# images show what the training's do not; surfaces, turned and mirrored and so seen eight ways, gain for longer
-# (benchmarks/HISTORY.md, "Time"). The larger presets were not measured: time ends them.
+# Number of steps of 16 images after which no measured set of objects gained accuracy, and one whose test images differ
+# from its training images lost much; surfaces, which are shown in eight orientations, gain for longer
+# (benchmarks/HISTORY.md, "Time"). The larger presets were not measured and are limited by time only.
 ENOUGH_STEPS = {"small": 1_200}
 SURFACES_TAKE = 3
 _WITHOUT_END = 1_000_000
@@ -22,12 +22,22 @@ _WITHOUT_END = 1_000_000
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What a training is told: sizes, `epochs` or `seconds` (whichever ends first), the seed, the step size.
+    """The settings of a training, which ends by `epochs` or `steps`, or by `seconds`, whichever comes first.
 
-    `steps`, if given, takes the place of `epochs`; without either, the training takes as many steps as are enough for
-    its preset, or a `share` (1) of them. A step is one batch; the weights change after `accumulation` (1) of them, by
-    the mean of their gradients. `precision` is a Keras dtype policy; None, the default, measures which is
-    faster. Two trainings of one seed that both end by steps or epochs, in one precision, agree.
+    Two trainings with the same seed and precision that both end by steps or epochs give the same weights.
+
+    Attributes:
+        preset: size of the network, a key of `network.CHANNELS`.
+        input_size: side of the images, in pixels.
+        batch_size: images per step.
+        epochs: number of epochs; None for the number of steps that is enough for the preset.
+        seconds: time limit.
+        seed: seed of weights and batches.
+        learning_rate: highest learning rate.
+        precision: Keras dtype policy; None measures which is faster.
+        steps: number of steps, instead of `epochs`.
+        share: share of the steps of the preset to take, without `epochs` and `steps`.
+        accumulation: steps whose mean gradient changes the weights.
     """
 
     preset: str = "small"
@@ -43,8 +53,8 @@ class FitSettings:
     accumulation: int = 1
 
     def most_steps(self, steps_per_epoch: int, surface: bool) -> int:
-        """Return the number of the last step, if time does not end the training before; `surface`: of images that show
-        one, and not something in its place.
+        """Return the number of the last step, unless the time limit ends the training before; `surface` says whether
+        the images show a surface rather than an object in a fixed position.
         """
         if self.steps:
             return self.steps
@@ -55,7 +65,17 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network, in float32, and how its training went."""
+    """A trained network and measurements of its training.
+
+    Attributes:
+        network: the network, in float32, with averaged weights.
+        epochs: complete epochs.
+        steps: steps taken.
+        seconds: time used, including that before an interruption.
+        images_per_second: training speed, without the first steps.
+        stopped: what ended the training.
+        precision: Keras dtype policy it was trained in.
+    """
 
     network: keras.Model
     epochs: int
@@ -68,7 +88,12 @@ class Fitted:
 
 @dataclass
 class RunningMean:
-    """The mean of what was added since it was made."""
+    """The mean of added values.
+
+    Attributes:
+        total: their sum.
+        count: their number.
+    """
 
     total: float = 0.0
     count: int = 0
@@ -79,12 +104,12 @@ class RunningMean:
         self.count += 1
 
     def value(self) -> float:
-        """Return the mean, NaN of nothing."""
+        """Return the mean; NaN without values."""
         return self.total / self.count if self.count else math.nan
 
 
 class Pace:
-    """Images a second, without the first steps, in which backends compile."""
+    """Measures images per second, without the first `left_out` (2) steps, in which backends compile."""
 
     def __init__(self, batch_size: int, left_out: int = 2) -> None:
         self._batch_size = batch_size
@@ -93,13 +118,13 @@ class Pace:
         self._since = time.monotonic()
 
     def stepped(self) -> None:
-        """Count one step that has just ended."""
+        """Count a step that has just ended."""
         self._steps += 1
         if self._steps == self._left_out:
             self._since = time.monotonic()
 
     def images_per_second(self) -> float:
-        """Return the mean speed so far; 0 as long as only the first steps are done."""
+        """Return the mean speed so far; 0 during the first steps."""
         counted = self._steps - self._left_out
         return counted * self._batch_size / max(time.monotonic() - self._since, 1e-9) if counted > 0 else 0.0
 

@@ -1,11 +1,9 @@
-"""Trains the restoration autoencoder on good images in memory: `fit()`. It knows nothing of S3, packs or
-MLflow.
+"""Trains the restoration autoencoder on good images: `fit()`. Independent of S3, packs and MLflow.
 
-On a GPU the training step draws its batch, too (`models.accelerated`).
+On a GPU the training step also renders its batch (`synthetic.device`).
 
-The batches follow from the seed and the step alone, so a training's state is small: the step, the time used,
-the weights and the optimizer's variables. Taken up from a state, a training goes on as if it had not been
-interrupted.
+Batches depend on the seed and the step only, so the state of a training is small: the step, the time used, the weights
+and the optimizer's variables. A training resumed from a state continues as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -41,21 +39,21 @@ from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 from pipelines.tasks.anomaly.synthetic.sampling import spread, whole_batches
 from pipelines.training.state import Progress, TrainingState
 
-# A set of a few images is gone through several times an epoch: epochs of two steps would all be overhead.
+# An epoch of a small set passes over its images several times: epochs of two steps would be mostly overhead.
 LEAST_STEPS = 20
 WARM_UP = 40
 VALIDATE_SECONDS = 4.0
 REPORT_SECONDS = 10.0
 CHECKPOINT_SECONDS = 20.0
 CLOCK_GRACE = 0.1
-# Of the weights that are taken in the end: an average over about the last fifty steps.
+# Decay of the exponential moving average of the weights, over about the last fifty steps.
 AVERAGING = 0.98
 
 
 class Restoration(keras.Model):
-    """The network with its loss, for the time of training; what is saved and exported is the network alone.
+    """The network with its loss, used in training only; the network itself is saved and exported.
 
-    With `textures`, it takes recipes, too, and draws the images itself (`models.accelerated`).
+    With `textures` [T, S, S], it also accepts recipes and renders their images (`synthetic.device`).
     """
 
     def __init__(self, network: keras.Model, textures: NDArray[np.float32] | None = None) -> None:
@@ -67,8 +65,8 @@ class Restoration(keras.Model):
             self.textures.assign(textures)
 
     def call(self, image: Any, training: bool = False) -> Any:
-        """Return the outputs that the loss is computed from, by name; of a recipe, also the `damaged` and the `clean`
-        image.
+        """Return the outputs that the loss is computed from, by name; for a recipe, also the `damaged` and the `clean`
+        images.
         """
         drawn: dict[str, Any] = {}
         if isinstance(image, dict):
@@ -80,10 +78,10 @@ class Restoration(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Return the loss of restoring from `x` the clean images of `y`, and of finding what is wrong; if `x` is a
-        recipe, both images are in `y_pred`.
+        """Return the training loss of damaged images `x` and clean images in `y`; if `x` is a recipe, both are in
+        `y_pred`.
         """
-        # PyTorch's trainer gives them as they come, in numpy.
+        # Keras's PyTorch trainer passes `x` and `y` as numpy arrays.
         if isinstance(x, dict):
             damaged, clean, unlocated = y_pred["damaged"], y_pred["clean"], ops.convert_to_tensor(y)
         else:
@@ -105,9 +103,9 @@ def fit(
 ) -> Fitted:
     """Train on good `images` [n, S, S, 3] uint8 and return the network with its averaged weights, in float32.
 
-    `validation` images are only looked at, for the curve; `annotated` are real anomalies to learn from. `weights`
-    (`named_weights` of another network) start a fine-tuning; `state` takes an interrupted training up again, its used
-    time counted. `on_progress` is called at the end of each epoch and every ten seconds, `on_checkpoint` every
+    `validation` images are used for the validation loss only; `annotated` are real anomalies to train on. `weights`
+    (`named_weights` of another network) start a fine-tuning; `state` resumes an interrupted training, with the time it
+    used. `on_progress` is called at the end of each epoch and every ten seconds, `on_checkpoint` every
     `checkpoint_seconds` (20) and at the end. Raises TrainingFailed.
     """
     if len(images) == 0:
@@ -149,7 +147,7 @@ def fit(
 
 
 class _Training:
-    """A training under way: the network, its optimizer, and how far it is."""
+    """A running training: the network, its optimizer and its progress."""
 
     def __init__(
         self,
@@ -187,11 +185,11 @@ class _Training:
         self.rate = 0.0
 
     def elapsed(self) -> float:
-        """Return the seconds used, those before an interruption included."""
+        """Return the seconds used, including those before an interruption."""
         return time.monotonic() - self._begun
 
     def is_done(self) -> bool:
-        """Return whether the epochs are done or the time is up."""
+        """Return whether the last step is done or the time is up."""
         return self.step >= self.last_step or self.elapsed() >= self.settings.seconds
 
     def epoch_ended(self) -> bool:
@@ -200,8 +198,8 @@ class _Training:
 
     def take(self, batch: Batch) -> None:
         """Take one step."""
-        # The clock takes the schedule over only where time is what ends the training: with enough of it, two
-        # runs of one seed take the same steps.
+        # Time drives the schedule only if the time limit ends the training, so that otherwise two runs with the same
+        # seed have the same schedule.
         part = max(self.step / self.last_step, self.elapsed() / self.settings.seconds - CLOCK_GRACE)
         self.rate = learning_rate(self.settings.learning_rate, self.step, part)
         self.optimizer.learning_rate.assign(self.rate)
@@ -212,11 +210,11 @@ class _Training:
             raise TrainingFailed(f"the loss is not a number any more at step {self.step}; check the training images")
 
     def loss_of(self, batches: list[Drawn]) -> float:
-        """Return the mean loss of batches, without learning from them."""
+        """Return the mean loss of batches, without training on them."""
         return float(np.mean([_loss(self.model.test_on_batch(*batch, return_dict=True)) for batch in batches]))
 
     def progress(self, validation_loss: float | None) -> Progress:
-        """Return how far the training is."""
+        """Return the progress of the training."""
         return Progress(
             epoch=math.ceil(self.step / self.steps_per_epoch),
             epochs=math.ceil(self.last_step / self.steps_per_epoch),
@@ -230,7 +228,7 @@ class _Training:
         )
 
     def state(self) -> TrainingState:
-        """Return a copy of all that is needed to go on from here."""
+        """Return a copy of the state from which the training can resume."""
         arrays = [as_array(variable) for variable in self.variables]
         return TrainingState(self.step, self.elapsed(), self.precision, self.loss.total, self.loss.count, arrays)
 
@@ -241,7 +239,7 @@ class _Training:
         return "epochs" if self.settings.epochs and not self.settings.steps else "steps"
 
     def fitted(self, images: Images) -> Fitted:
-        """Return what came of the training: the averaged weights, and what they find in its images."""
+        """Return the network with averaged weights and the statistics of its images, and the measurements."""
         self.optimizer.finalize_variable_values(self.network.trainable_variables)
         return Fitted(
             network=completed(self.network, self.settings, images),
@@ -254,7 +252,7 @@ class _Training:
         )
 
     def _restore(self, state: TrainingState) -> None:
-        if [tuple(one.shape) for one in self.variables] != [array.shape for array in state.arrays]:
+        if [tuple(own.shape) for own in self.variables] != [array.shape for array in state.arrays]:
             raise TrainingFailed("the checkpoint belongs to another network; start the training again by force")
         for variable, value in zip(self.variables, state.arrays, strict=True):
             variable.assign(value)
@@ -262,33 +260,33 @@ class _Training:
 
 
 def learning_rate(highest: float, step: int, part: float) -> float:
-    """Return the step size at `part` (0 to 1) of the training: linear warm-up, then a cosine down to a
-    hundredth.
+    """Return the learning rate at `part` (0 to 1) of the training: linear warm-up, then cosine decay to 1 % of
+    `highest`.
     """
     fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
     return highest * fall * min(1.0, (step + 1) / WARM_UP)
 
 
 def completed(network: keras.Model, settings: FitSettings, images: Images) -> keras.Model:
-    """Return the network in float32 throughout, with what is usual of good `images` [n, S, S, 3]."""
+    """Return the network in float32 with the statistics of good `images` [n, S, S, 3] (`normality`)."""
     aligned = is_aligned(of_one_part(images))
     parts = shown_parts(images, aligned)
     learnt = named_weights(network)
 
     def scaled(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = images[rows].astype(np.float32) / np.float32(255)
-        return found
+        pixels: NDArray[np.float32] = images[rows].astype(np.float32) / np.float32(255)
+        return pixels
 
     def output_of(rows: NDArray[np.int64], usual: Usual | None, output: str) -> NDArray[np.float32]:
         """Return one output of the network for some of the images, in batches of one size."""
         judging = build_network(settings.preset, settings.input_size, usual=usual)
         set_weights(judging, learnt)
         batches = whole_batches(rows, settings.batch_size)
-        found = [judging.predict_on_batch(scaled(part))[output] for part in batches]
-        return np.concatenate(found)[: len(rows)]
+        outputs = [judging.predict_on_batch(scaled(part))[output] for part in batches]
+        return np.concatenate(outputs)[: len(rows)]
 
     rows = np.concatenate(parts)
-    # Of a network that knows of nothing usual, the error is log(1 + e^x) of the logarithm x that is looked for.
+    # Without statistics, the network's error is the softplus of the logarithm of the relative error; invert it.
     logs = np.log(np.expm1(output_of(rows, None, "error")[..., 0]))
     maps = [usual_maps(part, aligned) for part in np.split(logs, np.cumsum([len(part) for part in parts])[:-1])]
     usual = Usual.of_maps(
@@ -298,7 +296,7 @@ def completed(network: keras.Model, settings: FitSettings, images: Images) -> ke
         pieces=pieces(surface=not aligned),
         surface=not aligned,
     )
-    # Of all images: those whose part is too rare for a map of its own tell the spread, too.
+    # Sample all images, including those of parts too rare for maps of their own.
     everything = spread(len(images), LOOKED_AT_FOR_EVIDENCE)
     batches = np.array_split(everything, -(-len(everything) // settings.batch_size))
     rough = np.concatenate([as_array(roughness(scaled(rows)))[:, 0] for rows in batches])

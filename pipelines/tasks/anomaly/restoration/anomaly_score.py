@@ -1,23 +1,22 @@
-"""From an image, its restoration and the second opinion on both to an error map and one anomaly score, in
-`keras.ops`.
+"""Computes the error map and the anomaly score of an image from its restoration and from the second network's logits,
+in `keras.ops`.
 
 Fine structure is compared by gradient-magnitude similarity at several scales (Xue et al., "Gradient magnitude
 similarity deviation", IEEE TIP 2014; multi-scale as in Zavrtanik et al., "Reconstruction by inpainting for
-visual anomaly detection", 2021), colour by the difference of local means. An error counts by how much it
-exceeds what the network expects of itself there (Kendall and Gal, "What uncertainties do we need in Bayesian
-deep learning for computer vision?", 2017): the grain of a metal cannot be predicted, a weld can.
+visual anomaly detection", 2021), colour by the difference of local means. The error is divided by the error that
+the network predicts for its own restoration (Kendall and Gal, "What uncertainties do we need in Bayesian deep
+learning for computer vision?", 2017): the grain of a metal cannot be predicted, a weld can.
 
-The logarithm of that ratio is then compared with what is usual at its place (`models.usual`), in units of its width
-there: the excess.
+The excess is the logarithm of that ratio, standardised at each pixel by the median and the width that good images
+have there (`normality`).
 
-Two scores come of it. `reconstruction` is the largest excess, smoothed so that one noisy pixel does not condemn an
-image. `fused` weighs seven pieces of evidence: the largest value, the mean of the highest five percent, and the mean,
-of the excess and of the second opinion, and what the latter thinks of the whole; a pit shows in the first, a crack in
-the second, a stained surface in the third. On a surface two more count, the second opinion along the most suspicious
-paths across it: a faint crack is long. Each counts by how far it lies beyond what good images show, or, where these
-have outliers, beyond their mean, and at most fully (`normality`, which also makes up for what smooth good images
-show less of: rough ones are not to hide their defects). Errors and second opinion have an equal say, paths as much as
-both: along a path the grain, which has no length, averages out, and a pit or a stain does not.
+There are two scores. `reconstruction` is the maximum of the excess, which is smoothed so that a single noisy pixel
+does not flag an image. `fused` is a weighted mean of seven pieces of evidence: the maximum, the mean of the highest
+five percent and the mean, each of the excess and of the second network's logits, and that network's logit of the whole
+image. A pit raises the first, a crack the second, a stained surface the third. Surfaces add two: the largest means of
+the logits along paths, since a faint crack is long. Each piece passes through a logistic function fitted to good images
+and corrected for their roughness (`normality`). Errors and logits have equal weight, and paths as much as both
+together: along a path the grain averages out, a crack does not.
 """
 
 from __future__ import annotations
@@ -36,32 +35,33 @@ SIMILARITY_FLOOR = 0.002
 COLOUR_WEIGHT = 2.0
 SMOOTHING = 3
 LEAST_EXPECTED = 0.1
-# The network folds 2 x 2 pixels into one and pads with zeros: what it draws at the very edge, it draws half
-# blind. In pixels of the error map, which has half the image's side.
+# Width of the border that is left out, in pixels of the error map (half the image's side): the network pads with zeros
+# and restores the outermost pixels badly.
 EDGE = 2
 HIGHEST = 0.05
-# What a relative error of nothing counts as, before its logarithm is taken.
+# Added to the relative error before its logarithm is taken.
 FAINTEST = 0.02
-# How rough an image is, its smoother fields of 2^3 x 2^3 pixels tell: a defect, which lies in others, has no say. And
-# the least fine structure of a pixel, 0 to 1: below it one camera's noise is as good as another's.
+# Roughness is measured on this share of the smoothest fields of 2^3 x 2^3 pixels, so that a defect does not affect it.
+# Fine structure below LEAST_STRUCTURE (0 to 1) is camera noise.
 ROUGHNESS_HALVINGS, SMOOTHER_SHARE = 3, 0.25
 LEAST_STRUCTURE = 0.002
-# Paths are looked for in a map halved at least once, and until its side is this or a little more, of a third and of two
-# thirds of its side. A turn by an eighth costs them so much of a logit.
+# Paths are searched in a map that is halved at least once and until its side is less than twice PATHS_SIDE. Their
+# lengths are shares of the side; TURN is the cost in logits of a turn by 45 degrees.
 PATHS_SIDE = 32
 LENGTHS = 1 / 3, 2 / 3
 TURN = 0.5
-# How many pieces of evidence each opinion has: errors, second opinion, and on surfaces the second opinion along paths;
-# and how much say.
+# Number of pieces of evidence from each source, and the source's weight: errors, logits of the second network, and, on
+# surfaces only, logits along paths.
 OPINIONS = (3, 4, 2)
 SAY = (1, 1, 2)
-# The second opinion's logit where there is no image any more.
+# The logit assumed beyond the border of the image.
 OUTSIDE = -4.0
 
 Tensor = Any
 
-# The eight ways a path may go, rows and columns, each opposite the one four places on; and the convolution [3, 3, 8, 3]
-# that tells, for each way, what lies ahead: an eighth to one side, straight on, an eighth to the other.
+# The eight directions of a path as steps (row, column), each opposite to the direction four places on; and the
+# depthwise kernel [3, 3, 8, 3] that reads, for each direction, the next pixel: 45 degrees to one side, straight on, 45
+# degrees to the other side.
 _WAYS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 _AHEAD = np.zeros((3, 3, len(_WAYS), 3), np.float32)
 for _way in range(len(_WAYS)):
@@ -69,14 +69,14 @@ for _way in range(len(_WAYS)):
         _rows, _columns = _WAYS[(_way + _turn - 1) % len(_WAYS)]
         _AHEAD[1 + _rows, 1 + _columns, _way, _turn] = 1
 
-# Prewitt's operator, across and down.
+# Prewitt operator, horizontal and vertical.
 _PREWITT = np.stack([np.tile([-1.0, 0.0, 1.0], (3, 1)), np.tile([-1.0, 0.0, 1.0], (3, 1)).T], axis=-1)
 _PREWITT = (_PREWITT / 3).astype(np.float32)[:, :, None, :]
 
 
 def gradient_magnitude(grey: Tensor) -> Tensor:
     """Return the Prewitt gradient magnitude of [N, H, W, 1], edges repeated, as [N, H, W, 1]."""
-    # One convolution: its gradient costs a third of that of sliced sums.
+    # A convolution, because its backward pass costs a third of that of sliced sums.
     slopes = ops.conv(_mirrored(grey, 1), _PREWITT, 1, "valid")
     return ops.sqrt(ops.sum(ops.square(slopes), axis=-1, keepdims=True) + 1e-8)
 
@@ -90,8 +90,11 @@ def gradient_error(image: Tensor, restored: Tensor) -> list[Tensor]:
     for scale in range(SCALES):
         if scale:
             first, second = halved(first), halved(second)
-        one, other = gradient_magnitude(first), gradient_magnitude(second)
-        errors.append(ops.square(one - other) / (ops.square(one) + ops.square(other) + SIMILARITY_FLOOR))
+        image_slope, restored_slope = gradient_magnitude(first), gradient_magnitude(second)
+        errors.append(
+            ops.square(image_slope - restored_slope)
+            / (ops.square(image_slope) + ops.square(restored_slope) + SIMILARITY_FLOOR)
+        )
     return errors
 
 
@@ -110,9 +113,8 @@ def pixel_error(image: Tensor, restored: Tensor) -> Tensor:
 def relative_error(image: Tensor, restored: Tensor, expected: Tensor) -> Tensor:
     """Return the error map [N, H/2, W/2, 1], at least 0, of `image` and `restored` [N, H, W, 3] in 0 to 1.
 
-    It is the smoothed error in units of the smoothed error `expected` [N, H/2, W/2, 1] there: about 1 or less where
-    the network restores as well as it usually does. The outermost `EDGE` pixels are not compared; they take the
-    values of those beside them.
+    The smoothed error is divided by the smoothed error `expected` [N, H/2, W/2, 1]: about 1 or less where the network
+    restores as well as it predicts. The outermost `EDGE` pixels are not compared; they mirror their neighbours.
     """
     image, restored = (part[:, 2 * EDGE : -2 * EDGE, 2 * EDGE : -2 * EDGE] for part in (image, restored))
     expected = expected[:, EDGE:-EDGE, EDGE:-EDGE]
@@ -121,9 +123,9 @@ def relative_error(image: Tensor, restored: Tensor, expected: Tensor) -> Tensor:
 
 
 def _mirrored(values: Tensor, reach: int) -> Tensor:
-    """Return `values` [N, H, W, C] continued by `reach` places on every side, mirrored.
+    """Return `values` [N, H, W, C] padded by `reach` pixels on every side, mirrored with the edge pixel repeated.
 
-    By slices: `ops.pad` repeats the last place instead where PyTorch is the backend (Keras 3.15).
+    Uses slices, because `ops.pad` repeats the last pixel instead with the PyTorch backend (Keras 3.15).
     """
     for axis in (1, 2):
         before = (slice(None),) * axis
@@ -134,20 +136,20 @@ def _mirrored(values: Tensor, reach: int) -> Tensor:
 
 
 def excess(error: Tensor, middle: Tensor | float = 0.0, width: Tensor | float = 1.0) -> Tensor:
-    """Return by how many widths the logarithm of the relative `error` [N, H, W, 1] exceeds its usual `middle`."""
+    """Return the logarithm of the relative `error` [N, H, W, 1], less `middle` (0) and divided by `width` (1)."""
     return (ops.log(error + FAINTEST) - middle) / width
 
 
-def shown_excess(found: Tensor) -> Tensor:
-    """Return the excess as an error of at least 0, log(1 + e^x): near 0 far below the usual, the excess far above."""
-    return ops.softplus(found)
+def shown_excess(signed: Tensor) -> Tensor:
+    """Return the softplus of the excess: near 0 far below the median of good images, the excess itself far above."""
+    return ops.softplus(signed)
 
 
 def roughness(image: Tensor) -> Tensor:
-    """Return how rough the surface of RGB [N, H, W, 3] in 0 to 1 is, as [N, 1]; sides divisible by 8.
+    """Return the roughness [N, 1] of RGB [N, H, W, 3] in 0 to 1; sides divisible by 8.
 
-    It is the logarithm of the mean absolute fine structure of the roughest of the smoothest quarter of an image's
-    fields, so that a defect has no part in it unless it covers most of the image.
+    Roughness is the logarithm of the mean absolute fine structure in the roughest of the smoothest quarter of an
+    image's fields, so that a defect does not affect it unless it covers most of the image.
     """
     grey = ops.mean(image, axis=-1, keepdims=True)
     fields = halved(ops.abs(grey - smooth(smooth(grey))), ROUGHNESS_HALVINGS)
@@ -157,16 +159,16 @@ def roughness(image: Tensor) -> Tensor:
 
 
 def evidence(error: Tensor, defect: Tensor, anomalous: Tensor, paths: bool = False) -> Tensor:
-    """Return [N, 7]: largest value, mean of the highest twentieth, and mean, of the excess `error` and of the smoothed
-    logits `defect`, both [N, H, W, 1], and the logit `anomalous` [N, 1]. With `paths` [N, 9]: also the largest mean of
-    `defect` along a path, of a third and of two thirds of the side.
+    """Return the evidence [N, 7]: maximum, mean of the highest 5 % and mean of the excess `error`, the same of the
+    smoothed logits `defect`, both [N, H, W, 1], and the logit `anomalous` [N, 1]. With `paths`, [N, 9]: also the
+    largest mean of `defect` along a path of one third and of two thirds of the side.
     """
-    found = []
+    statistics = []
     for values in (error, smooth(defect)):
         flat = ops.reshape(values, (-1, values.shape[1] * values.shape[2]))
         highest = ops.top_k(flat, max(1, round(HIGHEST * flat.shape[1])))[0]
-        found += [highest[:, 0], ops.mean(highest, axis=1), ops.mean(flat, axis=1)]
-    parts = [ops.stack(found, axis=1), anomalous]
+        statistics += [highest[:, 0], ops.mean(highest, axis=1), ops.mean(flat, axis=1)]
+    parts = [ops.stack(statistics, axis=1), anomalous]
     if paths:
         coarse = halved(defect, max(1, int(math.log2(defect.shape[1] / PATHS_SIDE))))
         parts.append(along_paths(coarse))
@@ -174,48 +176,48 @@ def evidence(error: Tensor, defect: Tensor, anomalous: Tensor, paths: bool = Fal
 
 
 def along_paths(values: Tensor) -> Tensor:
-    """Return the largest mean [N, 2] of `values` [N, H, H, 1] along any path of a third and of two thirds of the side.
+    """Return the largest mean [N, 2] of `values` [N, H, H, 1] along any path of 1/3 and of 2/3 of the side.
 
-    A path goes one of eight ways, at each pixel straight on or, at the cost of `TURN`, an eighth aside. The best one
-    through a pixel is the best one from it and the best one to it; both grow by one pixel at a time (dynamic
-    programming, as of Fischler, Tenenbaum and Wolf, "Detection of roads and linear structures in low-resolution aerial
-    imagery", 1981).
+    A path has one of eight directions and continues at each pixel straight on or, at the cost of `TURN`, 45 degrees
+    aside. The best path through a pixel joins the best path from it and the best path to it; both grow by one pixel an
+    iteration (dynamic programming: Fischler, Tenenbaum and Wolf, "Detection of roads and linear structures in
+    low-resolution aerial imagery", 1981).
     """
-    # Counted from where there is no image: the zeros that a convolution pads with cost nothing then.
+    # Measured from OUTSIDE, so that the zero padding of the convolution is the logit beyond the border.
     here = values - OUTSIDE
     reaches = [round(share * values.shape[1] / 2) for share in LENGTHS]
     half = len(_WAYS) // 2
-    best, found = ops.repeat(here, 2 * half, axis=-1), []
+    best, maxima = ops.repeat(here, 2 * half, axis=-1), []
     for reach in range(1, reaches[-1] + 1):
         ahead = ops.depthwise_conv(best, _AHEAD, 1, "same")
         aside = ops.maximum(ahead[..., 0::3], ahead[..., 2::3]) - TURN
         best = here + ops.maximum(ahead[..., 1::3], aside)
         if reach in reaches:
             both = best[..., :half] + best[..., half:] - here
-            found.append(ops.max(both, axis=(1, 2, 3)) / (2 * reach + 1) + OUTSIDE)
-    return ops.stack(found, axis=1)
+            maxima.append(ops.max(both, axis=(1, 2, 3)) / (2 * reach + 1) + OUTSIDE)
+    return ops.stack(maxima, axis=1)
 
 
 def pieces(surface: bool) -> int:
-    """Return how many pieces of evidence there are, on a surface or of objects."""
+    """Return the number of pieces of evidence: 9 for surfaces, 7 for objects."""
     return sum(OPINIONS if surface else OPINIONS[:2])
 
 
 def shares(count: int) -> NDArray[np.float32]:
-    """Return the weight of each of `count` pieces, together 1: errors and second opinion have an equal say, and paths,
-    which are of surfaces alone, as much as both.
+    """Return the weights [count], sum 1, of the pieces of evidence: errors and logits of the second network weigh the
+    same, and paths, which only surfaces have, as much as both together.
     """
     opinions = len(OPINIONS) if count == sum(OPINIONS) else 2
     sizes, say = OPINIONS[:opinions], SAY[:opinions]
-    told = [one / (sum(say) * size) for size, one in zip(sizes, say, strict=True)]
-    return np.repeat(told, sizes).astype(np.float32)
+    weights = [weight / (sum(say) * size) for size, weight in zip(sizes, say, strict=True)]
+    return np.repeat(weights, sizes).astype(np.float32)
 
 
-def fused_score(found: Tensor) -> Tensor:
-    """Return the fused score [N], 0 to 1, from evidence [N, pieces], of which 0 counts half: the weighted mean of its
-    logistic functions, so that no piece of evidence, however large, outvotes the others.
+def fused_score(standardised: Tensor) -> Tensor:
+    """Return the fused score [N], 0 to 1, of standardised evidence [N, pieces]: the weighted mean of the logistic
+    function of each piece, so that a single extreme piece cannot outweigh the others.
     """
-    return ops.sum(ops.sigmoid(found) * shares(found.shape[1]), axis=1)
+    return ops.sum(ops.sigmoid(standardised) * shares(standardised.shape[1]), axis=1)
 
 
 def reconstruction_score(error: Tensor) -> Tensor:
@@ -224,8 +226,8 @@ def reconstruction_score(error: Tensor) -> Tensor:
 
 
 def weighted_error(error: Tensor, defect: Tensor) -> Tensor:
-    """Return an error map [N, H, W, 1] that counts more where the second opinion's logits see a defect: the product of
-    the error and the probability, neither of which can veto the other.
+    """Return the error map [N, H, W, 1] weighted by the second network: the product of `error` and of the probability
+    of the logits `defect`, each with a floor so that neither alone sets the product to 0.
     """
     return (error + LEAST_EXPECTED) * (ops.sigmoid(smooth(defect)) + LEAST_EXPECTED)
 

@@ -1,4 +1,4 @@
-"""The network as it is deployed: from a uint8 image to score, error map and embedding, all in one graph."""
+"""Builds the deployed model: one graph from a uint8 image to score, error map and embedding."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from pipelines.tasks.anomaly.restoration.network import OUTPUTS
 
 
 def inspection_model(network: keras.Model, score: str = "fused") -> keras.Model:
-    """Return `network` with normalising before it and scoring behind it.
+    """Return `network` with normalisation of its input and scoring of its outputs.
 
     `image` uint8 [N, S, S, 3] -> {`score` [N], `error_map` [N, S/2, S/2], `embedding` [N, d]}, all float32. `score` is
-    `fused` or `reconstruction`; the map is the excess error, for the fused score weighted by the second opinion. The
-    fused score comes with its `evidence` [N, 7 or 9] and the `shares` [N, 7 or 9] that its pieces have in it, by which
-    `pipelines.tasks.anomaly.predict` merges tiles.
+    `fused` or `reconstruction`; the map is the excess error, for the fused score weighted by the second network. With
+    the fused score, the outputs also hold its `evidence` and the weights `shares` of the pieces, both [N, 7 or 9], by
+    which `pipelines.tasks.anomaly.predict` merges tiles.
     """
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     scaled = ops.divide(ops.cast(image, "float32"), 255.0)
     answer = network(scaled, training=False)
-    defect, error, found = answer["defect"], answer["error"], answer["evidence"]
+    defect, error, evidence = answer["defect"], answer["error"], answer["evidence"]
     outputs = {"embedding": embedding(answer["features"])}
     if score == "fused":
-        outputs |= {"score": fused_score(found), "error_map": weighted_error(error, defect), "evidence": found}
-        outputs["shares"] = ops.zeros_like(found) + shares(found.shape[1])
+        outputs |= {"score": fused_score(evidence), "error_map": weighted_error(error, defect), "evidence": evidence}
+        outputs["shares"] = ops.zeros_like(evidence) + shares(evidence.shape[1])
     else:
         outputs |= {"score": reconstruction_score(error), "error_map": error}
     outputs["error_map"] = ops.squeeze(outputs["error_map"], -1)

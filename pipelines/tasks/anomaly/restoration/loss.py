@@ -1,4 +1,4 @@
-"""What the network is trained to make small."""
+"""The training loss of the restoration network and of the second network."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ DAMAGE_WEIGHT = 0.1
 EXPECTATION_WEIGHT = 0.03
 LEAST_EXPECTED = 1e-3
 VISIBLE = 0.015
-# Changes of less than this, on average over the surroundings, damage nothing.
+# A pixel is undamaged where the smoothed change is less than this.
 SOUND = 0.003
-# A batch with hardly a hurt pixel must not weigh as much as one with many.
+# Added to the share of damaged pixels, so that a batch with hardly any does not weigh as much as one with many.
 FEW = 0.004
-# Changes of less than the first are not to be marked; from the sum of both on, they are fully.
+# The target of the second network is 0 for changes below UNSEEN and rises linearly to 1 over CLEAR.
 UNSEEN, CLEAR = 0.01, 0.03
 FOCAL_WEIGHT = 20.0
 DICE_WEIGHT = 0.3
@@ -36,7 +36,14 @@ IMAGE_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of a restoration: by pixel at half the image's side, [N, H/2, W/2, 1], and at a quarter."""
+    """The errors of a restoration of images [N, H, W, 3].
+
+    Attributes:
+        gradient: gradient error at each scale s, [N, H / 2^s, W / 2^s, 1].
+        squared: squared colour error, [N, H/2, W/2, 1].
+        fine: gradient error of the two finer scales, [N, H/2, W/2, 1].
+        coarse: gradient error of the coarsest scale plus the colour error, [N, H/4, W/4, 1].
+    """
 
     gradient: list[Tensor]
     squared: Tensor
@@ -45,7 +52,7 @@ class Errors:
 
     @classmethod
     def of(cls, clean: Tensor, restored: Tensor, counts: Tensor) -> Errors:
-        """Compare RGB [N, H, W, 3] in 0 to 1, of those images whose `counts` [N, 1, 1, 1] is 1 and not 0."""
+        """Compute the errors of RGB [N, H, W, 3] in 0 to 1, times `counts` [N, 1, 1, 1], 0 to ignore an image."""
         gradient = [error * counts for error in gradient_error(clean, restored)]
         squared = halved(ops.mean(ops.square(clean - restored), axis=-1, keepdims=True)) * counts
         fine = (halved(gradient[0]) + gradient[1]) / SCALES
@@ -64,9 +71,8 @@ def training_loss(
 ) -> Tensor:
     """Return the scalar loss of a step.
 
-    `damaged`, `clean` and `restored` are RGB [N, H, W, 3] in 0 to 1. `unlocated` [N] is 1 for an image that is known to
-    be anomalous, but not where: of it, only `anomalous` counts; 0 for the others. The rest is what `build_network`
-    gives.
+    `damaged`, `clean` and `restored` are RGB [N, H, W, 3] in 0 to 1. `unlocated` [N] is 1 for an anomalous image
+    without a mask, of which only `anomalous` counts, else 0. The other arguments are outputs of `build_network`.
     """
     counts = ops.reshape(1 - unlocated, (-1, 1, 1, 1))
     errors = Errors.of(clean, restored, counts)
@@ -79,7 +85,7 @@ def training_loss(
 def restoration_loss(errors: Errors) -> Tensor:
     """Return the loss over all pixels.
 
-    Squared error alone blurs; the gradient term is the very error that the anomaly score is made of.
+    Squared error alone gives blurred restorations; the gradient term is the error that the anomaly score uses.
     """
     fine = sum(ops.mean(error) for error in errors.gradient)
     return SQUARED_WEIGHT * ops.mean(errors.squared) + GRADIENT_WEIGHT * fine
@@ -88,8 +94,8 @@ def restoration_loss(errors: Errors) -> Tensor:
 def damage_loss(errors: Errors, change: Tensor) -> Tensor:
     """Return the loss over the pixels that a synthetic defect changed visibly; 0 without any.
 
-    Defects cover a few percent of the pixels, so that a network which copies them has a small loss over all:
-    those pixels count once more by themselves. `change` [N, H/2, W/2, 1] is how far they were changed.
+    Defects cover a few percent of the pixels, so that a network which copies them has a small loss over the image:
+    their pixels therefore have a term of their own. `change` [N, H/2, W/2, 1] is the mean absolute change of a pixel.
     """
     hurt = ops.cast(change > VISIBLE, "float32")
     fine = ops.mean((errors.fine + SQUARED_WEIGHT * errors.squared) * hurt)
@@ -97,8 +103,8 @@ def damage_loss(errors: Errors, change: Tensor) -> Tensor:
 
 
 def expectation_loss(errors: Errors, expected: Tensor, change: Tensor, counts: Tensor) -> Tensor:
-    """Return how badly `expected` foretells the error where nothing is damaged: the negative log-likelihood of an
-    exponential distribution. Where a defect is, no error is to be expected.
+    """Return the negative log-likelihood of the error of undamaged pixels under an exponential distribution of mean
+    `expected`. Damaged pixels are left out, so that the network does not predict an error for defects.
     """
     error = ops.stop_gradient(errors.fine + doubled(errors.coarse))
     scale = expected + LEAST_EXPECTED
@@ -107,7 +113,7 @@ def expectation_loss(errors: Errors, expected: Tensor, change: Tensor, counts: T
 
 
 def marking_loss(change: Tensor, defect: Tensor, anomalous: Tensor, counts: Tensor) -> Tensor:
-    """Return how badly the second opinion marks what was changed, from logits.
+    """Return the segmentation and classification loss of the second network, from its logits.
 
     Cross-entropy with a focal term (Lin et al., "Focal loss for dense object detection", ICCV 2017) and the Dice
     loss (Milletari et al., "V-Net", 3DV 2016), since defects are small.
@@ -119,7 +125,7 @@ def marking_loss(change: Tensor, defect: Tensor, anomalous: Tensor, counts: Tens
     both = ops.sum(chance * truth, axis=(1, 2, 3))
     either = ops.sum(chance, axis=(1, 2, 3)) + ops.sum(truth, axis=(1, 2, 3))
     dice = ops.mean((1 - (2 * both + DICE_FLOOR) / (either + DICE_FLOOR)) * counts[:, 0, 0, 0])
-    # What is anomalous without a known place is so wholly.
+    # Images without a mask count as anomalous.
     image = _cross_entropy(ops.maximum(ops.max(truth, axis=(1, 2)), 1 - counts[:, :, 0, 0]), anomalous)
     return focal + DICE_WEIGHT * dice + IMAGE_WEIGHT * ops.mean(image)
 

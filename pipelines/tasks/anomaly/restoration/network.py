@@ -1,12 +1,12 @@
-"""The restoration autoencoder: a U-Net that draws the clean RGB image from the fine structure of the grey one, and
-beside it a smaller one that gives a second opinion.
+"""The restoration autoencoder: a U-Net that restores the clean RGB image from the fine structure of the grey image, and
+a smaller second U-Net that segments defects.
 
-The restorer also says how far off it expects to be. Its input is reduced, inside the network, to the grey image minus
-a blurred copy, so that it has to supply colour and shading from what it learnt of normal images (Liu et al., "Simple
-and effective frequency-aware image restoration for industrial visual anomaly detection", 2024); trained to remove
-synthetic defects, it is bad at passing a real one through. The second network sees the image, its restoration and
-their difference, and marks what it takes for a defect (Zavrtanik et al., "DRAEM", ICCV 2021). Only standard Keras
-layers and operations, so that a saved network loads in safe mode.
+The restorer also predicts its own error. Its input is reduced, inside the network, to the grey image minus a blurred
+copy, so that it has to supply colour and shading from what it learnt of normal images (Liu et al., "Simple and
+effective frequency-aware image restoration for industrial visual anomaly detection", 2024); trained to remove
+synthetic defects, it does not reproduce real ones well. The second network takes the image, its restoration and their
+difference, and returns the logits of a defect (Zavrtanik et al., "DRAEM", ICCV 2021). Both consist of standard Keras
+layers and operations only, so that a saved network loads in safe mode.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ SECOND_CHANNELS = {
     "base": (48, 64, 96, 96),
     "large": (64, 96, 96, 128),
 }
-# Both networks work on fields of 4 x 4 pixels: a U-Net's levels of full size take most of its time, and little of its
-# weights.
+# Both networks work on fields of 4 x 4 pixels: the full-resolution levels of a U-Net take most of its time but hold few
+# of its weights.
 FIELD = 4
 BLUR = 9
-# The share of defective pixels, as the logit the second opinion begins with.
+# Initial bias of the second network's logits: the share of defective pixels, as a logit.
 RARE = -4.0
 # The outputs in the order in which networks saved by version 0.1 list them.
 OUTPUTS = ("restored", "expected", "defect", "anomalous", "features", "error", "evidence")
-# Those that the loss is computed from.
+# The outputs that the loss is computed from.
 TRAINED_OUTPUTS = OUTPUTS[:4]
-# Layers that hold what is usual of good images, and nothing learnt.
+# Name prefix of the layers that hold the statistics of good images rather than trained weights.
 USUAL = "usual"
 
 
@@ -60,7 +60,7 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
 
     Its outputs, all float32:
         restored: the restoration, [N, S, S, 3] in 0 to 1.
-        expected: the error it expects of its restoration, [N, S/2, S/2, 1], at least 0.
+        expected: the predicted error of the restoration, [N, S/2, S/2, 1], at least 0.
         defect: logits that a pixel belongs to a defect, [N, S/2, S/2, 1].
         anomalous: the logit that the image has a defect, [N, 1].
         features: the restorer's bottleneck, [N, h, w, d].
@@ -75,23 +75,23 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
     widths = CHANNELS[preset]
     folded = _block(structure, widths[0], dtype, "fold", size=10, strides=FIELD)
     drawn, features = _u_net(folded, widths, dtype, "")
-    # Drawn in float32: bfloat16 would leave steps of half a percent in what is compared.
+    # In float32: bfloat16 would quantise the restoration in steps of half a percent.
     restored = _unfolded(drawn, 3, FIELD, "sigmoid", "draw")
     expected = _unfolded(drawn, 1, FIELD // 2, "softplus", "expect")
 
-    # What the second opinion learns must not change the restoration it judges.
+    # No gradient of the second network flows into the restoration that it judges.
     fixed, foretold = ops.stop_gradient(restored), ops.stop_gradient(expected)
     errors = gradient_error(image, fixed)
     widths = SECOND_CHANNELS[preset]
     whole = ops.concatenate([image - 0.5, (image - fixed) * 4.0, structure, errors[0]], axis=-1)
-    seen = [
+    second_inputs = [
         layers.Conv2D(widths[0], 8, strides=FIELD, padding="same", use_bias=False, dtype=dtype, name="second_fold")(
             whole
         ),
         ops.concatenate([halved(errors[1]), errors[2], halved(foretold)], axis=-1),
         ops.stop_gradient(drawn),
     ]
-    x = _block(layers.Concatenate(dtype=dtype, name="seen")(seen), widths[0], dtype, "second_encode0")
+    x = _block(layers.Concatenate(dtype=dtype, name="seen")(second_inputs), widths[0], dtype, "second_encode0")
     marked, opinion = _u_net(x, widths, dtype, "second_")
     defect = _unfolded(marked, 1, FIELD // 2, "linear", "mark", bias=RARE)
     pooled = [ops.max(opinion, axis=(1, 2)), ops.mean(opinion, axis=(1, 2))]
@@ -101,17 +101,17 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
     error = relative_error(image, restored, expected)
     if usual is None:
         beyond = excess(error)
-        found = evidence(beyond, defect, anomalous)
+        pieces = evidence(beyond, defect, anomalous)
     else:
         part = _shown_part(image, usual)
         beyond = excess(error, *_usual_maps(part, image.shape[1] // 2, usual))
-        found = evidence(beyond, defect, anomalous, paths=usual.surface)
-        found = layers.Rescaling(
+        pieces = evidence(beyond, defect, anomalous, paths=usual.surface)
+        pieces = layers.Rescaling(
             [1 / scale for scale in usual.scales],
             [-location / scale for location, scale in zip(usual.locations, usual.scales, strict=True)],
             dtype="float32",
             name="evidence",
-        )(ops.subtract(found, _usual_level(roughness(image), part, usual)))
+        )(ops.subtract(pieces, _usual_level(roughness(image), part, usual)))
     outputs = {
         "restored": restored,
         "expected": expected,
@@ -119,34 +119,34 @@ def build_network(preset: str, input_size: int, dtype: str = "float32", usual: U
         "anomalous": anomalous,
         "features": features,
         "error": shown_excess(beyond),
-        "evidence": found,
+        "evidence": pieces,
     }
     return keras.Model(image, outputs, name=f"restoration_{preset}")
 
 
-# What is usual lies in the weights of standard layers, so that it is saved with the network.
+# The statistics of good images are weights of standard layers, so that they are saved with the network.
 
 
 def _shown_part(image: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
-    """Return which part of its image each shows, as [N, 1]: that of the nearest of the usual patterns."""
+    """Return the index [N, 1] of the part that each image shows: the part with the nearest pattern."""
     fields = image.shape[1] // PATTERN
     grey = ops.mean(ops.reshape(image, (-1, PATTERN, fields, PATTERN, fields * 3)), axis=(2, 4))
-    # A pattern's own mean is 0, so that the image's has no part in the distance.
+    # Patterns have mean 0, so that the mean of the image does not change their order.
     nearness = _linear(-0.5 * np.square(usual.patterns).sum(axis=1), usual.patterns.T, "patterns")
-    # Not `argmax`: Keras makes an operation of it that ONNX Runtime does not know.
+    # Not `argmax`: Keras exports it as an operation that ONNX Runtime does not support.
     return ops.top_k(nearness(ops.reshape(grey, (-1, PATTERN * PATTERN))), 1)[1]
 
 
 def _usual_maps(part: keras.KerasTensor, side: int, usual: Usual) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Return usual middle and width [N, side, side, 1] of the part that each shows."""
+    """Return the maps `middles` and `widths`, each [N, side, side, 1], of the part that each image shows."""
     both = np.stack([usual.middles, usual.widths], axis=1)
-    found = ops.reshape(_looked_up(both.reshape(len(both), -1), "maps")(part), (-1, 2, side, side, 1))
-    return found[:, 0], found[:, 1]
+    maps = ops.reshape(_looked_up(both.reshape(len(both), -1), "maps")(part), (-1, 2, side, side, 1))
+    return maps[:, 0], maps[:, 1]
 
 
 def _usual_level(rough: keras.KerasTensor, part: keras.KerasTensor, usual: Usual) -> keras.KerasTensor:
-    """Return how much of each piece of evidence is usual of images as rough as `rough` [N, 1], as [N, pieces]: evenly
-    changing between the knots, as a sum of functions that bend at one of them.
+    """Return the levels [N, pieces] for images of roughness `rough` [N, 1]: piecewise linear between the knots,
+    computed as a sum of ReLUs, one for each knot.
     """
     typical = ops.reshape(_looked_up(usual.roughness[:, None], "roughness")(part), (-1, 1))
     bent = ops.relu(_linear(-usual.knots, np.ones((1, len(usual.knots))), "knots")(ops.subtract(rough, typical)))
@@ -170,15 +170,17 @@ def _looked_up(values: NDArray[Any], name: str) -> layers.Layer:
 
 
 def named_weights(network: keras.Model) -> dict[str, list[NDArray[Any]]]:
-    """Return all that a network learnt, float32, by the names of its layers: without what is usual of its images."""
-    learnt = (one for one in network.layers if one.weights and not one.name.startswith(USUAL))
-    return {one.name: [np.asarray(weight, np.float32) for weight in one.get_weights()] for one in learnt}
+    """Return the trained weights of a network, float32, by layer name, without the statistics of its images."""
+    learnt = (layer for layer in network.layers if layer.weights and not layer.name.startswith(USUAL))
+    return {layer.name: [np.asarray(weight, np.float32) for weight in layer.get_weights()] for layer in learnt}
 
 
 def set_weights(network: keras.Model, weights: dict[str, list[NDArray[Any]]]) -> None:
-    """Give the network what another learnt. Raises TrainingFailed if that is of another architecture."""
+    """Set the trained weights of another network. Raises TrainingFailed if its architecture differs."""
     own = named_weights(network)
-    shapes, others = ({name: [one.shape for one in arrays] for name, arrays in told.items()} for told in (own, weights))
+    shapes, others = (
+        {name: [array.shape for array in arrays] for name, arrays in named.items()} for named in (own, weights)
+    )
     if shapes != others:
         raise TrainingFailed("the weights to start from belong to another network; train from scratch instead")
     for name, arrays in weights.items():
@@ -186,7 +188,7 @@ def set_weights(network: keras.Model, weights: dict[str, list[NDArray[Any]]]) ->
 
 
 def high_pass(image: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the grey image minus its local mean, and how far that reaches, as one channel about -1 to 1."""
+    """Return the grey image [N, H, W, 1] minus its local mean, scaled to about -1 to 1."""
     grey = ops.mean(image, axis=-1, keepdims=True)
     blurred = ops.average_pool(ops.average_pool(grey, BLUR, 1, "same"), BLUR, 1, "same")
     return ops.multiply(ops.subtract(grey, blurred), 4.0)
@@ -195,7 +197,7 @@ def high_pass(image: keras.KerasTensor) -> keras.KerasTensor:
 def _unfolded(
     x: keras.KerasTensor, channels: int, factor: int, activation: str, name: str, bias: float = 0.0
 ) -> keras.KerasTensor:
-    """Return [N, H, W, C] drawn larger by `factor`, in float32."""
+    """Return `x` [N, h, w, c] upsampled by a transposed convolution to [N, factor * h, factor * w, channels]."""
     return layers.Conv2DTranspose(
         channels,
         2 * factor,
@@ -211,9 +213,9 @@ def _unfolded(
 def _u_net(
     x: keras.KerasTensor, channels: Sequence[int], dtype: str, name: str
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Return what a U-Net makes of `x`, at its size, and its bottleneck.
+    """Return the output of a U-Net, of the size of `x`, and its bottleneck.
 
-    Skips are added and not concatenated, which at the same width takes less than half the arithmetic.
+    Skip connections are added rather than concatenated, which takes less than half the arithmetic at the same width.
     """
     skips = [x]
     for level, width in enumerate(channels[1:], start=1):

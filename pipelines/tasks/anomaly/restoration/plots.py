@@ -1,4 +1,4 @@
-"""A sheet of pictures that shows what the network makes of images."""
+"""Draws a sheet of example images with their restorations and error maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GAP = 4
 
 
 def reconstruction_sheet(clean: Floats, damaged: Floats, restored: Floats, errors: Floats) -> Image.Image:
-    """Return a picture with one row an image: as it was, with synthetic defects, restored, and its error map.
+    """Return a sheet with a row for each image: clean, with synthetic defects, restored, and the error map.
 
     `clean`, `damaged` and `restored` are [n, S, S, 3] in 0 to 1; `errors` [n, S, S] are coloured from 0 to
     their largest value in the sheet.

@@ -1,4 +1,4 @@
-"""What chance decides of a training batch, as arrays for a device to draw it by (`models.accelerated`). numpy only."""
+"""Samples the augmentation parameters of a training batch on the CPU, as arrays from which `device` renders it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ NUMBERS = (
 
 
 def recipe(images: NDArray[np.uint8], painter: Painter, generator: np.random.Generator, turns: bool) -> Recipe:
-    """Return all that `painted` must know to show and to damage `images` [N, S, S, 3], as `augment` and
-    `Painter.add_defects` would by the same generator: arrays whose shapes depend on N and S alone.
+    """Return the parameters by which `device.painted` augments `images` [N, S, S, 3] and adds defects to them, sampled
+    as by `augment` and `Painter.add_defects` with the same generator: arrays whose shapes depend on N and S only.
     """
     count, size = images.shape[:2]
     views = Views.choose(count, size, generator, turns)
@@ -46,7 +46,7 @@ def recipe(images: NDArray[np.uint8], painter: Painter, generator: np.random.Gen
     numbers = np.zeros((count, SLOTS, len(NUMBERS)), np.float32)
     shapes = np.zeros((count, SLOTS, size, size), np.uint8)
     used = [0] * count
-    for index, defect in painter.choose(count, generator, lambda one: views.shown_one(one, images[one])):
+    for index, defect in painter.choose(count, generator, lambda place: views.shown_image(place, images[place])):
         assert defect is not None, "annotated defects are pasted by processors"
         slot = index, used[index]
         whole[slot], numbers[slot] = _encoded(defect, size)
@@ -64,10 +64,20 @@ def recipe(images: NDArray[np.uint8], painter: Painter, generator: np.random.Gen
 
 
 def _encoded(defect: Defect, size: int) -> tuple[list[int], list[float]]:
-    """Return the numbers of a defect, by WHOLE and by NUMBERS."""
-    one = defect.chosen
-    row, column = one.place or (NONE, NONE)
-    rank = round(one.level * (len(range(0, size, EVERY)) ** 2 - 1))
-    whole = [KINDS.index(defect.filling), one.image, one.turn, one.down, one.right, row, column, one.texture, rank]
-    numbers = [one.sigma, one.warp, one.light, one.angle, *one.colour, one.amplitude, one.factor]
+    """Return the parameters of a defect in the order of WHOLE and of NUMBERS."""
+    chosen = defect.chosen
+    row, column = chosen.place or (NONE, NONE)
+    rank = round(chosen.level * (len(range(0, size, EVERY)) ** 2 - 1))
+    whole = [
+        KINDS.index(defect.filling),
+        chosen.image,
+        chosen.turn,
+        chosen.down,
+        chosen.right,
+        row,
+        column,
+        chosen.texture,
+        rank,
+    ]
+    numbers = [chosen.sigma, chosen.warp, chosen.light, chosen.angle, *chosen.colour, chosen.amplitude, chosen.factor]
     return whole, [*numbers, defect.grained, defect.cover, defect.softness]

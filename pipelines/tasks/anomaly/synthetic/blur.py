@@ -1,7 +1,7 @@
-"""Gaussian blur of images in training, by products with small matrices of weights: numpy only.
+"""Gaussian blur of training images by products with small weight matrices. Requires numpy only.
 
-The same as `scipy.ndimage.gaussian_filter` in its mode "reflect", in single precision and in a fraction of its time:
-what is drawn into a batch is blurred some thirty times, on processors that the network wants, too.
+Equals `scipy.ndimage.gaussian_filter` in mode "reflect", in float32 and in a fraction of its time: a batch needs some
+thirty blurs, on CPU cores that the network uses as well.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ TRUNCATE = 4.0  # standard deviations
 
 
 def radius(sigma: float) -> int:
-    """Return how many pixels away a blur of standard deviation `sigma` (pixels) takes from."""
+    """Return the radius in pixels of the kernel of a blur of standard deviation `sigma` (pixels)."""
     return int(TRUNCATE * sigma + 0.5)
 
 
 def grown(part: slice, by: int, size: int) -> slice:
-    """Return a range of rows or columns with `by` more at both ends, as far as an image of `size` has them."""
+    """Return a range of rows or columns extended by `by` at both ends, clipped to an image of `size` pixels."""
     return slice(max(0, part.start - by), min(size, part.stop + by))
 
 
 def blurred(image: Floats, sigma: float, rows: slice, columns: slice, often: bool = False) -> Floats:
-    """Return rows and columns [h, w, C] of `image` [S, S, C], blurred; `sigma` is a quarter of S at most. What a sigma
-    that comes `often` needs is remembered.
+    """Return the blurred rows and columns [h, w, C] of `image` [S, S, C]; `sigma` (pixels) is at most S / 4. `often`
+    (False) caches the weights for this sigma.
     """
     size, by = len(image), radius(sigma)
     taken = grown(rows, by, size), grown(columns, by, size)
@@ -44,7 +44,7 @@ def blurred_part(
 ) -> Floats:
     """Return the rows and columns `wanted` [h, w, C] of a blurred image of `size` pixels a side.
 
-    Of the image only `part` is given, whose rows and columns are `place`; beyond it the image counts as zero.
+    `part` holds the rows and columns `place` of the image, which is zero elsewhere.
     """
     (rows, columns), (above, left) = wanted, place
     if radius(sigma) == 0:
@@ -68,7 +68,7 @@ def _all_weights(sigma: float, size: int) -> Floats:
 
 
 def _weights(wanted: slice, place: slice, sigma: float, size: int) -> Floats:
-    """Return by how much each place [w] of a line of `size`, mirrored at its ends, counts for each wanted one [h]."""
+    """Return the weight [h, w] of each pixel of `place` for each of `wanted`, on a line of `size`, mirrored."""
     by = radius(sigma)
     kernel = np.zeros(2 * size, np.float32)
     kernel[: by + 1] = np.exp(-0.5 * np.square(np.arange(by + 1) / sigma))

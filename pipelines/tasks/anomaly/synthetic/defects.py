@@ -1,13 +1,12 @@
-"""Synthetic defects, drawn on the fly on batches of clean images, for the network to remove and to find. numpy and
-scipy only.
+"""Draws synthetic defects on batches of clean images during training. Requires numpy and scipy only.
 
-A defect is a shape (`models.masks`) and a filling (`models.fillings`): a part of another image of the set or of the
-same one (Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), one colour, a shade, noise, blur, a dent, or
-the surroundings drawn in, so that what was there is gone. A drawn defect is sharper and smoother than anything that
-came through a lens; a network that learns to see that finds no real one. So its edges are softened, and what has one
-colour keeps some of the grain of what it covers. A surface is not damaged by another part of itself: whoever has to
-find that learns to see seams; nor is its grain another when it is drawn apart. Half of the images get one to three
-defects. Where people have annotated real ones, every other defect is one of those.
+A defect is a shape (`shapes`) and a filling (`fills`): a part of another image of the set or of the same image
+(Schlüter et al., NSA, ECCV 2022; Li et al., CutPaste, CVPR 2021), a colour, a shade, noise, blur, a dent, or the
+surroundings extended into the shape. Rendered defects are sharper and smoother than photographed ones, and a network
+that learns this difference misses real defects. Edges are therefore softened, and plain fillings keep some of the grain
+of what they cover. Surfaces get no displaced parts of the same image, which would teach the network to find seams, and
+no dents, since their grain looks the same when it is warped. Half of the images get one to three defects. If real
+defects are annotated, half of all defects are real ones.
 """
 
 from __future__ import annotations
@@ -28,25 +27,30 @@ from pipelines.tasks.anomaly.synthetic.shapes import Floats, MaskBank, oriented
 
 DEFECTIVE_SHARE = 0.5
 ANNOTATED_SHARE = 0.5
-# How faint a colour, a shade or noise is drawn at most: contrast of so many times the image's grain, of which there is
-# so much at least, 0 to 1, and so much of full cover. What has less contrast by itself covers wholly.
+# The faintest fillings without an interior: least contrast in units of the image's grain (standard deviation, at least
+# LEAST_GRAIN, 0 to 1), and least coverage. Fillings with less contrast have full coverage.
 FAINTEST, LEAST_GRAIN, LEAST_COVER = 3.0, 0.01, 0.1
-# How far a defect is blurred at most, in pixels of an image of 128.
+# Largest standard deviation of the blur of a defect's edge, in pixels of an image of 128.
 SOFTEST = 1.0
-# How many defects a damaged image has: each as likely.
+# Number of defects of a damaged image; each entry is equally likely.
 COUNTS = 1, 1, 2, 3
-# Of the variance within an image, how much the mean image must keep for the set to count as aligned.
+# The least variance of the mean image, as a share of the variance within images, for a set to count as aligned.
 ALIGNED = 0.1
 COMPARED = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """What chance decided of one defect: a filling where the `shape` [S, S] is, in the rows and columns `where`, its
-    edge softened by `softness` pixels.
+    """The sampled parameters of a defect.
 
-    `grained`, 0 to 1, is how much of the grain of what it covers is kept. `cover` is how far it covers that, 1 being
-    wholly; for a filling that is no `area`, 0 is as faint as can just be seen.
+    Attributes:
+        filling: kind of filling.
+        chosen: parameters of the filling.
+        shape: strength of the defect at each pixel, [S, S], 0 to 1.
+        where: rows and columns that the shape covers.
+        grained: share of the covered grain that is kept, 0 to 1.
+        cover: opacity, 0 to 1; for a filling that is not an `area`, 0 is the faintest that is still visible.
+        softness: standard deviation of the blur of its edge, in pixels.
     """
 
     filling: Filling
@@ -58,7 +62,7 @@ class Defect:
     softness: float
 
     def draw(self, images: Floats, own: Floats, textures: list[Floats]) -> None:
-        """Draw it into `own` [S, S, 3], one of `images` that may have other defects already."""
+        """Draw the defect into `own` [S, S, 3], a copy of one of `images` that may have other defects already."""
         size, where, shape = len(own), self.where, self.shape[self.where]
         canvas = Canvas(images, own, self.shape, where, textures)
         filled = self.filling.fill(canvas, self.chosen)
@@ -70,23 +74,23 @@ class Defect:
             faintest = np.log(_least_cover(change, shape, canvas.noise()))
             cover = float(np.exp(faintest + (0 - faintest) * cover))
         change *= np.float32(cover)
-        rows, columns = (grown(one, radius(self.softness), size) for one in where)
+        rows, columns = (grown(part, radius(self.softness), size) for part in where)
         own[rows, columns] += blurred_part(change, self.softness, where, (rows, columns), size)
 
 
 class Painter:
-    """Paints defects on images of `size` pixels a side; what it paints follows from `seed` and the generator given.
+    """Draws defects on images of `size` pixels a side, determined by `seed` and the generator given.
 
-    `known` are real ones to paste in, too; with `turns`, anywhere and in any orientation. With `objects`, the images
-    show objects on a plain ground, and defects lie on those.
+    `annotated` are real defects to paste as well; with `turns`, anywhere and in any orientation. With `objects`, the
+    images show objects on a plain background, and defects are placed on the objects.
     """
 
     def __init__(
-        self, size: int, seed: int, known: Annotated | None = None, turns: bool = False, objects: bool = False
+        self, size: int, seed: int, annotated: Annotated | None = None, turns: bool = False, objects: bool = False
     ) -> None:
         self._size = size
         self._shapes = MaskBank(size, seed)
-        self._known = known if known is not None and len(known.located) else None
+        self._annotated = annotated if annotated is not None and len(annotated.located) else None
         self._turns = turns
         self._objects = objects
         self._fillings = OF_SURFACES if turns and not objects else FILLINGS
@@ -99,8 +103,8 @@ class Painter:
             touched.add(index)
             if defect is not None:
                 defect.draw(images, damaged[index], self.textures)
-            elif self._known is not None:
-                self._known.paste(damaged[index], generator, self._turns)
+            elif self._annotated is not None:
+                self._annotated.paste(damaged[index], generator, self._turns)
         for index in touched:
             np.clip(damaged[index], 0, 1, out=damaged[index])
         return damaged
@@ -108,21 +112,21 @@ class Painter:
     def choose(
         self, count: int, generator: np.random.Generator, image_of: Callable[[int], Floats]
     ) -> Iterator[tuple[int, Defect | None]]:
-        """Yield which of `count` images have a defect, and that, one after the other; None for a known one.
+        """Yield the index of an image, below `count`, and its defect, for each defect; None for an annotated one.
 
-        `image_of` returns one of the images, where it has to be looked for the object. A known one is to be pasted, by
-        the same generator, before the next is asked for.
+        `image_of` returns the image with an index, in which the object is segmented. The caller pastes an annotated
+        defect with the same generator before it takes the next item.
         """
         for index in np.flatnonzero(generator.random(count) < DEFECTIVE_SHARE).tolist():
             where = object_of(image_of(index)) if self._objects else None
             for _ in range(COUNTS[generator.integers(len(COUNTS))]):
-                if self._known is not None and generator.random() < ANNOTATED_SHARE:
+                if self._annotated is not None and generator.random() < ANNOTATED_SHARE:
                     yield index, None
                 elif (defect := self._chosen(count, where, generator)) is not None:
                     yield index, defect
 
     def _chosen(self, count: int, objects: NDArray[np.bool_] | None, generator: np.random.Generator) -> Defect | None:
-        """Return a defect, if the shape covers anything."""
+        """Return a defect; None if its shape covers nothing."""
         filling = self._fillings[generator.integers(len(self._fillings))]
         shape = self._shapes.shape(generator, filling.area)
         if objects is not None:
@@ -139,8 +143,14 @@ class Painter:
 
 @dataclass(frozen=True)
 class Views:
-    """What chance decided of how images [n, S, S, 3] are shown: `shifts` [n, 2], 0 to twice `most`, in pixels; `turns`,
-    orientations [n], or None; `gains`, per level of 255, and `offsets` [n].
+    """The sampled augmentation parameters of images [n, S, S, 3].
+
+    Attributes:
+        most: largest displacement, in pixels.
+        shifts: displacements plus `most`, in pixels, [n, 2], 0 to 2 * most.
+        turns: orientations 0 to 7, [n]; None for upright images.
+        gains: factors of the brightness, divided by 255, [n].
+        offsets: offsets of the brightness, [n].
     """
 
     most: int
@@ -151,7 +161,7 @@ class Views:
 
     @classmethod
     def choose(cls, n: int, size: int, generator: np.random.Generator, turns: bool) -> Views:
-        """Return such for `n` images of `size` pixels a side."""
+        """Sample the parameters for `n` images of `size` pixels a side."""
         most = max(1, size // 24)
         shifts = generator.integers(0, 2 * most + 1, (n, 2))
         turned = [int(generator.integers(8)) for _ in range(n)] if turns else None
@@ -160,18 +170,18 @@ class Views:
         )
 
     def shown(self, images: NDArray[np.uint8]) -> Floats:
-        """Return the images as they are shown, float32 in 0 to 1."""
-        found = np.empty(images.shape, np.float32)
-        # One image at a time, which stays in the processor's cache.
+        """Return the augmented images, float32 [n, S, S, 3] in 0 to 1."""
+        shown = np.empty(images.shape, np.float32)
+        # One image at a time, so that it stays in the CPU cache.
         for index, image in enumerate(self._padded(images)):
-            self._show(index, image, found[index])
-        return found
+            self._show(index, image, shown[index])
+        return shown
 
-    def shown_one(self, index: int, image: NDArray[np.uint8]) -> Floats:
-        """Return the image [S, S, 3] that has this place among all as it is shown."""
-        found = np.empty(image.shape, np.float32)
-        self._show(index, self._padded(image[np.newaxis])[0], found)
-        return found
+    def shown_image(self, index: int, image: NDArray[np.uint8]) -> Floats:
+        """Return the augmented `image` [S, S, 3], which has this index among all."""
+        shown = np.empty(image.shape, np.float32)
+        self._show(index, self._padded(image[np.newaxis])[0], shown)
+        return shown
 
     def _padded(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.pad(images, ((0, 0), (self.most, self.most), (self.most, self.most), (0, 0)), mode="symmetric")
@@ -187,18 +197,18 @@ class Views:
 
 
 def augment(images: NDArray[np.uint8], generator: np.random.Generator, turns: bool = False) -> Floats:
-    """Return uint8 [N, S, S, 3] as float32 in 0 to 1, displaced by up to 4 % and with light varied by up to 8 %.
+    """Return uint8 [N, S, S, 3] as float32 in 0 to 1, shifted by up to 4 % and with brightness varied by up to 8 %.
 
-    `turns` also turns and mirrors them, for surfaces that have no upright.
+    `turns` (False) also rotates and mirrors them, for surfaces that have no upright orientation.
     """
     return Views.choose(len(images), images.shape[1], generator, turns).shown(images)
 
 
 def is_aligned(images: Any) -> bool:
-    """Return whether the images, uint8 [n, S, S, 3], show something in one place rather than a surface.
+    """Return whether the images, uint8 [n, S, S, 3], show an object in a fixed position rather than a surface.
 
-    Compared is the variance over positions of the mean image with that of single images: n images of a texture keep
-    1/n of it, an object in a fixed place keeps most.
+    Compares the variance over positions of the mean image with that of single images: the mean of n images of a texture
+    keeps 1/n of it, that of an object in a fixed position most of it.
     """
     chosen = images[spread(len(images), COMPARED)]
     side = chosen.shape[1] // 32
@@ -209,21 +219,21 @@ def is_aligned(images: Any) -> bool:
 
 
 def _cover(generator: np.random.Generator) -> float:
-    """Return how far a part of an image covers what was there: mostly wholly."""
+    """Sample the opacity of a part of an image: 1 in six of ten cases, else 0.4 to 1."""
     return 1.0 if generator.random() < 0.6 else generator.uniform(0.4, 1)
 
 
 def _least_cover(change: Floats, shape: Floats, noise: float) -> float:
-    """Return how far a filling must cover what was there to be seen in the image's `noise`, at most 1.
+    """Return the least opacity, at most 1, at which a filling is visible in the image's `noise`.
 
-    `change` [h, w, 3] is what it changes when it covers what is in its shape [h, w] wholly.
+    `change` [h, w, 3] is the change at full opacity within its `shape` [h, w].
     """
     contrast = float(np.abs(change).sum()) / (3 * max(float(shape.sum()), 1e-3))
     return min(1.0, max(LEAST_COVER, FAINTEST * (noise + LEAST_GRAIN) / max(contrast, 1e-6)))
 
 
 def _extent(shape: Floats) -> tuple[slice, slice] | None:
-    """Return the rows and columns of what a shape [S, S] covers; None, if it covers nothing."""
+    """Return the rows and columns that a shape [S, S] covers; None if it covers nothing."""
     rows, columns = (np.flatnonzero(shape.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return None

@@ -1,6 +1,6 @@
-"""What synthetic defects are filled with: for each kind, what chance decides, and what is drawn. numpy only.
+"""The fillings of synthetic defects: for each kind, a sampler of its parameters and a renderer. Requires numpy only.
 
-The two are apart so that a device can draw what chance decided here (`models.accelerated`).
+Sampling and rendering are separate so that a GPU can render what is sampled here (`device`).
 """
 
 from __future__ import annotations
@@ -18,42 +18,59 @@ from pipelines.tasks.anomaly.synthetic.shapes import Floats, oriented, smooth_no
 
 TEXTURES = 64
 GREY = np.full(3, 1 / 3, np.float32)
-GRAIN = 1.5  # what a blur by so many pixels of an image of 128 takes away counts as grain
-INSIDE = 0.05  # where a shape is fainter, the image is kept when a part is erased
-# A tone is told of every second pixel across and down, a colour's mean of them is this at least.
+GRAIN = 1.5  # standard deviation of the blur that removes the grain, in pixels of an image of 128
+INSIDE = 0.05  # the strength of a shape from which on a pixel is erased
+# Tone is computed on a 2x subsampled image, whose mean counts as DARKEST at least.
 EVERY, DARKEST = 2, 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What chance decided of a filling; what a kind does not need is as by default. `sigma` and `warp` are in pixels of
-    an image of 128, places and displacements in its own.
+    """The sampled parameters of a filling; parameters that its kind does not use keep their defaults.
+
+    Attributes:
+        image: index in the batch of the image a part is copied from; -1 for the damaged image itself.
+        turn: orientation of that image, 0 to 7 (`shapes.oriented`).
+        down: displacement of that image, in pixels.
+        right: displacement of that image, in pixels.
+        sigma: standard deviation of a blur, in pixels of an image of 128.
+        warp: largest displacement by a dent, in pixels of an image of 128.
+        light: amplitude of a dent's shading, as a share of the brightness.
+        angle: direction of the light on a dent, in radians.
+        place: row and column of the pixel whose colour `colour` is added to; None for `colour` itself.
+        colour: RGB offset or colour, or the factors of a shade.
+        texture: index of a texture.
+        amplitude: standard deviation of the texture, 0 to 1.
+        level: quantile of a tone, 0 to 1.
+        factor: factor of a tone's brightness.
     """
 
-    image: int = -1  # of which image of the batch a part is taken; -1: of the damaged one itself
-    turn: int = 0  # in which of its eight orientations (`masks.oriented`)
+    image: int = -1
+    turn: int = 0
     down: int = 0
     right: int = 0
-    sigma: float = 0.0  # of a blur
-    warp: float = 0.0  # by how much a dent moves what is there
-    light: float = 0.0  # and shades it
-    angle: float = 0.0  # from where the light comes
-    place: tuple[int, int] | None = None  # row and column of a pixel that a colour begins with
-    # What is added to that pixel's colour, or the colour itself; the factors of a shade.
+    sigma: float = 0.0
+    warp: float = 0.0
+    light: float = 0.0
+    angle: float = 0.0
+    place: tuple[int, int] | None = None
     colour: tuple[float, ...] = (1.0, 1.0, 1.0)
     texture: int = 0
-    amplitude: float = 0.0  # of the texture
-    level: float = 0.0  # the quantile of a tone
-    factor: float = 1.0  # and by how much it is darker or lighter
+    amplitude: float = 0.0
+    level: float = 0.0
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
 class Filling:
-    """A kind of filling: `choose(generator, size, count)`, for images of `size` pixels a side in a batch of `count`,
-    and `fill(canvas, chosen)` [h, w, 3].
+    """A kind of filling.
 
-    `area`: it wants a shape that has an inside, since what is copied or erased does not show in a line. `smooth`: it
-    has no structure of its own.
+    Attributes:
+        choose: `choose(generator, size, count)` samples the parameters for images of `size` pixels a side in a batch of
+            `count`.
+        fill: `fill(canvas, chosen)` renders the filling, [h, w, 3].
+        area: whether it needs a shape with an interior: copied or erased parts are not visible in a line.
+        smooth: whether it has no texture of its own, so that the grain of the image is added.
     """
 
     choose: Callable[[np.random.Generator, int, int], Chosen]
@@ -63,8 +80,8 @@ class Filling:
 
 
 class Canvas:
-    """What a filling may take from: all images, the one to be damaged, the shape of the defect, and the rows and
-    columns to be filled.
+    """The inputs of a filling: `images` [N, S, S, 3], the damaged image `own` [S, S, 3], the `shape` [S, S] of the
+    defect, and the rows and columns `where` to be filled.
     """
 
     def __init__(
@@ -74,21 +91,19 @@ class Canvas:
         self.size = len(own)
 
     def part(self, chosen: Chosen) -> Floats:
-        """Return what comes to lie where the defect is when an image [S, S, 3] is turned and moved; what leaves it
-        comes in again on the other side.
-        """
+        """Return the part [h, w, 3] that lies where the defect is when an image is turned and cyclically shifted."""
         image = oriented(self.own if chosen.image < 0 else self.images[chosen.image], chosen.turn)
         rows, columns = self.where
         lines = image[np.arange(rows.start - chosen.down, rows.stop - chosen.down) % self.size]
         return lines[:, np.arange(columns.start - chosen.right, columns.stop - chosen.right) % self.size]
 
     def texture(self, chosen: Chosen) -> Floats:
-        """Return one of the textures [h, w, 1] where the defect is."""
+        """Return the chosen texture [h, w, 1] where the defect is."""
         return (self._textures[chosen.texture][self.where] * np.float32(chosen.amplitude))[..., None]
 
     @cached_property
     def grain(self) -> Floats:
-        """The fine structure [h, w, 3] of the image that is to be damaged, where the defect is."""
+        """The fine structure [h, w, 3] of the damaged image where the defect is."""
         return self.own[self.where] - blurred(self.own, GRAIN * self.size / 128, *self.where, often=True)
 
     def noise(self) -> float:
@@ -97,7 +112,7 @@ class Canvas:
 
 
 def textures(size: int, generator: np.random.Generator) -> list[Floats]:
-    """Return noise, each [size, size] of standard deviation 1, coarse or fine."""
+    """Return TEXTURES noise images [size, size] of standard deviation 1, coarse or fine."""
     return [_texture(size, generator) for _ in range(TEXTURES)]
 
 
@@ -125,11 +140,11 @@ def _doubled(generator: np.random.Generator, size: int, _: int) -> Chosen:
 
 
 def _erased(canvas: Canvas, chosen: Chosen) -> Floats:
-    """What surrounds the shape, drawn into it: normalised convolution (Knutsson and Westin, CVPR 1993)."""
+    """Return the surroundings extended into the shape by normalised convolution (Knutsson and Westin, CVPR 1993)."""
     kept = (canvas.shape < INSIDE).astype(np.float32)[..., None]
     sigma = canvas.size / 128 * chosen.sigma
-    seen = blurred(np.concatenate([canvas.own * kept, kept], axis=-1), sigma, *canvas.where)
-    return seen[..., :3] / (seen[..., 3:] + np.float32(1e-3))
+    surroundings = blurred(np.concatenate([canvas.own * kept, kept], axis=-1), sigma, *canvas.where)
+    return surroundings[..., :3] / (surroundings[..., 3:] + np.float32(1e-3))
 
 
 def _blurred(canvas: Canvas, chosen: Chosen) -> Floats:
@@ -143,7 +158,7 @@ def _dent(generator: np.random.Generator, size: int, _: int) -> Chosen:
 
 
 def _dented(canvas: Canvas, chosen: Chosen) -> Floats:
-    """The image drawn together or apart along the slope of the shape, lighter on one side and darker on the other."""
+    """Return the image warped along the gradient of the shape, lighter on one side and darker on the other."""
     rows, columns = canvas.where
     height, everything = canvas.shape[..., None], slice(0, canvas.size)
     down, right = np.gradient(blurred(height, canvas.size / 128 * chosen.sigma, everything, everything)[..., 0])
@@ -157,19 +172,19 @@ def _dented(canvas: Canvas, chosen: Chosen) -> Floats:
 
 
 def _sampled(image: Floats, rows: NDArray[np.floating], columns: NDArray[np.floating]) -> Floats:
-    """Return the values [h, w, 3] of an image between its pixels, bilinearly."""
+    """Return the values [h, w, 3] of an image at fractional rows and columns, interpolated bilinearly."""
     last = len(image) - 1
     rows, columns = np.clip(rows, 0, last), np.clip(columns, 0, last)
-    top, left = (np.minimum(one.astype(np.intp), last - 1) for one in (rows, columns))
-    down, right = ((one - low).astype(np.float32)[..., None] for one, low in ((rows, top), (columns, left)))
+    top, left = (np.minimum(axis.astype(np.intp), last - 1) for axis in (rows, columns))
+    down, right = ((axis - low).astype(np.float32)[..., None] for axis, low in ((rows, top), (columns, left)))
     above = image[top, left] * (1 - right) + image[top, left + 1] * right
     below = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
-    found: Floats = above * (1 - down) + below * down
-    return found
+    values: Floats = above * (1 - down) + below * down
+    return values
 
 
 def _colour(generator: np.random.Generator, size: int, _: int) -> Chosen:
-    """One colour, mostly not far from those of the image, plain or grained."""
+    """Sample a colour, mostly close to those of the image, plain or textured."""
     place = None
     if generator.random() < 0.6:
         row, column = generator.integers(size, size=2).tolist()
@@ -196,7 +211,7 @@ def _tone(generator: np.random.Generator, *_: Any) -> Chosen:
 
 
 def _toned(canvas: Canvas, chosen: Chosen) -> Floats:
-    """A dark or a light tone that the image itself reaches, in some places at most."""
+    """Return the mean colour at the brightness of a low or high quantile of the image itself."""
     some = canvas.own[::EVERY, ::EVERY].reshape(-1, 3)
     grey = some @ GREY
     place = round(chosen.level * (len(grey) - 1))
@@ -233,7 +248,7 @@ TONED = Filling(_tone, _toned, smooth=True)
 SHADED = Filling(_shade, _shaded)
 ROUGHENED = Filling(_roughness, _roughened)
 
-# Each as often as it stands here.
+# Each is sampled as often as it is listed.
 FILLINGS = (
     *(OF_ANOTHER, OF_ANOTHER, DISPLACED, DOUBLED, ERASED, ERASED, BLURRED, DENTED),
     *(COLOURED, TONED, TONED, SHADED, SHADED, ROUGHENED),

@@ -1,10 +1,10 @@
-"""A fixed set of synthetic defects, for judging a model where there are too few real ones.
+"""A fixed set of synthetic defects, for the evaluation of models where there are too few real ones.
 
-The defect drawn on an image depends on the image's digest alone: the same image bears the same defect in every run, so
-that two models, and two runs, are judged on the same pictures. Nothing here is used in training: a model that has
-learnt its generator's defects has no advantage.
+The defect drawn on an image depends on the image's digest only: the same image has the same defect in every run, so
+that all models are evaluated on the same images. Training uses other generators, so that no model has an advantage from
+having learnt these defects.
 
-The kinds are those of surfaces: scratches, spots, blurred smears and displaced patches; sizes follow the image.
+The kinds are scratches, spots, blurred smears and displaced patches; sizes are relative to the image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def with_defect(pixels: Pixels, sha256: str) -> tuple[Pixels, str]:
     kind = KINDS[seed % len(KINDS)]
     height, width = pixels.shape[:2]
     unit = min(height, width)
-    # Away from the border: a part seldom fills its picture.
+    # Away from the border, since a part seldom fills its image.
     row, column = rng.uniform(0.3, 0.7) * height, rng.uniform(0.3, 0.7) * width
     angle = rng.uniform(0, np.pi)
     if kind == "scratch":
@@ -39,7 +39,7 @@ def with_defect(pixels: Pixels, sha256: str) -> tuple[Pixels, str]:
         shape = (radius, radius * rng.uniform(0.7, 1))
     area, cover = _ellipse(height, width, row, column, angle, *shape)
     before = pixels[area].astype(np.float32)
-    # Against the ground, so that it shows on dark and on bright surfaces.
+    # Darker on bright surfaces, brighter on dark ones, so that it is visible on both.
     sign = -1 if before.mean() > 110 else 1
     if kind in ("scratch", "spot"):
         after = before + sign * rng.uniform(60, 110)
@@ -56,22 +56,22 @@ def with_defect(pixels: Pixels, sha256: str) -> tuple[Pixels, str]:
 def _ellipse(
     height: int, width: int, row: float, column: float, angle: float, along: float, across: float
 ) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
-    """Return the rectangle around an ellipse with these half axes, and in it how far each pixel is covered, 0 to 1."""
+    """Return the rectangle around an ellipse with these half axes, and the coverage of its pixels, 0 to 1."""
     reach = along + 2
     top, bottom = max(0, int(row - reach)), min(height, int(row + reach) + 1)
     left, right = max(0, int(column - reach)), min(width, int(column + reach) + 1)
     y, x = np.mgrid[top:bottom, left:right] - np.array([row, column]).reshape(2, 1, 1)
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     distance = np.hypot(u / along, v / across)
-    # A soft edge of about a pixel.
+    # Antialias the edge over about a pixel.
     cover = np.clip((1 - distance) * min(along, across) + 0.5, 0, 1)
     return (slice(top, bottom), slice(left, right)), cover.astype(np.float32)
 
 
 def _blurred(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
-    """Return the mean over a square of 2 reach + 1 pixels, by running sums along each axis."""
+    """Return the mean over squares of 2 * reach + 1 pixels a side, by cumulative sums along each axis."""
     for axis in (0, 1):
-        padding = [(reach + 1, reach) if one == axis else (0, 0) for one in range(values.ndim)]
+        padding = [(reach + 1, reach) if dimension == axis else (0, 0) for dimension in range(values.ndim)]
         total = np.cumsum(np.pad(values, padding, mode="edge"), axis=axis, dtype=np.float64)
         length = total.shape[axis]
         ahead = np.take(total, range(2 * reach + 1, length), axis=axis)
@@ -81,7 +81,7 @@ def _blurred(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
 
 
 def _elsewhere(pixels: Pixels, area: tuple[slice, slice], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return a patch of the same size from another place, turned by half."""
+    """Return a patch of the same size from a random place, rotated by 180 degrees."""
     rows, columns = area
     high, wide = rows.stop - rows.start, columns.stop - columns.start
     top = int(rng.integers(0, pixels.shape[0] - high + 1))

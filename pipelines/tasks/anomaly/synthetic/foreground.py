@@ -1,8 +1,8 @@
-"""Objects on a plain ground: where the object is, so that synthetic defects lie on it and not beside it.
+"""Segments an object from a plain background, so that synthetic defects lie on the object.
 
-The ground is plain where two sides of an image that meet in a corner have one colour: of a tile, only those may be the
-whole image's own. The object is what differs from that colour. Where most of what differs does not hang together, it is
-the grain of a smooth surface, and there are no objects.
+The background is plain if two adjacent sides of an image have a single colour; of a tile, only two sides may belong to
+the border of the whole image. The object is what differs from that colour. If most differing pixels are not connected,
+they are the grain of a smooth surface, and there are no objects.
 """
 
 from __future__ import annotations
@@ -17,47 +17,51 @@ from pipelines.tasks.anomaly.synthetic.sampling import spread
 from pipelines.tasks.anomaly.synthetic.shapes import Floats
 
 RIM = 1 / 32  # of the side
-SAME, OTHER = 0.05, 0.1  # distance of a colour from the ground's, of 1, in the channel that differs most
-PLAIN_SHARE = 0.85  # of the two sides' pixels that have the ground's colour; an object may reach over the rim
+SAME, OTHER = 0.05, 0.1  # distance (0 to 1) from the background colour, in the channel that differs most
+PLAIN_SHARE = 0.85  # of the two sides' pixels that have the background colour; an object may reach over the rim
 LEAST_OBJECT, MOST_OBJECT = 0.01, 0.75  # of the pixels: of all images together, and of one
-AGREEING = 0.6  # of the images; the middle one of three tiles in a row has no corner of the whole
-# Connected pixels are a part of an object from half a side's worth on; of real asphalt's grain, a tenth lies in such.
+AGREEING = 0.6  # of the images; the middle of three tiles in a row has no corner of the whole image
+# Connected components of at least half a side in pixels are parts of an object; of the grain of real asphalt, a tenth
+# of the pixels lies in such components.
 LEAST_PART, COHERENT = 1 / 2, 0.5
 COMPARED = 100
-CENTRAL = 0.3  # of a shape's strength: where it is placed by
+CENTRAL = 0.3  # strength from which on a pixel of a shape may be the one that is moved onto the object
 
 
 def on_plain_ground(images: Any) -> bool:
     """Return whether most of the images, uint8 [n, S, S, 3], or tiles show an object, or a part of one, on a plain
-    ground.
+    background.
     """
     chosen = images[spread(len(images), COMPARED)].astype(np.float32) / 255
-    found = [(*_ground(image), image) for image in chosen]
-    differing = [_distance(image, colour) > OTHER for colour, _, image in found]
+    grounds = [(*_ground(image), image) for image in chosen]
+    differing = [_distance(image, colour) > OTHER for colour, _, image in grounds]
     plain = [
-        share >= PLAIN_SHARE and one.mean() <= MOST_OBJECT for (_, share, _), one in zip(found, differing, strict=True)
+        share >= PLAIN_SHARE and differs.mean() <= MOST_OBJECT
+        for (_, share, _), differs in zip(grounds, differing, strict=True)
     ]
     if np.mean(plain) < AGREEING or np.mean(differing) < LEAST_OBJECT:
         return False
-    shown = [one for one, counts in zip(differing, plain, strict=True) if counts]
+    shown = [differs for differs, counts in zip(differing, plain, strict=True) if counts]
     return bool(sum(map(_connected, shown)) >= COHERENT * np.sum(shown))
 
 
 def object_of(image: Floats) -> NDArray[np.bool_]:
-    """Return where [S, S] an image [S, S, 3], 0 to 1, differs from the ground's colour; everywhere, if none is seen."""
+    """Return the mask [S, S] of the object on an image [S, S, 3], 0 to 1; all True without a plain background."""
     colour, share = _ground(image)
     if share < PLAIN_SHARE:
         return np.ones(image.shape[:2], bool)
-    found: NDArray[np.bool_] = _distance(image, colour) > OTHER
-    return found
+    is_object: NDArray[np.bool_] = _distance(image, colour) > OTHER
+    return is_object
 
 
 def moved_onto(shape: Floats, where: NDArray[np.bool_], generator: np.random.Generator) -> Floats:
-    """Return a shape [S, S] moved, one of its strong pixels to a random one of `where` [S, S]; as it is, if none is."""
+    """Return `shape` [S, S] moved so that one of its strong pixels lies on a random True pixel of `where` [S, S];
+    unchanged if there is no such pixel.
+    """
     strong, places = np.flatnonzero(shape > CENTRAL), np.flatnonzero(where)
     if not len(strong) or not len(places):
         return shape
-    to, of = (divmod(int(one[generator.integers(len(one))]), len(shape)) for one in (places, strong))
+    to, of = (divmod(int(pixels[generator.integers(len(pixels))]), len(shape)) for pixels in (places, strong))
     down, right = to[0] - of[0], to[1] - of[1]
     moved = np.zeros_like(shape)
     rows, columns = _overlap(len(shape), down), _overlap(len(shape), right)
@@ -66,13 +70,13 @@ def moved_onto(shape: Floats, where: NDArray[np.bool_], generator: np.random.Gen
 
 
 def _ground(image: Floats) -> tuple[Floats, float]:
-    """Return the colour [3] that the plainest two sides with a common corner have, and which share of them has it."""
+    """Return the colour [3] of the two adjacent sides that are plainest, and the share of their pixels that has it."""
     wide = max(1, round(RIM * len(image)))
     across, down = (image[:wide], image[-wide:]), (image[:, :wide], image[:, -wide:])
     best: tuple[Floats, float] = (np.zeros(3, np.float32), -1.0)
-    for one in across:
-        for other in down:
-            sides = np.concatenate([one.reshape(-1, 3), other.reshape(-1, 3)])
+    for horizontal in across:
+        for vertical in down:
+            sides = np.concatenate([horizontal.reshape(-1, 3), vertical.reshape(-1, 3)])
             colour: Floats = np.median(sides, axis=0)
             share = float((_distance(sides, colour) < SAME).mean())
             if share > best[1]:
@@ -87,12 +91,12 @@ def _distance(image: Floats, colour: Floats) -> Floats:
 
 
 def _connected(differing: NDArray[np.bool_]) -> int:
-    """Return how many of the pixels [S, S] that differ from the ground lie in connected parts of a size."""
+    """Return the number of pixels of a mask [S, S] that lie in connected components of at least half a side."""
     labels, _ = label(differing)
     sizes = np.bincount(labels.ravel())[1:]
     return int(sizes[sizes >= LEAST_PART * len(differing)].sum())
 
 
 def _overlap(side: int, by: int) -> tuple[slice, slice]:
-    """Return which part of a side goes where when it is moved."""
+    """Return the source and the target range of a side moved by `by` pixels."""
     return slice(max(0, -by), side - max(0, by)), slice(max(0, by), side - max(0, -by))

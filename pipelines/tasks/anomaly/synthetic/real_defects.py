@@ -1,4 +1,4 @@
-"""Real anomalies that people annotated, for training beside the synthetic ones."""
+"""Annotated real anomalies, used in training together with synthetic ones."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 from pipelines.tasks.anomaly.synthetic.blur import blurred
 from pipelines.tasks.anomaly.synthetic.shapes import Floats, turned
 
-# Of a defect that lies in one place of an object, how far it may be displaced, as a share of the side.
+# Largest displacement of a defect on an object in a fixed position, as a share of the side.
 REACH = 1 / 16
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """Anomalies as prepared tiles, uint8: `located` [k, S, S, 3] with their `masks` [k, S, S] (255: defective), and
-    `unlocated` [m, S, S, 3], of which nobody said where they are anomalous. `left_out` is the number of images that can
-    teach nothing.
+    """Anomalies as prepared tiles, uint8.
+
+    Attributes:
+        located: tiles with a mask, [k, S, S, 3].
+        masks: their masks, [k, S, S], 255 where defective.
+        unlocated: anomalous tiles without a mask, [m, S, S, 3].
+        left_out: number of images that are no use for training.
     """
 
     located: NDArray[np.uint8]
@@ -27,9 +31,9 @@ class Annotated:
     left_out: int = 0
 
     def paste(self, image: Floats, generator: np.random.Generator, turns: bool) -> None:
-        """Paste one of the located defects into `image` [S, S, 3] (0 to 1), its light matched to what is around it.
+        """Paste one of the located defects into `image` [S, S, 3] (0 to 1), its brightness matched to its surroundings.
 
-        `turns`: anywhere, turned and mirrored; else about where it was.
+        With `turns`, at a random place, rotated and mirrored; else close to its own place.
         """
         size = len(image)
         place = generator.integers(len(self.located))

@@ -1,7 +1,7 @@
-"""The shapes of synthetic defects: where, and how strongly, a defect covers an image. numpy and scipy only.
+"""Generates the shapes of synthetic defects. Requires numpy and scipy only.
 
-Each shape is a plane [S, S] of 0 to 1. Sizes follow the side S of the image. Shapes are drawn once and used many times,
-turned and mirrored: `MaskBank`.
+A shape is a plane [S, S], 0 to 1: the strength of the defect at each pixel. Sizes are relative to the side S of the
+image. `MaskBank` draws each shape once and reuses it, rotated and mirrored.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ Floats = NDArray[np.float32]
 
 BANK_SIZE = 2048
 BANK_BYTES = 256 << 20
-LEAST = 0.02  # what is fainter does not count as part of a line
+LEAST = 0.02  # the least strength of a pixel that is part of a line
 
 
 class MaskBank:
-    """A store of shapes for images of `size` pixels a side, each drawn when it is first asked for.
+    """A cache of shapes for images of `size` pixels a side, each drawn at its first use.
 
-    Shape k depends on the seed and k alone, so that what a training draws does not depend on where it was taken up.
+    Shape k depends on the seed and k only, so that a resumed training draws the same shapes.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -30,7 +30,7 @@ class MaskBank:
         self._drawn: dict[int, NDArray[np.uint8]] = {}
 
     def shape(self, generator: np.random.Generator, area: bool = False) -> Floats:
-        """Return a shape [S, S], 0 to 1, turned and mirrored at random; `area` prefers shapes that have an inside."""
+        """Return a shape [S, S], 0 to 1, randomly rotated and mirrored; `area` prefers those with an interior."""
         kinds = _AREAS if area and generator.random() < 0.8 else _ALL
         kind = kinds[generator.integers(len(kinds))]
         place = kind + len(_SHAPES) * int(generator.integers(self._count // len(_SHAPES)))
@@ -42,13 +42,13 @@ class MaskBank:
 
 
 def turned(plane: NDArray, generator: np.random.Generator) -> NDArray:
-    """Return a square [S, S, …] in one of its eight orientations, as a view."""
+    """Return a square [S, S, …] in a random one of its eight orientations, as a view."""
     return oriented(plane, int(generator.integers(8)))
 
 
 def oriented(plane: NDArray, which: int) -> NDArray:
-    """Return a square [S, S, …] in a certain one of its eight orientations, as a view: upside down if `which` has its
-    first bit, then mirrored for the second, then rows and columns changed for the third.
+    """Return a square [S, S, …] in orientation `which`, 0 to 7, as a view: flipped vertically for bit 1, then
+    horizontally for bit 2, then transposed for bit 4.
     """
     if which & 1:
         plane = plane[::-1]
@@ -70,7 +70,7 @@ def smooth_noise(size: int, cells: int, generator: np.random.Generator) -> Float
 
 
 def patches(size: int, generator: np.random.Generator) -> Floats:
-    """Irregular patches: smooth noise above a level, within a blot (DRAEM, Zavrtanik et al., ICCV 2021)."""
+    """Draw irregular patches: smooth noise above a level, within a blot (DRAEM, Zavrtanik et al., ICCV 2021)."""
     noise = smooth_noise(size, _cells(size, generator, 2, 6), generator)
     noise = noise + 0.5 * smooth_noise(size, _cells(size, generator, 2, 6), generator)
     inside = blot(size, generator, 0.05, 0.35) > 0.3
@@ -81,7 +81,7 @@ def patches(size: int, generator: np.random.Generator) -> Floats:
 
 
 def blot(size: int, generator: np.random.Generator, least: float = 0.012, most: float = 0.2) -> Floats:
-    """A blot, soft or hard, elliptic or uneven, with a radius of `least` to `most` of the side."""
+    """Draw a blot, soft or hard, elliptic or uneven, with a radius of `least` to `most` of the side."""
     centre, turn = generator.uniform(0, size, 2), generator.uniform(0, np.pi)
     radii = size * np.exp(generator.uniform(np.log(least), np.log(most))) * np.exp(generator.normal(0, 0.4, 2))
     rows, columns = np.ogrid[:size, :size]
@@ -96,8 +96,8 @@ def blot(size: int, generator: np.random.Generator, least: float = 0.012, most: 
 
 
 def curves(size: int, generator: np.random.Generator) -> Floats:
-    """A scratch, crack, hair or strand: a curve, smooth or jagged, of one or several branches, fine or broad, even or
-    not, that often comes in from outside.
+    """Draw a scratch, crack, hair or strand: a smooth or jagged curve of one or more branches, thin or broad, of
+    even or uneven strength, that often starts outside the image.
     """
     canvas = np.zeros((size, size), np.float32)
     start, heading = generator.uniform(0, size, 2), generator.uniform(0, 2 * np.pi)
@@ -135,8 +135,8 @@ def curves(size: int, generator: np.random.Generator) -> Floats:
 
 
 def cracks(size: int, generator: np.random.Generator) -> Floats:
-    """A crack: a line rough at every scale (fractional Brownian motion, Mandelbrot and Van Ness, SIAM Review 1968),
-    thin, of uneven width, fading in places, that often runs through the whole image and sometimes forks.
+    """Draw a crack: a line rough at every scale (fractional Brownian motion, Mandelbrot and Van Ness, SIAM Review
+    1968), thin, of uneven width and strength, that often crosses the whole image and sometimes forks.
     """
     canvas = np.zeros((size, size), np.float32)
     start = generator.uniform(-0.1 * size, 1.1 * size, 2)
@@ -148,7 +148,7 @@ def cracks(size: int, generator: np.random.Generator) -> Floats:
         count = int(3 * length) + 8
         part = np.linspace(0, 1, count)
         across = _rough(count, slope, generator)
-        # Some end where they head for, some beside it.
+        # Subtract half or more of the linear trend, so that some lines end on their heading and some beside it.
         across = rough * length * (across - generator.uniform(0.5, 1) * (across[0] + (across[-1] - across[0]) * part))
         along = length * (part + 0.5 * rough * _rough(count, slope, generator))
         rows = start[0] + along * np.sin(heading) + across * np.cos(heading)
@@ -169,7 +169,7 @@ def cracks(size: int, generator: np.random.Generator) -> Floats:
 
 
 def _mark(canvas: Floats, rows: NDArray, columns: NDArray, width: NDArray) -> None:
-    """Enter a line's points into the canvas, as far as they lie inside."""
+    """Draw the points of a line that lie inside the canvas."""
     rows, columns = np.round(rows).astype(np.intp), np.round(columns).astype(np.intp)
     kept = (rows >= 0) & (rows < canvas.shape[0]) & (columns >= 0) & (columns < canvas.shape[1])
     np.maximum.at(canvas, (rows[kept], columns[kept]), width[kept].astype(np.float32))
@@ -185,7 +185,7 @@ def _rough(count: int, slope: float, generator: np.random.Generator) -> NDArray:
 
 
 def specks(size: int, generator: np.random.Generator) -> Floats:
-    """One to twenty specks near each other: pits, dust, spatter."""
+    """Draw one to twenty specks near each other: pits, dust, spatter."""
     count = int(np.exp(generator.uniform(0, np.log(20))))
     centre, spread = generator.uniform(0, size, 2), size * generator.uniform(0.03, 0.3)
     rows, columns = np.clip(np.round(centre + generator.normal(0, spread, (count, 2))), 0, size - 1).astype(np.intp).T
@@ -196,7 +196,7 @@ def specks(size: int, generator: np.random.Generator) -> Floats:
 
 
 def rectangle(size: int, generator: np.random.Generator) -> Floats:
-    """An upright rectangle, its edge hard or a little soft: a piece cut and pasted (CutPaste, Li et al., CVPR 2021)."""
+    """Draw an upright rectangle with a hard or soft edge, like a pasted patch (CutPaste, Li et al., CVPR 2021)."""
     height, width = (size * np.exp(generator.uniform(np.log(0.03), np.log(0.35), 2))).astype(np.intp) + 1
     top, left = generator.integers(-height // 2, size - height // 2), generator.integers(-width // 2, size - width // 2)
     canvas = np.zeros((size, size), np.float32)
@@ -212,7 +212,7 @@ def _unit(values: NDArray) -> NDArray:
     return values / (values.std() + 1e-6)
 
 
-# As often as they are worth learning: broad shapes are seen at once, fine lines are not.
+# Each is sampled as often as it is listed: fine lines are harder to learn than broad shapes.
 _SHAPES = (patches, blot, blot, curves, curves, cracks, cracks, specks, rectangle)
 _ALL = tuple(range(len(_SHAPES)))
 _AREAS = tuple(place for place, shape in enumerate(_SHAPES) if shape in (patches, blot, rectangle))

@@ -24,10 +24,10 @@ folder = Path(sys.argv[1])
 images, judged = np.load(folder / "good.npy"), np.load(folder / "judged.npy")
 losses = []
 settings = FitSettings(input_size=32, batch_size=8, steps=160, seconds=float("inf"), precision="float32")
-fitted = fit(images, settings, on_progress=lambda one: one.ended and losses.append(one.loss))
+fitted = fit(images, settings, on_progress=lambda progress: progress.ended and losses.append(progress.loss))
 fitted.network.save(folder / "model.keras")
-np.savez(folder / "found.npz", *map(keras.ops.convert_to_numpy, fitted.network.predict_on_batch(judged)))
-(folder / "told.json").write_text(json.dumps({"backend": keras.backend.backend(), "losses": losses}))
+np.savez(folder / "outputs.npz", *map(keras.ops.convert_to_numpy, fitted.network.predict_on_batch(judged)))
+(folder / "report.json").write_text(json.dumps({"backend": keras.backend.backend(), "losses": losses}))
 """
 
 
@@ -37,12 +37,12 @@ def test_fit_on_jax_learns_and_its_network_finds_the_same_on_tensorflow(tmp_path
     np.save(tmp_path / "judged.npy", judged)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     subprocess.run([sys.executable, "-c", TRAIN, str(tmp_path)], check=True)
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert told["backend"] == "jax"
-    assert told["losses"][-1] < 0.7 * told["losses"][0]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["backend"] == "jax"
+    assert report["losses"][-1] < 0.7 * report["losses"][0]
     assert keras.backend.backend() == "tensorflow"
     here = load_network(tmp_path / "model.keras").predict_on_batch(judged)
-    with np.load(tmp_path / "found.npz") as there:
+    with np.load(tmp_path / "outputs.npz") as there:
         assert len(there.files) == len(here)
         for name, output in zip(there.files, here, strict=True):
             np.testing.assert_allclose(output, there[name], rtol=1e-3, atol=1e-4)

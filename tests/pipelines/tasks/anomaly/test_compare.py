@@ -1,4 +1,4 @@
-"""What the figures of two versions say: the rules of promotion, on scores made for each case."""
+"""The comparison of two versions: the rules of promotion, on simulated scores."""
 
 from types import SimpleNamespace
 
@@ -41,16 +41,16 @@ def test_compare_without_a_champion_lets_the_minimum_alone_decide():
 
 @pytest.mark.parametrize(("lift", "fit"), [(2.5, True), (3.5, True), (1.4, False)])
 def test_compare_with_a_champion_refuses_what_may_be_worse_beyond_the_margin(lift, fit):
-    found, _ = judged(contender("2", lift=lift), contender("1", own=2))
-    assert found.fit == fit
-    assert found.difference.low <= found.difference.value <= found.difference.high
-    assert ("margin of 0.05" in " ".join(found.reasons)) or fit
+    verdict, _ = judged(contender("2", lift=lift), contender("1", own=2))
+    assert verdict.fit == fit
+    assert verdict.difference.low <= verdict.difference.value <= verdict.difference.high
+    assert ("margin of 0.05" in " ".join(verdict.reasons)) or fit
 
 
 def test_compare_of_the_same_scores_finds_no_difference_and_agrees():
-    found, _ = judged(contender("2"), contender("1"))
-    assert found.fit
-    assert (found.difference.low, found.difference.high) == (0, 0)
+    verdict, _ = judged(contender("2"), contender("1"))
+    assert verdict.fit
+    assert (verdict.difference.low, verdict.difference.high) == (0, 0)
 
 
 def test_compare_with_a_margin_of_nought_refuses_unless_it_is_surely_as_good():
@@ -62,15 +62,15 @@ def test_compare_with_a_margin_of_nought_refuses_unless_it_is_surely_as_good():
 @pytest.mark.parametrize(("anomalies", "basis"), [(19, "80 synthetic defects"), (20, "20 test anomalies")])
 def test_compare_with_fewer_than_twenty_anomalies_rests_on_synthetic_defects_and_says_so(anomalies, basis):
     synthetic = 80 if anomalies < 20 else 0
-    found, notes = judged(contender("1", m=anomalies, synthetic=synthetic))
-    assert found.basis == f"{basis} and 120 good test images"
+    verdict, notes = judged(contender("1", m=anomalies, synthetic=synthetic))
+    assert verdict.basis == f"{basis} and 120 good test images"
     assert any("synthetic defects decide" in note for note in notes) == (anomalies < 20)
 
 
 def test_compare_with_no_anomalies_refuses_a_version_that_breaks_its_promise_on_test_images():
-    found, _ = judged(contender("1", m=0, synthetic=80, threshold=1.0))
-    assert not found.fit
-    assert "is above the promised 5 %" in found.reasons[0]
+    verdict, _ = judged(contender("1", m=0, synthetic=80, threshold=1.0))
+    assert not verdict.fit
+    assert "is above the promised 5 %" in verdict.reasons[0]
 
 
 def test_compare_with_no_anomalies_forgives_a_rate_above_the_promise_by_chance():
@@ -82,21 +82,21 @@ def test_compare_with_no_anomalies_forgives_a_rate_above_the_promise_by_chance()
 
 
 def test_compare_with_enough_anomalies_only_notes_a_broken_promise():
-    found, notes = judged(contender("1", threshold=1.0))
-    assert found.fit
+    verdict, notes = judged(contender("1", threshold=1.0))
+    assert verdict.fit
     assert any("Mind that its false-positive rate" in note for note in notes)
 
 
 def test_compare_with_no_anomalies_refuses_one_that_misses_synthetic_defects_the_champion_finds():
-    found, _ = judged(contender("2", m=0, synthetic=80, lift=1.4), contender("1", m=0, synthetic=80, own=2))
-    assert not found.fit
-    assert "AUROC on synthetic defects may be worse" in found.reasons[-1]
+    verdict, _ = judged(contender("2", m=0, synthetic=80, lift=1.4), contender("1", m=0, synthetic=80, own=2))
+    assert not verdict.fit
+    assert "AUROC on synthetic defects may be worse" in verdict.reasons[-1]
 
 
 def test_compare_without_good_test_images_cannot_judge():
-    found, _ = judged(contender("1", n=0))
-    assert not found.fit
-    assert found.reasons == ["there are no good test images to judge it on"]
+    verdict, _ = judged(contender("1", n=0))
+    assert not verdict.fit
+    assert verdict.reasons == ["there are no good test images to judge it on"]
 
 
 def test_metrics_leave_out_what_the_samples_do_not_allow():

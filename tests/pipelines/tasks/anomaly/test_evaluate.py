@@ -42,13 +42,13 @@ def run_of(line, tmp_path):
 def logged(run):
     """Return everything in the MLflow run that a repeated step might double."""
     client = mlflow.MlflowClient()
-    found = client.get_run(run.mlflow_run_id)
+    mlflow_run = client.get_run(run.mlflow_run_id)
     files, folders = [], [""]
     while folders:
         for item in client.list_artifacts(run.mlflow_run_id, folders.pop()):
             (folders if item.is_dir else files).append(item.path)
-    points = {name: len(client.get_metric_history(run.mlflow_run_id, name)) for name in found.data.metrics}
-    return found, sorted(files), points
+    points = {name: len(client.get_metric_history(run.mlflow_run_id, name)) for name in mlflow_run.data.metrics}
+    return mlflow_run, sorted(files), points
 
 
 def test_calibrate_makes_a_complete_package_with_threshold_reference_and_origin(run_of, line, tmp_path):
@@ -59,13 +59,13 @@ def test_calibrate_makes_a_complete_package_with_threshold_reference_and_origin(
         manifest = read_manifest(run.dataset.manifest_uri)
         good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
         originals = list(original_images(line.project, good))
-        expected = np.array([one.score for one in predict(package, originals)], np.float32)
+        expected = np.array([prediction.score for prediction in predict(package, originals)], np.float32)
         np.testing.assert_allclose(package.reference["score"], expected, atol=1e-6)
         assert list(package.reference["sha256"]) == list(good["sha256"])
         assert tuple(package.reference["descriptor_names"]) == DESCRIPTORS
         assert package.reference["descriptors"].shape == (24, len(DESCRIPTORS))
-        assert [one.tiles.shape for one in package.examples] == [(1, 64, 64, 3)] * EXAMPLES
-        again = [one.score for one in predict(package, package.reference["examples"])]
+        assert [prediction.tiles.shape for prediction in package.examples] == [(1, 64, 64, 3)] * EXAMPLES
+        again = [prediction.score for prediction in predict(package, package.reference["examples"])]
         np.testing.assert_allclose(again, expected[:EXAMPLES], atol=1e-6)
     assert (card.threshold, card.threshold_policy) == (calibrated.threshold, "least_cost")
     assert card.threshold >= card.threshold_detail["thresholds"]["conformal"]["value"]
@@ -105,16 +105,16 @@ def test_calibrate_of_long_images_takes_the_score_of_the_whole_image_and_not_of_
     good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
     originals = list(original_images(line.project, good))
     with fetched_package(calibrated.package_uri, AnomalyPackage.open) as package:
-        assert EVIDENCE in {one.name for one in package.graph.session().get_outputs()}
-        whole = [one.score for one in predict(package, originals)]
+        assert EVIDENCE in {output.name for output in package.graph.session().get_outputs()}
+        whole = [prediction.score for prediction in predict(package, originals)]
         np.testing.assert_allclose(package.reference["score"], whole, atol=1e-6)
         # Of six, the largest promises the least.
         assert calibrated.threshold == pytest.approx(max(whole), abs=1e-6)
-        for image, found in zip(originals, whole, strict=True):
+        for image, score in zip(originals, whole, strict=True):
             tiles = prepare_image(package, image).tiles
             assert tiles.shape == (5, 32, 32, 3)
-            alone = np.array([one.score for one in predict(package, list(tiles))])
-            assert np.abs(alone - found).min() > 1e-4
+            alone = np.array([prediction.score for prediction in predict(package, list(tiles))])
+            assert np.abs(alone - score).min() > 1e-4
 
 
 def test_calibrate_when_retried_sets_the_same_threshold_in_the_same_place(run_of, line):
@@ -131,8 +131,11 @@ def test_prepared_images_from_pack_and_from_originals_score_the_same(run_of, lin
     calibrated = calibrate(run, pack_of(run), model)
     with fetched_package(calibrated.package_uri, AnomalyPackage.open) as package:
         rows = read_manifest(run.dataset.manifest_uri).sort_values("sha256", ascending=False)
-        packed = [one.score for one in predict(package, list(prepared_images(run, pack_of(run), rows, package.graph)))]
-        sent = [one.score for one in predict(package, list(original_images(line.project, rows)))]
+        packed = [
+            prediction.score
+            for prediction in predict(package, list(prepared_images(run, pack_of(run), rows, package.graph)))
+        ]
+        sent = [prediction.score for prediction in predict(package, list(original_images(line.project, rows)))]
     assert packed == sent
 
 

@@ -1,4 +1,4 @@
-"""The package: what is complete opens, what is missing, altered or of another make is refused in one line."""
+"""The package: a complete one opens; a missing, altered or foreign file is refused in one line."""
 
 import json
 import shutil
@@ -16,13 +16,13 @@ from tests.pipelines.packages import make_package
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_package(tmp_path_factory.mktemp("package"), threshold=0.25, project="line_3", size=64)
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "package"))
+def folder(package_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(package_folder, tmp_path / "package"))
 
 
 def change_card(folder: Path, **fields: object) -> None:

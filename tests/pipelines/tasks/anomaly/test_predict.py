@@ -1,4 +1,4 @@
-"""The score: the same for an image whatever is beside it, in whichever thread, at whatever batch size."""
+"""The score of an image does not depend on the other images, the thread or the batch size."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +31,11 @@ def test_score_when_a_part_is_missing_is_far_above_that_of_good_images(package):
     generator = np.random.default_rng(0)
     good = predict(package, [good_image(generator, 64) for _ in range(8)])
     defective = predict(package, [defective_image(generator, 64) for _ in range(8)])
-    assert max(one.score for one in good) < package.card.threshold < min(one.score for one in defective)
+    assert (
+        max(prediction.score for prediction in good)
+        < package.card.threshold
+        < min(prediction.score for prediction in defective)
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
@@ -39,23 +43,25 @@ def test_score_whatever_the_batch_size_and_company_is_the_same(package, images, 
     alone = [predict(package, [image])[0] for image in images]
     for order in (range(len(images)), [3, 1, 2, 0, 6, 5, 4]):
         together = predict(package, [images[index] for index in order], batch_size=batch_size)
-        for index, one in zip(order, together, strict=True):
-            assert one.score == pytest.approx(alone[index].score, abs=1e-6)
-            np.testing.assert_allclose(one.error_map, alone[index].error_map, atol=1e-6)
-            np.testing.assert_allclose(one.embedding, alone[index].embedding, atol=1e-6)
+        for index, prediction in zip(order, together, strict=True):
+            assert prediction.score == pytest.approx(alone[index].score, abs=1e-6)
+            np.testing.assert_allclose(prediction.error_map, alone[index].error_map, atol=1e-6)
+            np.testing.assert_allclose(prediction.embedding, alone[index].embedding, atol=1e-6)
 
 
 def test_score_from_many_threads_on_a_fresh_graph_gives_the_same(package, images):
-    expected = [one.score for one in predict(package, images)]
+    expected = [prediction.score for prediction in predict(package, images)]
     graph = ScoringGraph(package.folder / "model.onnx", 64, "fit", threads=1)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: predict(graph, images), range(24)):
-            assert [one.score for one in found] == pytest.approx(expected, abs=1e-6)
+        for predictions in pool.map(lambda _: predict(graph, images), range(24)):
+            assert [prediction.score for prediction in predictions] == pytest.approx(expected, abs=1e-6)
 
 
 def test_score_when_images_are_prepared_already_is_that_of_the_originals(package, images):
     prepared = [prepare_image(package, image) for image in images]
-    assert [one.score for one in predict(package, prepared)] == [one.score for one in predict(package, images)]
+    assert [prediction.score for prediction in predict(package, prepared)] == [
+        prediction.score for prediction in predict(package, images)
+    ]
 
 
 def test_score_of_an_image_in_tiles_is_that_of_its_worst_tile_and_its_map_shows_where(tmp_path: Path):
@@ -68,13 +74,15 @@ def test_score_of_an_image_in_tiles_is_that_of_its_worst_tile_and_its_map_shows_
     tiles = prepare_image(tiled, spoilt).tiles
     assert len(tiles) > 3
     alone = predict(tiled, list(tiles))
-    assert bad.score == pytest.approx(max(one.score for one in alone), abs=1e-6)
+    assert bad.score == pytest.approx(max(prediction.score for prediction in alone), abs=1e-6)
     assert good.score < tiled.card.threshold < bad.score
-    np.testing.assert_allclose(bad.embedding, np.mean([one.embedding for one in alone], axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        bad.embedding, np.mean([prediction.embedding for prediction in alone], axis=0), atol=1e-6
+    )
     heat = restore_map(bad.error_map, 64, 256, "tile")
     _, column = np.unravel_index(heat.argmax(), heat.shape)
     assert 190 <= column <= 230
-    # Whatever is beside it, and however its tiles fall into batches.
+    # Independent of the other images and of the batches of its tiles.
     for batch_size in (1, 2, 5, 16):
         again = predict(tiled, [long, spoilt, good_image(generator, 64)], batch_size=batch_size)
         assert again[1].score == pytest.approx(bad.score, abs=1e-6)
@@ -101,12 +109,12 @@ def test_score_of_images_of_any_shape_is_a_number_in_range_with_a_map_that_lies_
 ):
     graph = ScoringGraph(network_graph, 32, resize, threads=1)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    (found,) = predict(graph, [image])
-    assert 0 <= found.score <= 1
-    assert found.error_map.shape == shape
-    assert found.error_map.min() >= 0
-    assert np.isfinite(found.embedding).all()
-    heat = restore_map(found.error_map, height, width, resize)
+    (prediction,) = predict(graph, [image])
+    assert 0 <= prediction.score <= 1
+    assert prediction.error_map.shape == shape
+    assert prediction.error_map.min() >= 0
+    assert np.isfinite(prediction.embedding).all()
+    heat = restore_map(prediction.error_map, height, width, resize)
     assert heat.shape == (height, width)
     assert np.isfinite(heat).all()
 

@@ -1,4 +1,4 @@
-"""The int8 graph: taken where it is as good and faster, on a network that was really trained."""
+"""The int8 graph is used if it is as good and faster, tested on a trained network."""
 
 from pathlib import Path
 from typing import Any
@@ -37,20 +37,20 @@ def operations(path: Path) -> list[Any]:
 
 
 def scores(path: Path, images: np.ndarray) -> np.ndarray:
-    return np.array([one.score for one in predict(ScoringGraph(path, SIZE, "fit", threads=1), images)])
+    return np.array([prediction.score for prediction in predict(ScoringGraph(path, SIZE, "fit", threads=1), images)])
 
 
 def test_quantise_puts_the_networks_into_int8_and_leaves_the_comparison_in_float32(exported, int8):
-    made = {output: node for node in operations(int8) for output in node.output}
-    shapes = {one.name: tuple(one.dims) for one in onnx.load(int8).graph.initializer}
+    producers = {output: node for node in operations(int8) for output in node.output}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in onnx.load(int8).graph.initializer}
     convolutions = [node for node in operations(int8) if node.op_type == "Conv"]
     whole = [node for node in convolutions if node.input[1] in shapes]
-    eighths = [node for node in convolutions if node.input[1] in made]
+    eighths = [node for node in convolutions if node.input[1] in producers]
     assert len(whole) + len(eighths) == len([node for node in operations(exported) if node.op_type == "Conv"])
     assert len(eighths) == 18
     assert {shapes[node.input[1]][1] for node in whole} == {1}
     for node in eighths:
-        weights = made[node.input[1]]
+        weights = producers[node.input[1]]
         assert weights.op_type == "DequantizeLinear"
         assert shapes[weights.input[1]] == (shapes[weights.input[0]][0],)  # one scale a channel
     assert int8.stat().st_size < 0.5 * exported.stat().st_size
@@ -61,9 +61,9 @@ def test_quantise_keeps_what_the_rest_relies_on(exported, int8):
     before, after = scores(exported, images), scores(int8, images)
     assert np.corrcoef(before, after)[0, 1] > 0.99
     assert scores(int8, images[3:4]) == pytest.approx(after[3:4], abs=1e-6)  # whatever is beside it
-    one, other = (predict(ScoringGraph(path, SIZE, "fit"), images[:1])[0] for path in (exported, int8))
-    assert one.error_map.shape == other.error_map.shape
-    assert one.embedding.shape == other.embedding.shape
+    full, quantised = (predict(ScoringGraph(path, SIZE, "fit"), images[:1])[0] for path in (exported, int8))
+    assert full.error_map.shape == quantised.error_map.shape
+    assert full.embedding.shape == quantised.embedding.shape
 
 
 def test_quantise_twice_gives_the_same_scores(exported, int8, tmp_path: Path):
@@ -85,7 +85,7 @@ def test_attempt_on_a_trained_network_measures_both(exported, int8):
 
 
 def test_attempt_when_the_int8_graph_was_calibrated_on_nothing_like_it_sees_the_loss(exported, tmp_path: Path):
-    # Ranges of black images cut off all that a picture does.
+    # Ranges calibrated on black images clip those of real ones.
     broken = quantise(exported, np.zeros((8, SIZE, SIZE, 3), np.uint8), tmp_path / "broken.onnx")
     trial = attempt(exported, broken, good_parts(16, SIZE, seed=7))
     assert trial.agreement < 0.98
@@ -94,7 +94,7 @@ def test_attempt_when_the_int8_graph_was_calibrated_on_nothing_like_it_sees_the_
 
 
 @pytest.mark.parametrize(
-    ("auroc", "agreement", "milliseconds", "said"),
+    ("auroc", "agreement", "milliseconds", "message"),
     [
         (0.95, 0.999, 5.0, "int8 is taken"),
         (0.9485, 0.999, 5.0, "int8 is taken"),
@@ -104,7 +104,7 @@ def test_attempt_when_the_int8_graph_was_calibrated_on_nothing_like_it_sees_the_
         (0.99, 0.999, 9.9, "float32 is kept: int8 is not faster on this machine"),
     ],
 )
-def test_trial_passes_only_if_nothing_is_lost_and_time_is_saved(auroc, agreement, milliseconds, said):
+def test_trial_passes_only_if_nothing_is_lost_and_time_is_saved(auroc, agreement, milliseconds, message):
     trial = Trial(50, auroc, 0.95, agreement, 0.01, milliseconds, 10.0)
-    assert trial.passed is (said == "int8 is taken")
-    assert str(trial).startswith(said)
+    assert trial.passed is (message == "int8 is taken")
+    assert str(trial).startswith(message)

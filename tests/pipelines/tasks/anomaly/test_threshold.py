@@ -1,4 +1,4 @@
-"""Thresholds: the promise against simulation, the optima against brute force, and what is said when data are few."""
+"""Thresholds: the promise against simulation, the optima against brute force, and the errors for too few data."""
 
 import math
 
@@ -25,8 +25,8 @@ def cost(threshold, good, anomalies, cost_false_alarm, cost_miss, defect_rate):
 
 
 def f1(threshold, good, anomalies):
-    found, alarms = np.sum(np.asarray(anomalies) > threshold), np.sum(np.asarray(good) > threshold)
-    return 2 * found / (found + alarms + len(anomalies))
+    hits, alarms = np.sum(np.asarray(anomalies) > threshold), np.sum(np.asarray(good) > threshold)
+    return 2 * hits / (hits + alarms + len(anomalies))
 
 
 def every_threshold(good, anomalies):
@@ -36,14 +36,14 @@ def every_threshold(good, anomalies):
 
 @given(sets, st.floats(0.001, 0.5))
 def test_conformal_for_any_scores_is_the_ranked_score_or_the_weakest_promise(scores, rate):
-    found = conformal(scores, rate)
+    threshold = conformal(scores, rate)
     n = len(scores)
     rank = math.ceil((n + 1) * (1 - rate) - 1e-9)
     if rank <= n:
-        assert (found.value, found.promised, found.note) == (sorted(scores)[rank - 1], rate, None)
+        assert (threshold.value, threshold.promised, threshold.note) == (sorted(scores)[rank - 1], rate, None)
     else:
-        assert (found.value, found.promised) == (max(scores), 1 / (n + 1))
-        assert found.note is not None
+        assert (threshold.value, threshold.promised) == (max(scores), 1 / (n + 1))
+        assert threshold.note is not None
 
 
 def test_conformal_with_99_images_keeps_one_percent_and_with_98_does_not():
@@ -62,12 +62,12 @@ def test_conformal_over_many_validation_sets_keeps_the_promise_and_follows_its_b
     rate = 0.05
     # The scores of good images are uniform here, so that 1 - threshold is the false-positive rate realised.
     realised = np.array([1 - conformal(rng.random(n), rate).value for _ in range(4000)])
-    found = conformal(np.arange(n), rate)
+    threshold = conformal(np.arange(n), rate)
     assert realised.mean() <= rate + 4 * realised.std() / math.sqrt(len(realised))
-    assert realised.mean() == pytest.approx(found.realised.value, abs=4 * realised.std() / math.sqrt(len(realised)))
-    inside = np.mean((realised >= found.realised.low) & (realised <= found.realised.high))
+    assert realised.mean() == pytest.approx(threshold.realised.value, abs=4 * realised.std() / math.sqrt(len(realised)))
+    inside = np.mean((realised >= threshold.realised.low) & (realised <= threshold.realised.high))
     assert inside == pytest.approx(0.95, abs=0.02)
-    assert found.realised.high == pytest.approx(beta.ppf(0.975, n + 1 - found.rank, found.rank))
+    assert threshold.realised.high == pytest.approx(beta.ppf(0.975, n + 1 - threshold.rank, threshold.rank))
 
 
 @pytest.mark.parametrize(("n", "good", "rate"), [(163, 271, 0.01), (8, 16, 0.1), (60, 400, 0.05)])
@@ -87,15 +87,15 @@ def test_conformal_with_tied_scores_calls_none_of_them_anomalous():
 
 
 @pytest.mark.parametrize(
-    ("scores", "rate", "error", "said"),
+    ("scores", "rate", "error", "message"),
     [
         ([], 0.05, NotEnoughImages, "no good validation images"),
         ([1.0, float("nan")], 0.05, ValueError, "not finite"),
         ([1.0], 1.0, ValueError, "between 0 and 1"),
     ],
 )
-def test_conformal_when_nothing_can_be_promised_says_why(scores, rate, error, said):
-    with pytest.raises(error, match=said):
+def test_conformal_when_nothing_can_be_promised_says_why(scores, rate, error, message):
+    with pytest.raises(error, match=message):
         conformal(scores, rate)
 
 
@@ -121,11 +121,11 @@ def test_least_cost_when_sides_are_apart_lies_in_the_middle_between_them():
 def test_least_cost_when_misses_grow_dearer_never_rises():
     rng = np.random.default_rng(1)
     good, anomalies = rng.normal(0, 1, 300), rng.normal(1.5, 1, 60)
-    found = [
+    thresholds = [
         least_cost(good, anomalies, cost_false_alarm=1, cost_miss=c, defect_rate=0.05)
         for c in (0.1, 1, 5, 20, 100, 1e4)
     ]
-    assert found == sorted(found, reverse=True)
+    assert thresholds == sorted(thresholds, reverse=True)
 
 
 def test_choose_when_least_cost_would_break_the_promise_serves_the_conformal_one_and_says_so():
@@ -176,6 +176,6 @@ def test_choose_when_no_anomaly_lies_above_the_threshold_says_so():
     assert any("tells none of them from good images" in note for note in chosen.notes)
 
 
-def test_choose_for_an_unknown_policy_names_the_known_ones():
+def test_choose_for_an_unknown_policy_lists_the_valid_ones():
     with pytest.raises(ValueError, match="conformal, f1, least_cost"):
         choose([1.0], [], **{**RULES, "policy": "guess"})

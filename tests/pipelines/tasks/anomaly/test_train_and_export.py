@@ -47,8 +47,8 @@ def trained_model(weights_uri: str) -> TrainedModel:
 
 
 def step_of(checkpoint: Checkpoint) -> int:
-    found = checkpoint.load()
-    return found[0].step if found else 0
+    saved = checkpoint.load()
+    return saved[0].step if saved else 0
 
 
 def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, bucket, tmp_path: Path):
@@ -83,10 +83,12 @@ def test_train_then_export_gives_a_graph_that_scores_as_the_network(run, pack, b
     images = good_parts(5, seed=9)
     graph = ScoringGraph(path, 32, "fit", threads=1)
     together = predict(graph, images, batch_size=4)
-    assert [one.score for one in together] == pytest.approx([predict(graph, [image])[0].score for image in images])
-    assert {one.error_map.shape for one in together} == {(16, 16)}
+    assert [prediction.score for prediction in together] == pytest.approx(
+        [predict(graph, [image])[0].score for image in images]
+    )
+    assert {prediction.error_map.shape for prediction in together} == {(16, 16)}
 
-    # Fine-tuning takes the weights up: it begins far below where training from scratch began.
+    # Fine-tuning starts with the champion's weights, at a far lower loss than training from scratch.
     follower = asked(
         replace(run, training_id="t2", mlflow_run_id=None, champion=Champion("1", package_uri=exported.package_uri)),
         epochs=1,
@@ -109,11 +111,11 @@ def test_fit_settings_without_epochs_take_enough_steps_and_fine_tuning_a_third_o
     run = Run("line", "retrain", "t1", dataset, parameters, settings=RunSettings(model=model))
     settings = {start: fit_settings(asked(run, start_from=start)) for start in ("scratch", "champion")}
     for surface in (False, True):
-        steps = {start: one.most_steps(50, surface) for start, one in settings.items()}
+        steps = {start: chosen.most_steps(50, surface) for start, chosen in settings.items()}
         enough = ENOUGH_STEPS["small"] * (SURFACES_TAKE if surface else 1)
         assert steps == {"scratch": enough, "champion": 0.3 * enough}
     assert (settings["scratch"].seconds, settings["champion"].seconds) == (600, 180)
-    assert [one.accumulation for one in settings.values()] == [4, 4]
+    assert [chosen.accumulation for chosen in settings.values()] == [4, 4]
     seven_epochs = fit_settings(asked(run, start_from="champion", epochs=7))
     assert seven_epochs.most_steps(50, surface=False) == 350
 
@@ -208,7 +210,7 @@ def test_export_when_int8_is_asked_for_says_whether_it_was_taken(run, pack, buck
     exported = export(replace(run, settings=RunSettings(model=model)), pack, trained_model(uri))
     path = Storage(bucket).download(split_uri(exported.package_uri + "/model.onnx")[1], tmp_path / "model.onnx")
     quantised = "DequantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}
-    # Which it is, the machine decides; that the graph and all that is said of it agree is what counts.
+    # Which graph is used depends on the machine; the graph and the records about it must agree.
     (note,) = exported.notes
     assert note.startswith("int8 is taken" if quantised else "float32 is kept: ")
     assert exported.arithmetic == ("int8" if quantised else "float32")
@@ -239,13 +241,16 @@ def test_write_graph_of_a_network_that_knows_the_usual_gives_its_scores_in_int8_
     path = write_graph(model, tmp_path / "model.onnx")
     difference, tolerance = compare(model, path, images)
     assert difference <= tolerance
-    graphs = (ScoringGraph(one, 32, "fit", threads=1) for one in (path, quantise(path, images, tmp_path / "int8.onnx")))
-    full, int8 = ([one.score for one in predict(graph, images)] for graph in graphs)
+    graphs = (
+        ScoringGraph(model_path, 32, "fit", threads=1)
+        for model_path in (path, quantise(path, images, tmp_path / "int8.onnx"))
+    )
+    full, int8 = ([model_path.score for model_path in predict(graph, images)] for graph in graphs)
     np.testing.assert_allclose(int8, full, atol=0.1)
 
 
 def test_write_graph_of_images_on_a_flat_ground_gives_the_networks_scores(tmp_path: Path):
-    """Their roughness is rounding, in which Keras and ONNX Runtime differ."""
+    """Uniform images have a roughness of rounding errors, in which Keras and ONNX Runtime differ."""
     import keras
 
     from pipelines.tasks.anomaly.export import compare, write_graph
@@ -302,17 +307,17 @@ def test_checkpoint_comes_back_as_it_was_and_a_damaged_one_counts_as_none(bucket
     arrays = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7), np.zeros((0,), np.int64)]
     state = TrainingState(12, 3.5, "mixed_bfloat16", 0.25, 2, arrays)
     checkpoint.save(state, {11: {"loss": 0.5}, 12: {"loss": 0.25}})
-    found, waiting = checkpoint.load()
+    loaded, waiting = checkpoint.load()
     assert waiting == {11: {"loss": 0.5}, 12: {"loss": 0.25}}
-    assert (found.step, found.elapsed, found.precision, found.loss_sum, found.loss_count) == (
+    assert (loaded.step, loaded.elapsed, loaded.precision, loaded.loss_sum, loaded.loss_count) == (
         12,
         3.5,
         "mixed_bfloat16",
         0.25,
         2,
     )
-    for one, other in zip(found.arrays, arrays, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+    for restored, saved in zip(loaded.arrays, arrays, strict=True):
+        assert restored.dtype == saved.dtype
+        np.testing.assert_array_equal(restored, saved)
     Storage(bucket).put(checkpoint.key, b"PK damaged")
     assert checkpoint.load() is None

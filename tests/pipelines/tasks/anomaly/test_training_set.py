@@ -1,4 +1,4 @@
-"""What a training learns from: the good images of its subset, which of them are new, and the annotated anomalies."""
+"""The training set: the good images of a subset, which of them are new, and the annotated anomalies."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture
 def run(projects, database, cache, project_name: str) -> Run:
-    """Four square and two long training images; of three anomalies two have a mask, one of them is long."""
+    """Four square and two long training images, and three anomalies, two of them with a mask, one of those long."""
     projects.write(project_name, model={"input_size": 32, "resize": "tile"})
     storage, generator, rows = Storage(projects.bucket), np.random.default_rng(0), []
     shapes = [("training", 32, 32)] * 4 + [("training", 32, 80)] * 2
@@ -71,33 +71,33 @@ def test_select_gives_every_tile_of_the_subset_and_says_which_show_the_same_part
 
 
 def test_select_when_the_champion_knows_some_calls_the_others_fresh(run):
-    said: list[str] = []
-    known = known_samples(run, said.append)
-    assert known == set(read_manifest(run.dataset.manifest_uri.replace("/v2/", "/v1/"))["sha256"])
-    assert len(known) == 3
-    chosen = select(pack_of(run), "training", known)
+    messages: list[str] = []
+    old_samples = known_samples(run, messages.append)
+    assert old_samples == set(read_manifest(run.dataset.manifest_uri.replace("/v2/", "/v1/"))["sha256"])
+    assert len(old_samples) == 3
+    chosen = select(pack_of(run), "training", old_samples)
     assert chosen.fresh is not None
     assert chosen.fresh.sum() == 1 + 2 * 3
-    assert not said
+    assert not messages
 
 
 def test_known_samples_from_scratch_or_with_a_lost_manifest_are_none(run):
-    said: list[str] = []
+    messages: list[str] = []
     assert (
-        known_samples(replace(run, parameters=replace(run.parameters, start_from="scratch")), said.append)
+        known_samples(replace(run, parameters=replace(run.parameters, start_from="scratch")), messages.append)
         == frozenset()
     )
-    assert not said
+    assert not messages
     lost = replace(run, champion=Champion("1", package_uri=run.champion.package_uri.replace("/v1/", "/v0/")))
-    assert known_samples(lost, said.append) == frozenset()
-    assert "all count alike" in said[0]
+    assert known_samples(lost, messages.append) == frozenset()
+    assert "all count alike" in messages[0]
 
 
 def test_annotated_anomalies_are_the_marked_tiles_and_whole_images_without_a_mask(run):
-    found = annotated_anomalies(run, pack_of(run))
+    annotated = annotated_anomalies(run, pack_of(run))
     # The mask of the long one lies in the last of its tiles; the long one without a mask could be anywhere.
-    assert len(found.located) == len(found.masks) == 2
-    assert len(found.unlocated) == 1
-    assert found.left_out == 1  # the long one without a mask
-    assert found.masks.shape == (2, 32, 32)
-    assert all(mask[12:18, -10:-6].min() > 200 and mask[:8].max() < 60 for mask in found.masks)
+    assert len(annotated.located) == len(annotated.masks) == 2
+    assert len(annotated.unlocated) == 1
+    assert annotated.left_out == 1  # the long one without a mask
+    assert annotated.masks.shape == (2, 32, 32)
+    assert all(mask[12:18, -10:-6].min() > 200 and mask[:8].max() < 60 for mask in annotated.masks)

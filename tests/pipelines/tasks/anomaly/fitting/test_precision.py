@@ -1,4 +1,4 @@
-"""The choice between float32 and bfloat16, on devices whose times and values are made up, and on the one at hand."""
+"""The choice between float32 and bfloat16, on simulated devices and on this machine."""
 
 import subprocess
 import sys
@@ -18,17 +18,17 @@ CHAIN = """
 import sys
 import keras
 import numpy as np
-from pipelines.models import precision
+from pipelines.tasks.anomaly.fitting import precision
 assert keras.backend.backend() == sys.argv[1]
 image, kernel = precision._image_and_kernel()
 inputs = precision._cast(image[:1], kernel)
-np.savez(sys.argv[2], **{dtype: precision._timed(*one, 8)[1] for dtype, one in inputs.items()})
+np.savez(sys.argv[2], **{dtype: precision._timed(*pair, 8)[1] for dtype, pair in inputs.items()})
 print(precision.faster_precision())
 """
 
 
 class Run(NamedTuple):
-    """What was timed, and how long it took."""
+    """A timed run."""
 
     dtype: str
     images: int
@@ -36,10 +36,10 @@ class Run(NamedTuple):
     seconds: float
 
 
-def pretend(monkeypatch, ratio: float, found: np.ndarray = VALUES, step: float = 0.02, hiccups: int = 1) -> list[Run]:
-    """Make float32 take `step` seconds for a step of sixteen images, bfloat16 `ratio` of it, and find `found`.
+def pretend(monkeypatch, ratio: float, values: np.ndarray = VALUES, step: float = 0.02, hiccups: int = 1) -> list[Run]:
+    """Make float32 take `step` seconds for a step of sixteen images, bfloat16 `ratio` of it, and return `values`.
 
-    All but each `hiccups`-th run take ten times as long. The list returned is filled with the runs as they come.
+    All but each `hiccups`-th run take ten times as long. Returns a list to which the runs are appended.
     """
     runs: list[Run] = []
 
@@ -49,7 +49,7 @@ def pretend(monkeypatch, ratio: float, found: np.ndarray = VALUES, step: float =
         half = dtype == "bfloat16"
         seconds = step * steps * image.shape[0] / 16 * (ratio if half else 1.0)
         runs.append(Run(dtype, image.shape[0], steps, seconds if len(runs) % hiccups == 0 else 10 * seconds))
-        return runs[-1].seconds, found if half else VALUES
+        return runs[-1].seconds, values if half else VALUES
 
     monkeypatch.setattr(precision, "_timed", timed)
     return runs
@@ -80,16 +80,16 @@ def test_faster_precision_when_the_device_raises_is_float32(monkeypatch, dtype):
 
 @pytest.mark.parametrize("wrong", [0.1, np.inf, -np.inf, np.nan])
 def test_faster_precision_when_one_value_of_bfloat16_is_wrong_is_float32(monkeypatch, wrong):
-    found = VALUES.copy()
-    found[5, 7] += wrong
-    pretend(monkeypatch, 0.5, found)
+    values = VALUES.copy()
+    values[5, 7] += wrong
+    pretend(monkeypatch, 0.5, values)
     assert faster_precision() == FLOAT32
 
 
 def test_faster_precision_when_values_differ_by_rounding_is_bfloat16(monkeypatch):
-    found = ops.convert_to_numpy(ops.cast(ops.cast(VALUES, "bfloat16"), "float32"))
-    assert (found != VALUES).any()
-    pretend(monkeypatch, 0.5, found)
+    values = ops.convert_to_numpy(ops.cast(ops.cast(VALUES, "bfloat16"), "float32"))
+    assert (values != VALUES).any()
+    pretend(monkeypatch, 0.5, values)
     assert faster_precision() == BFLOAT16
 
 
@@ -125,9 +125,9 @@ def test_faster_precision_on_this_machine_chooses_what_it_measured(monkeypatch):
     runs, timed = [], precision._timed
 
     def noted(image: Any, kernel: Any, steps: int) -> tuple[float, np.ndarray]:
-        seconds, found = timed(image, kernel, steps)
+        seconds, means = timed(image, kernel, steps)
         runs.append(Run(keras.backend.standardize_dtype(image.dtype), image.shape[0], steps, seconds))
-        return seconds, found
+        return seconds, means
 
     monkeypatch.setattr(precision, "_timed", noted)
     chosen = faster_precision()
@@ -145,9 +145,9 @@ def test_a_chain_of_any_length_finds_nearly_the_same_in_both():
     inputs = precision._cast(image[:1], kernel)
     spreads = []
     for steps in (1, 8, precision.MOST_STEPS):
-        expected, found = (precision._timed(*inputs[dtype], steps)[1] for dtype in ("float32", "bfloat16"))
+        expected, means = (precision._timed(*inputs[dtype], steps)[1] for dtype in ("float32", "bfloat16"))
         assert expected.shape == (64, 32)
-        assert np.abs(found - expected).max() < precision.NEAR / 2 * expected.std()
+        assert np.abs(means - expected).max() < precision.NEAR / 2 * expected.std()
         spreads.append(expected.std())
     assert max(spreads) < 2 * min(spreads)
 
@@ -157,9 +157,9 @@ def test_a_chain_on_jax_finds_what_it_finds_on_tensorflow(tmp_path: Path, monkey
     image, kernel = precision._image_and_kernel()
     expected = precision._timed(image[:1], kernel, 8)[1]
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    command = [sys.executable, "-c", CHAIN, "jax", str(tmp_path / "found.npz")]
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    assert told.stdout.strip() in (FLOAT32, BFLOAT16)
-    with np.load(tmp_path / "found.npz") as found:
-        np.testing.assert_allclose(found["float32"], expected, atol=1e-3 * expected.std())
-        assert precision._near(found["bfloat16"], expected)
+    command = [sys.executable, "-c", CHAIN, "jax", str(tmp_path / "means.npz")]
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.strip() in (FLOAT32, BFLOAT16)
+    with np.load(tmp_path / "means.npz") as arrays:
+        np.testing.assert_allclose(arrays["float32"], expected, atol=1e-3 * expected.std())
+        assert precision._near(arrays["bfloat16"], expected)

@@ -1,4 +1,4 @@
-"""Training on a few tiny images: it learns, stops in time, goes on exactly where it was, and is the same for a seed."""
+"""Training on a few tiny images: it learns, stops in time, resumes exactly, and is reproducible by seed."""
 
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -23,7 +23,7 @@ QUICK = FitSettings(input_size=32, batch_size=8, epochs=2, seconds=300, precisio
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Fitted, list[Progress]]:
-    """A network trained on two dozen parts, and what was told of it."""
+    """Train a network on two dozen parts, and collect its progress reports."""
     lines: list[Progress] = []
     settings = replace(QUICK, epochs=20)
     return fit(good_parts(24), settings, validation=good_parts(4, seed=5), on_progress=lines.append), lines
@@ -55,7 +55,7 @@ def test_fit_from_a_champion_on_new_parts_with_replay_is_better_on_them_and_not_
 
 
 def test_fit_on_tiles_counts_the_evidence_of_each_from_what_is_usual_of_it():
-    """Left and right halves of a part, of which the right one has grain that nobody can foretell."""
+    """Images of two halves, of which the right one has unpredictable grain."""
     generator = np.random.default_rng(0)
     left, right = good_parts(20), upright(good_parts(20, seed=1))
     right = np.clip(right + generator.normal(0, 25, right.shape), 0, 255).astype(np.uint8)
@@ -63,12 +63,12 @@ def test_fit_on_tiles_counts_the_evidence_of_each_from_what_is_usual_of_it():
     network = fit(tiles, replace(QUICK, epochs=None, steps=30)).network
     assert network.get_layer("usual_maps").get_weights()[0].shape == (2, 2 * 16 * 16)
     answer = network(tiles[np.arange(40)] / np.float32(255))
-    error, found = (ops.convert_to_numpy(answer[name]) for name in ("error", "evidence"))
-    # Half at six deviations, which are two apart.
-    np.testing.assert_allclose(found.mean(axis=0), -3, atol=0.05)
-    np.testing.assert_allclose(found[:, :3].std(axis=0), 0.5, atol=0.025)
-    assert found.std(axis=0).max() < 0.525
-    # log(1 + e^0) where an error is as usual; both halves are, although the right one's errors are far larger.
+    error, evidence = (ops.convert_to_numpy(answer[name]) for name in ("error", "evidence"))
+    # Evidence is 0 at six standard deviations, in units of two.
+    np.testing.assert_allclose(evidence.mean(axis=0), -3, atol=0.05)
+    np.testing.assert_allclose(evidence[:, :3].std(axis=0), 0.5, atol=0.025)
+    assert evidence.std(axis=0).max() < 0.525
+    # log(1 + e^0) for a median error: in both halves, although the errors of the right one are far larger.
     assert np.median(error[::2]) == pytest.approx(np.log(2), abs=0.15)
     assert np.median(error[1::2]) == pytest.approx(np.log(2), abs=0.15)
 
@@ -80,7 +80,7 @@ def test_fit_on_images_that_are_all_the_same_scores_them_in_finite_numbers():
 
 
 def upright(parts: np.ndarray) -> np.ndarray:
-    """Return parts of another make: their stripes run the other way."""
+    """Return parts of another type, with stripes in the other direction."""
     return np.ascontiguousarray(parts.swapaxes(1, 2))
 
 
@@ -97,9 +97,9 @@ def test_fit_with_one_seed_twice_gives_the_same_weights_and_taken_up_halfway_too
     again = fit(images, QUICK)
     middle = next(state for state in states if state.step == 27)
     taken_up = fit(images, QUICK, state=middle)
-    for one, other, third in zip(*(run.network.get_weights() for run in (whole, again, taken_up)), strict=True):
-        np.testing.assert_array_equal(one, other)
-        np.testing.assert_array_equal(one, third)
+    for first, second, third in zip(*(run.network.get_weights() for run in (whole, again, taken_up)), strict=True):
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_array_equal(first, third)
     assert [state.step for state in states] == [*range(1, 41), 40]
     assert taken_up.seconds > middle.elapsed
 
@@ -110,10 +110,10 @@ def test_fit_when_gradients_are_accumulated_changes_the_weights_every_other_step
     whole = fit(images, settings, on_checkpoint=states.append, checkpoint_seconds=0)
     kernels = [state.arrays[0] for state in states[:5]]
     assert kernels[0].shape == whole.network.get_layer("fold").kernel.shape
-    assert [not np.array_equal(one, other) for one, other in pairwise(kernels)] == [True, False, True, False]
+    assert [not np.array_equal(first, second) for first, second in pairwise(kernels)] == [True, False, True, False]
     taken_up = fit(images, settings, state=states[2])
-    for one, other in zip(whole.network.get_weights(), taken_up.network.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for first, second in zip(whole.network.get_weights(), taken_up.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_fit_when_the_time_is_up_stops_and_says_so():
@@ -174,19 +174,19 @@ def test_batches_from_any_step_are_those_of_an_uninterrupted_stream(workers):
 def test_workers_are_half_of_the_processors_and_fewer_where_batches_are_large(monkeypatch: pytest.MonkeyPatch):
     small = BatchStream(good_parts(2), 4, seed=3)
     large = BatchStream(good_parts(2, 512), 16, seed=3)
-    for cores, found in ((1, 1), (2, 1), (9, 4), (64, 8)):
+    for cores, workers in ((1, 1), (2, 1), (9, 4), (64, 8)):
         monkeypatch.setattr("pipelines.tasks.anomaly.fitting.batches.usable_cores", lambda cores=cores: cores)
-        assert small.workers() == found
-        assert large.workers() == min(5, found)
+        assert small.workers() == workers
+        assert large.workers() == min(5, workers)
 
 
 def test_batches_show_every_image_once_before_any_again():
     images = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((1, 32, 32, 3), 20, np.uint8)
     stream = BatchStream(images, 4, seed=1)
-    seen = [round(float(np.median(clean)) * 255 / 20) for step in range(3) for clean in stream.batch(step)[1][0]]
-    # Light varies by 8 %, so that neighbours among the brightest may be taken for each other.
-    assert len(seen) == 12
-    assert sorted(seen)[:4] == pytest.approx([0, 1, 2, 3], abs=1)
+    levels = [round(float(np.median(clean)) * 255 / 20) for step in range(3) for clean in stream.batch(step)[1][0]]
+    # Brightness varies by 8 %, so that neighbouring levels of the brightest images may be confused.
+    assert len(levels) == 12
+    assert sorted(levels)[:4] == pytest.approx([0, 1, 2, 3], abs=1)
     assert stream._order(0, 0).tolist() != list(range(12))
     assert sorted(stream._order(0, 0).tolist()) == list(range(12))
 
@@ -197,21 +197,21 @@ def test_batches_when_some_images_are_fresh_are_half_of_them_and_half_replayed()
     stream = BatchStream(Selection(images, np.arange(33), fresh=fresh), 8, seed=0)
     bright = [(np.median(stream.batch(step)[1][0], axis=(1, 2, 3)) > 0.5).sum() for step in range(9)]
     assert bright == [4] * 9
-    # All old ones are gone through, too.
+    # All old images occur as well.
     assert len({tuple(stream._order(1, turn)) for turn in range(3)}) == 3
     everything = BatchStream(Selection(images, np.arange(33), fresh=np.ones(33, bool)), 8, seed=0)
     assert len(everything.batch(0)[0]) == 8
 
 
-def test_batches_when_anomalies_are_annotated_show_them_where_they_are_known_and_say_where_not():
+def test_batches_when_anomalies_are_annotated_paste_located_ones_and_flag_the_others():
     images, size = np.full((6, 32, 32, 3), 90, np.uint8), 32
     located, masks = np.full((1, size, size, 3), 90, np.uint8), np.zeros((1, size, size), np.uint8)
     located[0, 10:16, 10:16] = (255, 0, 0)
     masks[0, 10:16, 10:16] = 255
-    known = Annotated(located, masks, np.full((2, size, size, 3), 250, np.uint8))
+    annotated = Annotated(located, masks, np.full((2, size, size, 3), 250, np.uint8))
     red, unknown = 0, 0
     for step in range(30):
-        damaged, (clean, unlocated) = BatchStream(images, 8, 0, known).batch(step)
+        damaged, (clean, unlocated) = BatchStream(images, 8, 0, annotated).batch(step)
         changed = np.abs(damaged - clean).max(axis=-1) > 0.05
         red += ((damaged[..., 0] - damaged[..., 1] > 0.5) & changed).any(axis=(1, 2)).sum()
         assert not changed[unlocated == 1].any()

@@ -1,4 +1,4 @@
-"""Error map and score: nothing where the image is restored as it is, most where it differs, anywhere alike."""
+"""Error map and score: zero for a perfect restoration, highest where it differs, the same at any position."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_reconstruction_score_when_a_spot_grows_or_darkens_rises(image):
 
 def test_relative_error_when_only_the_colour_is_wrong_rises_too(image):
     tinted = image.copy()
-    # The same grey, another colour.
+    # The same grey value in another colour.
     tinted[:, 20:30, 30:40] += np.array([0.1, -0.1, 0.0], np.float32)
     assert map_of(tinted, image).max() > 10 * map_of(image + 0.001, image).max()
 
@@ -127,7 +127,7 @@ def test_evidence_of_a_defect_that_both_see_is_more_in_every_part(image):
     )
     assert good.shape == bad.shape == (1, 7)
     assert (bad > good).all()
-    # Largest, mean of the highest twentieth, mean.
+    # Maximum, mean of the highest 5 %, mean.
     assert (np.diff(bad[0, :3]) < 0).all()
     assert (np.diff(bad[0, 3:6]) < 0).all()
     assert ops.convert_to_numpy(fused_score(bad))[0] > ops.convert_to_numpy(fused_score(good))[0] >= 0
@@ -145,16 +145,16 @@ def test_weighted_error_when_either_sees_nothing_still_shows_what_the_other_sees
 
 def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_worst_place_and_the_mean():
     for count in (9, 7):
-        found = np.random.default_rng(0).normal(0, 2, (5, count)).astype(np.float32)
-        inside = ops.convert_to_numpy(fused_score(found))
-        for row, value in zip(found, inside, strict=True):
+        logits = np.random.default_rng(0).normal(0, 2, (5, count)).astype(np.float32)
+        inside = ops.convert_to_numpy(fused_score(logits))
+        for row, value in zip(logits, inside, strict=True):
             assert merged_score(row[None], shares(count)[None]) == pytest.approx(value, abs=1e-6)
-            # A graph of older code gives no shares.
+            # Graphs exported by older versions have no `shares`.
             assert merged_score(row[None]) == pytest.approx(np.mean(1 / (1 + np.exp(-row))), abs=1e-6)
-    spoilt = found.copy()
+    spoilt = logits.copy()
     spoilt[2, [0, 3]] += 10
-    assert merged_score(spoilt) > merged_score(found)
-    # Which tile it is does not matter, nor is one odd place enough to reach what an image odd throughout reaches.
+    assert merged_score(spoilt) > merged_score(logits)
+    # The order of tiles does not matter, and one anomalous place scores below an image that is anomalous throughout.
     assert merged_score(spoilt[::-1]) == pytest.approx(merged_score(spoilt))
     odd_place, odd_throughout = np.zeros((4, 7), np.float32), np.full((4, 7), 3, np.float32)
     odd_place[0, [0, 3]] = 1e6
@@ -163,9 +163,9 @@ def test_fused_score_of_one_tile_is_that_of_the_graph_and_of_several_counts_the_
 
 @pytest.mark.parametrize(("surface", "say"), [(False, [0.5, 0.5]), (True, [0.25, 0.25, 0.5])])
 def test_shares_of_errors_and_second_opinion_are_the_same_and_of_paths_as_much_as_both(surface, say):
-    found = shares(pieces(surface))
-    assert len(found) == (9 if surface else 7)
-    together = [part.sum() for part in np.split(found, np.cumsum(OPINIONS[: len(say) - 1]))]
+    weights = shares(pieces(surface))
+    assert len(weights) == (9 if surface else 7)
+    together = [part.sum() for part in np.split(weights, np.cumsum(OPINIONS[: len(say) - 1]))]
     np.testing.assert_allclose(together, say, rtol=1e-6)
 
 
@@ -176,24 +176,24 @@ def test_roughness_follows_the_grain_and_neither_the_light_nor_a_defect():
     damaged = smooth.copy()
     damaged[:, :40, :32] = np.random.default_rng(1).random((1, 40, 32, 3), np.float32)
     plain = np.full((1, 64, 64, 3), 0.5, np.float32)
-    told = ops.convert_to_numpy(roughness(np.concatenate([smooth, rough, lit, damaged, plain])))
-    assert told.shape == (5, 1)
-    assert told[1, 0] - told[0, 0] == pytest.approx(np.log(3), abs=0.25)
-    assert told[2, 0] == pytest.approx(told[0, 0], abs=0.05)
-    # A third of it is damaged: of what is left, the smoothest quarter of all is a larger share, a little rougher.
-    assert 0 <= told[3, 0] - told[0, 0] < 0.15
-    assert told[4, 0] == pytest.approx(np.log(0.002), abs=1e-3)
+    rough_values = ops.convert_to_numpy(roughness(np.concatenate([smooth, rough, lit, damaged, plain])))
+    assert rough_values.shape == (5, 1)
+    assert rough_values[1, 0] - rough_values[0, 0] == pytest.approx(np.log(3), abs=0.25)
+    assert rough_values[2, 0] == pytest.approx(rough_values[0, 0], abs=0.05)
+    # A third is damaged, so that the smoothest quarter is a larger share of the rest and therefore slightly rougher.
+    assert 0 <= rough_values[3, 0] - rough_values[0, 0] < 0.15
+    assert rough_values[4, 0] == pytest.approx(np.log(0.002), abs=1e-3)
 
 
 def test_excess_is_counted_from_the_usual_in_its_widths_and_shown_as_at_least_nothing():
     error = np.array([0.08, 0.48, 0.98], np.float32).reshape(1, 3, 1, 1)
     middle, width = np.log(np.float32(0.5)), np.float32(0.25)
-    found = ops.convert_to_numpy(excess(error, middle, width)).ravel()
-    np.testing.assert_allclose(found, [np.log(0.2) / 0.25, 0, np.log(2) / 0.25], atol=1e-5)
-    shown = ops.convert_to_numpy(shown_excess(found))
+    signed = ops.convert_to_numpy(excess(error, middle, width)).ravel()
+    np.testing.assert_allclose(signed, [np.log(0.2) / 0.25, 0, np.log(2) / 0.25], atol=1e-5)
+    shown = ops.convert_to_numpy(shown_excess(signed))
     assert 0 <= shown[0] < 0.01
     assert shown[1] == pytest.approx(np.log(2))
-    assert shown[2] == pytest.approx(found[2], abs=0.1)
+    assert shown[2] == pytest.approx(signed[2], abs=0.1)
 
 
 def paths_of(values):
@@ -219,16 +219,16 @@ def test_along_paths_is_the_best_of_all_paths_tried_one_by_one():
     ways = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
 
     def best(row, column, way, left):
-        """The most that the next pixels add, one after the other, each at -4 where there is no image."""
+        """Return the largest sum over the next `left` pixels, by brute force; -4 beyond the border."""
         if not left:
             return 0.0
-        found = []
+        sums = []
         for turn in (-1, 0, 1):
             down, right = ways[(way + turn) % 8]
             at = row + down, column + right
             inside = 0 <= at[0] < 6 and 0 <= at[1] < 6
-            found.append((values[at] if inside else -4.0) - 0.5 * abs(turn) + best(*at, way, left - 1))
-        return max(found)
+            sums.append((values[at] if inside else -4.0) - 0.5 * abs(turn) + best(*at, way, left - 1))
+        return max(sums)
 
     expected = [
         max(
@@ -247,7 +247,7 @@ def test_evidence_with_paths_has_two_pieces_more_and_the_others_as_before():
     generator = np.random.default_rng(0)
     error, defect = (generator.normal(size=(2, 64, 64, 1)).astype(np.float32) for _ in range(2))
     plain = ops.convert_to_numpy(evidence(error, defect, np.zeros((2, 1), np.float32)))
-    found = ops.convert_to_numpy(evidence(error, defect, np.zeros((2, 1), np.float32), paths=True))
-    assert found.shape == (2, 9)
-    np.testing.assert_array_equal(found[:, :7], plain)
-    assert (found[:, 7] > found[:, 8]).all()  # the longer the path, the less of it is noise
+    with_paths = ops.convert_to_numpy(evidence(error, defect, np.zeros((2, 1), np.float32), paths=True))
+    assert with_paths.shape == (2, 9)
+    np.testing.assert_array_equal(with_paths[:, :7], plain)
+    assert (with_paths[:, 7] > with_paths[:, 8]).all()  # the longer the path, the less of it is noise

@@ -1,4 +1,4 @@
-"""The parts of the loss: each is small where it should be, and grows with what it is meant to punish."""
+"""The terms of the loss: each is small for the desired output and grows with what it penalises."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from pipelines.tasks.anomaly.restoration.loss import (
 )
 from tests.pipelines.tasks.anomaly.pictures_of_parts import good_parts
 
-# Of every image it is known where it is anomalous.
+# All images have masks.
 ALL, NONE = np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
 
 
@@ -29,7 +29,7 @@ def number(value) -> float:
 
 
 def change_of(damaged: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """How far each field of 2 x 2 pixels was changed."""
+    """Return the mean absolute change of each field of 2 x 2 pixels."""
     change = np.abs(damaged - clean).mean(axis=-1)
     n, height, width = change.shape
     return change.reshape(n, height // 2, 2, width // 2, 2).mean(axis=(2, 4))[..., None]
@@ -37,9 +37,9 @@ def change_of(damaged: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 def test_restoration_loss_when_the_restoration_gets_worse_rises(image):
     noise = np.random.default_rng(0).normal(0, 0.1, image.shape).astype(np.float32)
-    found = [number(restoration_loss(Errors.of(image, image + part * noise, 1.0))) for part in (0.0, 0.3, 1.0)]
-    assert found[0] < 1e-6
-    assert found[0] < found[1] < found[2]
+    losses = [number(restoration_loss(Errors.of(image, image + part * noise, 1.0))) for part in (0.0, 0.3, 1.0)]
+    assert losses[0] < 1e-6
+    assert losses[0] < losses[1] < losses[2]
 
 
 def test_damage_loss_counts_the_damaged_pixels_alone(image):
@@ -58,8 +58,8 @@ def test_expectation_loss_is_least_where_the_expectation_holds(image):
     errors = Errors.of(image, image * 0.9, 1.0)
     error = ops.convert_to_numpy(pixel_error(image, image * 0.9))
     whole = np.zeros_like(error)
-    found = [number(expectation_loss(errors, error * factor, whole, 1.0)) for factor in (0.3, 1.0, 3.0)]
-    assert found[1] < min(found[0], found[2])
+    losses = [number(expectation_loss(errors, error * factor, whole, 1.0)) for factor in (0.3, 1.0, 3.0)]
+    assert losses[1] < min(losses[0], losses[2])
 
 
 def test_expectation_loss_where_something_is_damaged_asks_nothing(image):
@@ -105,9 +105,9 @@ def test_training_loss_when_everything_is_right_is_far_below_that_of_a_copy(imag
 def test_training_loss_of_an_image_anomalous_nobody_knows_where_counts_the_verdict_alone(image):
     marked = np.full((1, 32, 32, 1), 3.0, np.float32)
     unlocated, small = np.ones(1, np.float32), np.full_like(marked, 0.01)
-    found = [
+    losses = [
         number(training_loss(image, image, unlocated, restored, small, marks, np.array([[logit]], np.float32)))
         for restored, marks, logit in ((image, marked, -4), (image, marked, 4), (image * 0, -marked, 4))
     ]
-    assert found[0] > found[1] + 0.1
-    assert found[1] == pytest.approx(found[2], abs=1e-6)
+    assert losses[0] > losses[1] + 0.1
+    assert losses[1] == pytest.approx(losses[2], abs=1e-6)

@@ -1,4 +1,4 @@
-"""The network: shapes of every preset, folding, and that a saved one loads in safe mode as it was."""
+"""The network: output shapes of every preset, statistics of good images, and loading in safe mode."""
 
 import subprocess
 import sys
@@ -48,18 +48,18 @@ def test_build_network_in_bfloat16_keeps_float32_weights_and_outputs():
     assert network.get_layer("encode1").compute_dtype == "bfloat16"
 
 
-def test_build_network_when_told_what_is_usual_counts_evidence_from_there():
+def test_build_network_with_statistics_standardises_evidence_by_them():
     image = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
     plain = build_network("small", 32)
     raw = ops.convert_to_numpy(plain(image, training=False)["evidence"])
     locations, scales = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0, -0.5], [0.1, 0.2, 0.3, 0.4, 0.5, 2.0, 1.5]
     counted = build_network("small", 32, usual=replace(nothing_usual(), locations=locations, scales=scales))
     set_weights(counted, named_weights(plain))
-    found = ops.convert_to_numpy(counted(image, training=False)["evidence"])
-    np.testing.assert_allclose(found, (raw - locations) / scales, rtol=1e-4, atol=1e-4)
+    standardised = ops.convert_to_numpy(counted(image, training=False)["evidence"])
+    np.testing.assert_allclose(standardised, (raw - locations) / scales, rtol=1e-4, atol=1e-4)
 
 
-def test_build_network_when_smooth_images_show_less_tells_their_evidence_as_if_they_were_rougher():
+def test_build_network_when_smooth_images_have_less_evidence_corrects_it_for_roughness():
     generator = np.random.default_rng(0)
     grain = generator.normal(0, 1, (32, 32, 3)).astype(np.float32)
     dark = np.concatenate([np.full((16, 32, 3), 0.3), np.full((16, 32, 3), 0.6)]).astype(np.float32)
@@ -78,13 +78,15 @@ def test_build_network_when_smooth_images_show_less_tells_their_evidence_as_if_t
     )
     counted = build_network("small", 32, usual=usual)
     set_weights(counted, named_weights(plain))
-    raw, found = (ops.convert_to_numpy(network(image, training=False)["evidence"]) for network in (plain, counted))
+    raw, standardised = (
+        ops.convert_to_numpy(network(image, training=False)["evidence"]) for network in (plain, counted)
+    )
     expected = interpolated(rough - np.repeat([-3, -4], 3), knots, levels)
     assert np.ptp(expected[:, 0]) > 2
-    np.testing.assert_allclose(raw - found, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(raw - standardised, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone():
+def test_build_network_when_one_part_has_other_error_maps_standardises_only_its_errors():
     generator = np.random.default_rng(0)
     left, right = (generator.random((32, 32, 3)).astype(np.float32) for _ in range(2))
     patterns = np.stack([usual_pattern(np.round(255 * part[None]).astype(np.uint8)) for part in (left, right)])
@@ -95,22 +97,24 @@ def test_build_network_when_errors_are_usual_at_one_part_counts_them_there_alone
     usual = Usual.of_maps(patterns, middles, widths, pieces=7, surface=False)
     counted = build_network("small", 32, usual=usual)
     set_weights(counted, named_weights(plain))
-    # Darker than usual, and with a little noise: still the parts that they are.
+    # Darker than the patterns and slightly noisy: the parts are still recognised.
     image = np.stack([left, right]) * 0.8 + generator.normal(0, 0.02, (2, 32, 32, 3)).astype(np.float32)
-    one, other = (ops.convert_to_numpy(network(image, training=False)["error"])[..., 0] for network in (plain, counted))
-    logs = np.log(np.expm1(one))
+    raw, standardised = (
+        ops.convert_to_numpy(network(image, training=False)["error"])[..., 0] for network in (plain, counted)
+    )
+    logs = np.log(np.expm1(raw))
     expected = np.stack([logs[0], (logs[1] - middles[1]) / widths[1]])
-    np.testing.assert_allclose(other, np.log1p(np.exp(expected)), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(standardised, np.log1p(np.exp(expected)), rtol=1e-3, atol=1e-3)
 
 
 def test_build_network_for_a_surface_looks_along_paths_too():
     zeros = np.zeros((1, 16, 16), np.float32)
     usual = Usual.of_maps(np.zeros((1, 64), np.float32), zeros, zeros + 1, pieces=9, surface=True)
-    found = build_network("small", 32, usual=usual)(np.zeros((2, 32, 32, 3), np.float32), training=False)["evidence"]
-    assert tuple(found.shape) == (2, 9)
+    evidence = build_network("small", 32, usual=usual)(np.zeros((2, 32, 32, 3), np.float32), training=False)["evidence"]
+    assert tuple(evidence.shape) == (2, 9)
 
 
-def test_set_weights_of_a_network_that_knows_the_usual_leaves_that_out():
+def test_set_weights_of_a_network_with_statistics_leaves_them_out():
     knowing = build_network("small", 32, usual=nothing_usual())
     assert any(layer.name.startswith("usual") for layer in knowing.layers)
     learnt = named_weights(knowing)
@@ -127,7 +131,7 @@ def test_set_weights_of_a_network_that_knows_the_usual_leaves_that_out():
 
 
 def nothing_usual() -> Usual:
-    """What is usual, as if nothing were known."""
+    """Return statistics that leave errors and evidence as they are."""
     zeros = np.zeros((1, 16, 16), np.float32)
     return Usual.of_maps(np.zeros((1, 64), np.float32), zeros, zeros + 1, pieces=7, surface=False)
 
@@ -135,10 +139,10 @@ def nothing_usual() -> Usual:
 def test_network_when_only_brightness_changes_sees_the_same_features():
     network = build_network("small", 32)
     image = np.random.default_rng(0).random((1, 32, 32, 3), np.float32) * 0.5
-    one, other = (
+    dark, bright = (
         ops.convert_to_numpy(network(picture, training=False)["features"]) for picture in (image, image + 0.3)
     )
-    np.testing.assert_allclose(one, other, atol=1e-4)
+    np.testing.assert_allclose(dark, bright, atol=1e-4)
 
 
 def test_load_network_when_saved_gives_the_same_in_safe_mode(tmp_path: Path):
@@ -181,11 +185,11 @@ def test_load_network_when_it_holds_code_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("score", ["fused", "reconstruction"])
 def test_inspection_model_takes_bytes_and_gives_score_map_and_embedding(score):
-    made = inspection_model(build_network("small", 32), score)(np.zeros((3, 32, 32, 3), np.uint8))
-    shapes = {name: tuple(value.shape) for name, value in made.items()}
+    outputs = inspection_model(build_network("small", 32), score)(np.zeros((3, 32, 32, 3), np.uint8))
+    shapes = {name: tuple(value.shape) for name, value in outputs.items()}
     evidence = {"evidence": (3, 7), "shares": (3, 7)} if score == "fused" else {}
     assert shapes == {"score": (3,), "error_map": (3, 16, 16), "embedding": (3, 128), **evidence}
-    assert ops.convert_to_numpy(made["score"]).min() >= 0
+    assert ops.convert_to_numpy(outputs["score"]).min() >= 0
 
 
 def test_models_never_import_a_backend_by_themselves():

@@ -1,4 +1,4 @@
-"""What is usual of good images: a map for each part that is shown often enough, robust against a few odd images."""
+"""Statistics of good images: maps of each frequent part, robust to outliers, and the correction for roughness."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_usual_maps_of_images_that_are_all_the_same_still_have_a_width(aligned):
 def test_usual_maps_of_few_images_are_drawn_towards_what_is_usual_everywhere():
     logs = np.random.default_rng(0).normal(0, 1, (12, 16, 16)).astype(np.float32)
     logs[:, :8] *= 0.01
-    few, many = (usual_maps(one, aligned=True)[1] for one in (logs, np.tile(logs, (50, 1, 1))))
+    few, many = (usual_maps(sample, aligned=True)[1] for sample in (logs, np.tile(logs, (50, 1, 1))))
     assert few[:6].mean() > 1.5 * many[:6].mean() > 0
 
 
@@ -95,9 +95,9 @@ def test_usual_maps_of_few_images_are_drawn_towards_what_is_usual_everywhere():
     ("odd", "half", "by"), [(0.0, 6, 2), (1.0, 0, 0.7), (0.5, 3, 1.35)], ids=["none", "outliers", "between"]
 )
 def test_counted_is_where_evidence_counts_half_and_how_soon_wholly(odd, half, by):
-    found = np.random.default_rng(0).normal([2, -1, 0, 5], [1, 0.5, 3, 1], (2000, 4)).astype(np.float32)
-    locations, scales = counted(found, odd)
-    means, deviations = found.mean(axis=0), found.std(axis=0)
+    evidence = np.random.default_rng(0).normal([2, -1, 0, 5], [1, 0.5, 3, 1], (2000, 4)).astype(np.float32)
+    locations, scales = counted(evidence, odd)
+    means, deviations = evidence.mean(axis=0), evidence.std(axis=0)
     assert locations == pytest.approx(means + half * deviations, abs=1e-3)
     assert scales == pytest.approx(by * deviations, rel=1e-3)
 
@@ -109,7 +109,7 @@ def test_counted_of_evidence_that_never_changes_still_has_a_scale():
 
 
 def alike(values):
-    """Return evidence [n, 3] of errors: three pieces that say almost the same, as they do."""
+    """Return evidence [n, 3] of errors: three pieces that are highly correlated, as real ones are."""
     noise = np.random.default_rng(1).normal(0, 0.1, (len(values), 3))
     return np.asarray(values)[:, None] + noise
 
@@ -117,9 +117,9 @@ def alike(values):
 @pytest.mark.parametrize("count", [1, 2, 16, 32, 128, 512])
 def test_outlying_sees_hardly_an_outlier_in_normal_images_however_few(count):
     generator = np.random.default_rng(0)
-    found = [outlying(alike(generator.normal(0, 1, count))) for _ in range(300)]
-    assert np.mean(found) < 0.01
-    assert max(found) < 0.7
+    degrees = [outlying(alike(generator.normal(0, 1, count))) for _ in range(300)]
+    assert np.mean(degrees) < 0.01
+    assert max(degrees) < 0.7
 
 
 @pytest.mark.parametrize("share", [0.03, 0.08])
@@ -146,14 +146,14 @@ def test_outlying_is_between_for_exponential_tails_and_nothing_for_rounding():
 
 
 def test_outlying_parts_of_images_are_none():
-    """One part of eleven that shows more of everything, in every image."""
+    """One of eleven parts has more of all evidence, in every image."""
     generator = np.random.default_rng(0)
     parts = np.tile(np.arange(11), 40)
-    found = generator.normal(0, 1, (440, 7)) + 8 * (parts == 3)[:, None]
+    evidence = generator.normal(0, 1, (440, 7)) + 8 * (parts == 3)[:, None]
     maps, patterns = np.zeros((11, 4, 4), np.float32), np.zeros((11, 64), np.float32)
     usual = Usual.of_maps(patterns, maps, maps + 1, pieces=7, surface=False)
-    usual = usual.with_evidence(found.astype(np.float32), np.zeros(440, np.float32), parts)
-    assert usual.scales == pytest.approx(2 * found.std(axis=0), rel=0.01)
+    usual = usual.with_evidence(evidence.astype(np.float32), np.zeros(440, np.float32), parts)
+    assert usual.scales == pytest.approx(2 * evidence.std(axis=0), rel=0.01)
 
 
 def test_errors_are_the_first_pieces_of_evidence():
@@ -163,16 +163,16 @@ def test_errors_are_the_first_pieces_of_evidence():
 def test_usual_levels_follow_what_roughness_explains_and_hardly_what_it_does_not():
     generator = np.random.default_rng(0)
     rougher = generator.uniform(-1, 1, 1000)
-    found = np.stack([3 * rougher, 3 * rougher, 0 * rougher, -3 * rougher], axis=1)
-    found += generator.normal(0, [0.1, 6, 1, 0.1], (1000, 4))
-    knots, levels = usual_levels(found.astype(np.float32), rougher, np.zeros(1000, np.int64))
+    evidence = np.stack([3 * rougher, 3 * rougher, 0 * rougher, -3 * rougher], axis=1)
+    evidence += generator.normal(0, [0.1, 6, 1, 0.1], (1000, 4))
+    knots, levels = usual_levels(evidence.astype(np.float32), rougher, np.zeros(1000, np.int64))
     assert len(knots) == 8
-    # Up to three quarters, where evidence is 1.5.
+    # Levels are relative to the 0.75 quantile of roughness, where evidence is 1.5.
     near = interpolated(np.array([-0.75, 0, 0.5, 0.9]), knots, levels)
     np.testing.assert_allclose(near[:, 0], [-3.75, -1.5, 0, 0], atol=0.25)
     assert -3.6 < near[0, 1] < -1.5  # a twelfth of its variance, so most of it counts
     np.testing.assert_allclose(near[:, 2], 0, atol=0.05)
-    # What smooth images show more of excuses nothing.
+    # Evidence that decreases with roughness is not corrected.
     assert levels[:, 3].tolist() == pytest.approx([0.0] * 8)
 
 
@@ -180,12 +180,12 @@ def test_usual_levels_between_two_kinds_of_images_do_not_depend_on_how_smooth_th
     generator = np.random.default_rng(0)
     smooth = np.arange(1000) < 700
     rougher = np.where(smooth, generator.uniform(-1, -0.5, 1000), generator.uniform(1.5, 2, 1000))
-    found = (np.where(smooth, 0, 8) + generator.normal(0, 1, 1000))[:, None]
-    knots, levels = usual_levels(found, rougher, np.zeros(1000, np.int64))
-    told = interpolated(np.array([-1.0, -0.7, -0.55]), knots, levels)[:, 0]
-    assert np.ptp(told) < 0.5
-    assert -8.5 < told.mean() < -7
-    # The rough ones are as they are.
+    evidence = (np.where(smooth, 0, 8) + generator.normal(0, 1, 1000))[:, None]
+    knots, levels = usual_levels(evidence, rougher, np.zeros(1000, np.int64))
+    smooth_levels = interpolated(np.array([-1.0, -0.7, -0.55]), knots, levels)[:, 0]
+    assert np.ptp(smooth_levels) < 0.5
+    assert -8.5 < smooth_levels.mean() < -7
+    # Rough images are not corrected.
     assert interpolated(np.array([1.6, 3.0]), knots, levels)[:, 0].tolist() == pytest.approx([0, 0], abs=0.25)
 
 
@@ -208,20 +208,20 @@ def test_usual_levels_of_some_dozen_images_need_more_than_chance():
 def test_usual_levels_when_all_images_are_as_rough_but_for_rounding_are_nothing(apart):
     generator = np.random.default_rng(0)
     rougher = generator.uniform(0, apart, 500)
-    found = (rougher / (apart or 1) + generator.normal(0, 0.1, 500))[:, None]
-    assert usual_levels(found, rougher, np.zeros(500, np.int64))[1].tolist() == [[0.0]]
+    evidence = (rougher / (apart or 1) + generator.normal(0, 0.1, 500))[:, None]
+    assert usual_levels(evidence, rougher, np.zeros(500, np.int64))[1].tolist() == [[0.0]]
 
 
-def test_with_evidence_tells_what_smooth_images_show_as_if_they_were_rough_and_excuses_no_rougher_one():
+def test_with_evidence_corrects_smooth_images_for_roughness_but_not_rough_ones():
     generator = np.random.default_rng(0)
     roughness = generator.uniform(-4, 0, 2000).astype(np.float32)
-    found = (2 * roughness + generator.normal(0, 0.5, 2000)).astype(np.float32)[:, None]
+    evidence = (2 * roughness + generator.normal(0, 0.5, 2000)).astype(np.float32)[:, None]
     maps = np.zeros((1, 4, 4), np.float32)
     usual = Usual.of_maps(np.zeros((1, 64), np.float32), maps, maps + 1, pieces=1, surface=False)
     assert (usual.levels.tolist(), usual.locations, usual.scales) == ([[0.0]], [0.0], [1.0])
-    usual = usual.with_evidence(found, roughness, np.zeros(2000, np.int64))
+    usual = usual.with_evidence(evidence, roughness, np.zeros(2000, np.int64))
     assert usual.roughness == pytest.approx([-2], abs=0.1)
-    left = (found - interpolated(roughness + 2, usual.knots, usual.levels))[:, 0]
+    left = (evidence - interpolated(roughness + 2, usual.knots, usual.levels))[:, 0]
     smooth, rough = (roughness > -3.5) & (roughness < -2.5), (roughness > -1.5) & (roughness < -1)
     assert left[smooth].mean() == pytest.approx(left[rough].mean(), abs=0.3)
     assert left[roughness > -0.5].mean() > left[rough].mean() + 1
@@ -233,14 +233,14 @@ def test_with_evidence_of_parts_that_differ_leaves_them_as_they_are():
     parts = np.repeat([0, 2], 1000)
     own = generator.uniform(-0.5, 0.5, 2000)
     roughness = np.where(parts == 0, -5, -2.5) + own
-    found = (np.where(parts == 0, 0, 3) + 2 * own + generator.normal(0, 0.2, 2000))[:, None]
+    evidence = (np.where(parts == 0, 0, 3) + 2 * own + generator.normal(0, 0.2, 2000))[:, None]
     maps = np.zeros((3, 4, 4), np.float32)
     usual = Usual.of_maps(np.zeros((3, 64), np.float32), maps, maps + 1, pieces=1, surface=False)
-    usual = usual.with_evidence(found, roughness, parts)
+    usual = usual.with_evidence(evidence, roughness, parts)
     assert usual.roughness[[0, 2]] == pytest.approx([-5, -2.5], abs=0.1)
-    left = (found - interpolated(roughness - usual.roughness[parts], usual.knots, usual.levels))[:, 0]
+    left = (evidence - interpolated(roughness - usual.roughness[parts], usual.knots, usual.levels))[:, 0]
     for part in (0, 2):
-        before, after = found[parts == part, 0], left[parts == part]
+        before, after = evidence[parts == part, 0], left[parts == part]
         assert after.std() < 0.5 * before.std()
         assert after.mean() - before.mean() == pytest.approx(0.6, abs=0.1)
 
@@ -248,6 +248,6 @@ def test_with_evidence_of_parts_that_differ_leaves_them_as_they_are():
 def test_nearest_parts_are_those_that_each_looks_like_whatever_the_light():
     generator = np.random.default_rng(0)
     shown = generator.integers(0, 120, (3, 32, 32, 3)).astype(np.uint8)
-    patterns = np.stack([usual_pattern(one[None]) for one in shown])
+    patterns = np.stack([usual_pattern(image[None]) for image in shown])
     brighter = np.clip(shown[[2, 0, 1, 1]].astype(np.int64) + 60, 0, 255).astype(np.uint8)
     assert nearest_parts(brighter, patterns).tolist() == [2, 0, 1, 1]

@@ -1,4 +1,4 @@
-"""Blurs by matrix products, against scipy's."""
+"""Blurs by matrix products equal those of scipy."""
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +10,7 @@ from pipelines.tasks.anomaly.synthetic.blur import blurred, blurred_part, grown,
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[np.ndarray, float, tuple[slice, slice]]:
-    """Return an image, a standard deviation of a quarter of its side at most, and some rows and columns of it."""
+    """Draw an image, a standard deviation of at most a quarter of its side, and a range of rows and of columns."""
     size = draw(st.sampled_from([16, 32, 64, 100]))
     image = np.random.default_rng(draw(st.integers(0, 99))).random((size, size, draw(st.sampled_from([1, 3, 4]))))
     starts = [draw(st.integers(0, size - 1)) for _ in range(2)]
@@ -22,9 +22,9 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, float, tuple[slice, slice]]:
 def test_blurred_returns_what_scipy_finds_for_these_rows_and_columns(case):
     image, sigma, where = case
     expected = gaussian_filter(image.astype(np.float64), (sigma, sigma, 0))[where]
-    found = blurred(image, sigma, *where)
-    assert np.abs(found - expected).max() < 1e-5
-    np.testing.assert_allclose(blurred(image, sigma, *where, often=True), found, atol=1e-6)
+    actual = blurred(image, sigma, *where)
+    assert np.abs(actual - expected).max() < 1e-5
+    np.testing.assert_allclose(blurred(image, sigma, *where, often=True), actual, atol=1e-6)
 
 
 @given(cases())
@@ -33,6 +33,6 @@ def test_blurred_part_counts_what_it_is_not_given_as_zero(case):
     alone = np.zeros_like(image)
     alone[where] = image[where]
     wide = grown(where[0], radius(sigma), len(image)), grown(where[1], radius(sigma), len(image))
-    found = np.zeros_like(image)
-    found[wide] = blurred_part(image[where], sigma, where, wide, len(image))
-    assert np.abs(found - gaussian_filter(alone.astype(np.float64), (sigma, sigma, 0))).max() < 1e-5
+    actual = np.zeros_like(image)
+    actual[wide] = blurred_part(image[where], sigma, where, wide, len(image))
+    assert np.abs(actual - gaussian_filter(alone.astype(np.float64), (sigma, sigma, 0))).max() < 1e-5

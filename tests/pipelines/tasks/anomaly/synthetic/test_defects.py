@@ -1,4 +1,4 @@
-"""Synthetic defects: half of the images get one, the others stay; the seed decides everything."""
+"""Synthetic defects: half of the images get some, the others stay unchanged; all are determined by the seed."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_add_defects_on_many_images_changes_about_half_and_a_small_part_of_each(
 
 
 def test_add_defects_leaves_hardly_an_edge_sharper_than_a_lens_draws(monkeypatch: pytest.MonkeyPatch):
-    """Where all defects are softened as far as may be, their finest structure is a fraction of that of hard ones."""
+    """With the strongest blur, the finest structure of defects is a fraction of that of unblurred ones."""
 
     monkeypatch.setattr(defects, "FAINTEST", np.inf)  # what covers wholly has the hardest edges
 
@@ -70,8 +70,8 @@ def test_add_defects_are_as_faint_as_the_grain_lets_them_be_seen(
     change = np.abs(painter.add_defects(clean, np.random.default_rng(0)) - clean)[:, 20:40, 20:40].mean(axis=(1, 2, 3))
     drawn = change[change > 1e-4]
     assert len(drawn) > 100
-    # Without a limit it would be 0.024, and 0.072 if all covered wholly. Of two that lie on each other, one may undo
-    # the other, so not the faintest is told.
+    # Without a limit it would be 0.024, and 0.072 at full opacity. Overlapping defects may cancel, so that the minimum
+    # is not meaningful.
     assert least < np.quantile(drawn, 0.1) < at_most
 
 
@@ -87,10 +87,10 @@ def test_add_defects_that_dent_move_what_is_there_and_shade_it_where_they_lie(mo
     change = np.abs(painter.add_defects(images, np.random.default_rng(0)) - images).max(axis=-1)
     dented = change.max(axis=(1, 2)) > 0.02
     assert 15 < dented.sum() < 45
-    # Edges are moved by some pixels, and nothing changes far from the dent.
+    # Edges move by a few pixels, and nothing changes far from the dent.
     assert np.median(change[dented].max(axis=(1, 2))) > 0.15
     assert change[:, :, [0, 1, 2, 61, 62, 63]].max() < 0.02
-    # Plain ground has nothing to move: what is left is the shade, on both sides of the light.
+    # On a plain image only the shading is visible, lighter and darker.
     plain = np.full((60, 64, 64, 3), 0.5, np.float32)
     shade = painter.add_defects(plain, np.random.default_rng(0)) - plain
     assert shade.max() > 0.05

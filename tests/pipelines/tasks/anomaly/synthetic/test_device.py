@@ -1,4 +1,4 @@
-"""What a device draws is what numpy draws, and a training that lets it draw is the same training."""
+"""Batches rendered on the GPU equal those drawn in numpy, and so do trainings on them."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from pipelines.tasks.anomaly.synthetic.fills import FILLINGS
 from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 from tests.pipelines.tasks.anomaly.pictures_of_parts import good_parts
 
-# A GPU multiplies in fewer bits.
+# Matrix products on a GPU have lower precision.
 NEAR = 1e-3 if has_gpu() else 2e-5
 DRAW = """
 import sys
@@ -31,23 +31,23 @@ import keras
 import numpy as np
 from pipelines.tasks.anomaly.synthetic.device import painted
 assert keras.backend.backend() == sys.argv[1]
-with np.load(sys.argv[2]) as told:
-    found = {name: keras.ops.convert_to_tensor(told[name]) for name in told.files}
-drawn = jax.jit(painted)(found, found.pop("textures"))
+with np.load(sys.argv[2]) as arrays:
+    spec = {name: keras.ops.convert_to_tensor(arrays[name]) for name in arrays.files}
+drawn = jax.jit(painted)(spec, spec.pop("textures"))
 np.savez(sys.argv[3], *map(keras.ops.convert_to_numpy, drawn))
 """
 
 
 def on_a_ground(count: int, size: int) -> np.ndarray:
-    """Return parts on a plain ground [count, size, size, 3]."""
+    """Return parts on a plain background, [count, size, size, 3]."""
     images = np.full((count, size, size, 3), 240, np.uint8)
     images[:, size // 4 : -size // 4, size // 4 : -size // 4] = good_parts(count, size // 2)
     return images
 
 
-def drawn(told: Recipe, painter: Painter) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the backend at hand draws by a recipe: damaged and clean images."""
-    tensors = {name: keras.ops.convert_to_tensor(one) for name, one in told.items()}
+def drawn(spec: Recipe, painter: Painter) -> tuple[np.ndarray, np.ndarray]:
+    """Render a recipe with the current backend: the damaged and the clean images."""
+    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in spec.items()}
     damaged, clean = painted(tensors, keras.ops.convert_to_tensor(np.stack(painter.textures)))
     return keras.ops.convert_to_numpy(damaged), keras.ops.convert_to_numpy(clean)
 
@@ -60,13 +60,13 @@ def test_painted_draws_the_images_and_defects_that_numpy_draws(size: int, turns:
     generator = np.random.default_rng(1)
     clean = augment(images, generator, turns)
     damaged = painter.add_defects(clean, generator)
-    told = recipe(images, painter, np.random.default_rng(1), turns)
-    there, clean_there = drawn(told, painter)
+    spec = recipe(images, painter, np.random.default_rng(1), turns)
+    there, clean_there = drawn(spec, painter)
     np.testing.assert_allclose(clean_there, clean, atol=1e-6)
     np.testing.assert_allclose(there, damaged, atol=NEAR)
     assert 0.35 < np.mean(np.abs(there - clean_there).max(axis=(1, 2, 3)) > 0.02) < 0.65
     if not turns:
-        assert set(np.unique(told["whole"][..., 0])) == {-1, *range(len(KINDS))}
+        assert set(np.unique(spec["whole"][..., 0])) == {-1, *range(len(KINDS))}
 
 
 def test_kinds_are_all_fillings_there_are():
@@ -75,21 +75,21 @@ def test_kinds_are_all_fillings_there_are():
 
 def test_painted_on_jax_draws_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     painter = Painter(32, 2)
-    told = recipe(good_parts(60, 32), painter, np.random.default_rng(3), False)
-    np.savez(tmp_path / "told.npz", textures=np.stack(painter.textures), **told)
+    spec = recipe(good_parts(60, 32), painter, np.random.default_rng(3), False)
+    np.savez(tmp_path / "spec.npz", textures=np.stack(painter.textures), **spec)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     subprocess.run(
-        [sys.executable, "-c", DRAW, "jax", str(tmp_path / "told.npz"), str(tmp_path / "found.npz")], check=True
+        [sys.executable, "-c", DRAW, "jax", str(tmp_path / "spec.npz"), str(tmp_path / "drawn.npz")], check=True
     )
-    with np.load(tmp_path / "found.npz") as found:
-        for there, here in zip((found[name] for name in found.files), drawn(told, painter), strict=True):
+    with np.load(tmp_path / "drawn.npz") as arrays:
+        for there, here in zip((arrays[name] for name in arrays.files), drawn(spec, painter), strict=True):
             np.testing.assert_allclose(there, here, atol=NEAR)
 
 
-def test_recipe_has_the_same_shapes_whatever_chance_decides():
+def test_recipe_has_the_same_shapes_for_any_seed():
     painter, images = Painter(32, 0), good_parts(6, 32)
     shapes = {
-        tuple((name, one.shape, one.dtype) for name, one in recipe(images, painter, generator, turns).items())
+        tuple((name, array.shape, array.dtype) for name, array in recipe(images, painter, generator, turns).items())
         for turns in (False, True)
         for generator in map(np.random.default_rng, range(5))
     }
@@ -101,19 +101,19 @@ def test_batches_for_a_device_are_those_for_processors():
     here, there = (BatchStream(good_parts(9), 4, 3, on_device=on_device) for on_device in (False, True))
     for step in (0, 7):
         damaged, (clean, _) = here.batch(step)
-        told, unlocated = there.batch(step)
+        spec, unlocated = there.batch(step)
         assert not unlocated.any()
-        found = drawn(told, there._painter)
-        np.testing.assert_allclose(found[0], damaged, atol=NEAR)
-        np.testing.assert_allclose(found[1], clean, atol=1e-6)
+        pair = drawn(spec, there._painter)
+        np.testing.assert_allclose(pair[0], damaged, atol=NEAR)
+        np.testing.assert_allclose(pair[1], clean, atol=1e-6)
 
 
 def test_batches_for_a_device_are_drawn_by_processors_where_anomalies_are_annotated():
     nothing = np.empty((0, 32, 32, 3), np.uint8)
     place = Annotated(good_parts(1, 32), np.full((1, 32, 32), 255, np.uint8), nothing)
     whole = Annotated(nothing, nothing[..., 0], good_parts(1, 32))
-    for known, draws in ((place, False), (whole, False), (Annotated(nothing, nothing[..., 0], nothing), True)):
-        stream = BatchStream(good_parts(9, 32), 4, 3, known, on_device=True)
+    for annotated, draws in ((place, False), (whole, False), (Annotated(nothing, nothing[..., 0], nothing), True)):
+        stream = BatchStream(good_parts(9, 32), 4, 3, annotated, on_device=True)
         assert (stream.textures is not None) == draws
         assert isinstance(stream.batch(0)[0], dict) == draws
 
@@ -121,37 +121,37 @@ def test_batches_for_a_device_are_drawn_by_processors_where_anomalies_are_annota
 def test_fit_on_a_device_is_the_training_that_it_is_on_processors(monkeypatch: pytest.MonkeyPatch):
     settings = FitSettings(input_size=32, batch_size=8, steps=40, seconds=float("inf"), precision="float32")
     images, drew = good_parts(16, 32), []
-    monkeypatch.setattr(trainer, "painted", lambda *told: drew.append(1) or painted(*told))
+    monkeypatch.setattr(trainer, "painted", lambda *arguments: drew.append(1) or painted(*arguments))
 
     def trained(on_device: bool) -> tuple[list[float], Fitted]:
         losses: list[float] = []
         monkeypatch.setattr(trainer, "draws_on_device", lambda: on_device)
-        found = fit(images, settings, validation=images, on_progress=lambda one: losses.append(one.loss))
-        return losses, found
+        result = fit(images, settings, validation=images, on_progress=lambda progress: losses.append(progress.loss))
+        return losses, result
 
     losses, fitted = trained(False)
     assert not drew
     there, fitted_there = trained(True)
     assert drew
-    # The first epoch's; afterwards, roundings grow as trainings go.
+    # Losses agree in the first epoch; afterwards, rounding errors grow.
     assert there[0] == pytest.approx(losses[0], rel=2e-3)
     assert there[-1] == pytest.approx(losses[-1], rel=0.1)
-    # The network that is kept has nothing of the drawing in it.
-    assert [one.name for one in fitted_there.network.layers] == [one.name for one in fitted.network.layers]
+    # The fitted network has no layers for rendering.
+    assert [layer.name for layer in fitted_there.network.layers] == [layer.name for layer in fitted.network.layers]
     assert trained(True)[0] == there
 
 
 def test_restoration_that_draws_still_judges_images():
     stream = BatchStream(good_parts(8, 32), 4, 0, on_device=True)
     model = Restoration(build_network("small", 32), stream.textures)
-    told, _ = stream.batch(0)
-    answer = model({name: keras.ops.convert_to_tensor(array) for name, array in told.items()})
+    spec, _ = stream.batch(0)
+    answer = model({name: keras.ops.convert_to_tensor(array) for name, array in spec.items()})
     assert set(answer) == {"damaged", "clean", *TRAINED_OUTPUTS}
     assert not np.array_equal(answer["damaged"], answer["clean"])
     assert set(model(keras.ops.convert_to_tensor(answer["clean"]))) == set(TRAINED_OUTPUTS)
 
 
-def test_draws_on_device_where_there_is_a_gpu_unless_it_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_draws_on_device_with_a_gpu_unless_the_variable_says_otherwise(monkeypatch: pytest.MonkeyPatch):
     for gpu in (True, False):
         monkeypatch.setattr(device, "has_gpu", lambda gpu=gpu: gpu)
         monkeypatch.delenv("INSPECTLINE_DRAW_ON", raising=False)
@@ -165,12 +165,12 @@ def test_draws_on_device_where_there_is_a_gpu_unless_it_is_told(monkeypatch: pyt
         draws_on_device()
 
 
-def test_has_gpu_tells_what_keras_lists():
+def test_has_gpu_agrees_with_the_devices_that_keras_lists():
     assert has_gpu() == bool(keras.distribution.list_devices("gpu"))
 
 
 @pytest.mark.parametrize(
-    ("device", "told"),
+    ("device", "expected"),
     [
         ("/job:localhost/replica:0/task:0/device:GPU:0", True),
         ("cuda:0", True),
@@ -181,8 +181,8 @@ def test_has_gpu_tells_what_keras_lists():
         ("cpu", False),
     ],
 )
-def test_is_gpu_knows_what_backends_call_their_devices(device: str, told: bool):
-    assert is_gpu(device) == told
+def test_is_gpu_recognises_the_device_names_of_all_backends(device: str, expected: bool):
+    assert is_gpu(device) == expected
 
 
 def test_workers_for_a_device_are_more_where_recipes_are_small(monkeypatch: pytest.MonkeyPatch):
@@ -190,6 +190,6 @@ def test_workers_for_a_device_are_more_where_recipes_are_small(monkeypatch: pyte
     images = good_parts(2, 512)
     assert BatchStream(images, 64, 3).workers() == 1
     stream = BatchStream(images, 64, 3, on_device=True)
-    told, _ = stream.batch(0)
-    held = sum(one.nbytes for one in told.values())
+    spec, _ = stream.batch(0)
+    held = sum(array.nbytes for array in spec.values())
     assert stream.workers() == batches.BYTES_AHEAD // held == 5

@@ -29,8 +29,8 @@ def test_with_defect_on_the_same_image_draws_the_same_whatever_came_before():
     assert (first == second).all()
 
 
-def test_with_defect_of_a_known_image_is_what_it_always_was():
-    # A change of the drawing would make figures of different releases incomparable: it must be on purpose.
+def test_with_defect_of_a_fixed_image_never_changes():
+    # A change of the defects makes results of different releases incomparable, so that it must be deliberate.
     drawn = [with_defect(np.full((64, 80, 3), 150, np.uint8), digest(number)) for number in range(3)]
     assert [kind for _, kind in drawn] == ["spot", "smear", "scratch"]
     assert [pixels.mean() for pixels, _ in drawn] == pytest.approx([149.159, 149.013, 149.624], abs=0.01)

@@ -1,4 +1,4 @@
-"""Objects on a plain ground: found where there are some, and then defects lie on them."""
+"""Objects on a plain background are segmented, and defects lie on them."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SIDE = 64
 
 
 def screws(n: int, ground: float = 0.1, noise: float = 0.01) -> np.ndarray:
-    """Return uint8 [n, S, S, 3]: a bar of metal, somewhere on a ground of one colour, with some noise."""
+    """Return uint8 [n, S, S, 3]: a metal bar at a random place on a plain, noisy background."""
     generator = np.random.default_rng(1)
     images = np.full((n, SIDE, SIDE, 3), ground) + generator.normal(0, noise, (n, SIDE, SIDE, 3))
     for image in images:
@@ -23,15 +23,15 @@ def screws(n: int, ground: float = 0.1, noise: float = 0.01) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ground", [0.0, 0.1, 0.95])
-def test_on_plain_ground_when_objects_lie_on_one_colour_then_they_are_found(ground):
+def test_on_plain_ground_when_objects_lie_on_one_colour_then_they_are_segmented(ground):
     images = screws(12, ground)
     assert on_plain_ground(images)
-    found = object_of(images[0].astype(np.float32) / 255)
-    assert 0.7 * 8 * 32 < found.sum() < 1.1 * 8 * 32
+    mask = object_of(images[0].astype(np.float32) / 255)
+    assert 0.7 * 8 * 32 < mask.sum() < 1.1 * 8 * 32
 
 
 @pytest.mark.parametrize("reach", [0.2, 0.3, 0.4])
-def test_on_plain_ground_when_objects_are_cut_into_tiles_then_their_parts_are_found(reach):
+def test_on_plain_ground_when_objects_are_cut_into_tiles_then_their_parts_are_segmented(reach):
     rows, columns = np.mgrid[:256, :256] / 256 - 0.5
     disc = np.hypot(rows, columns) < reach
     images = np.where(disc, 170, 12)[..., None].repeat(3, axis=-1).astype(np.uint8)
@@ -57,7 +57,7 @@ def test_on_plain_ground_when_the_image_is_full_or_empty_then_not():
 
 
 def grainy(n: int, share: float) -> np.ndarray:
-    """Return a smooth surface of which a share has another colour, in grains of a pixel or two."""
+    """Return a smooth surface of which a share has another colour, in grains of one or two pixels."""
     generator = np.random.default_rng(0)
     images = np.full((n, SIDE, SIDE, 3), 120, np.uint8)
     grain = generator.random((n, SIDE, SIDE)) < share
@@ -69,7 +69,7 @@ def grainy(n: int, share: float) -> np.ndarray:
 def test_on_plain_ground_when_a_smooth_surface_has_sparse_grain_then_not():
     images = grainy(12, 0.04)
     assert not on_plain_ground(images)
-    # Where some are spotless, these say nothing.
+    # Images without grain are not evidence of objects.
     assert not on_plain_ground(np.concatenate([np.full((12, SIDE, SIDE, 3), 120, np.uint8), grainy(8, 0.05)]))
     images[:, 20:40, 10:50] = 200
     assert on_plain_ground(images)
@@ -83,7 +83,7 @@ def test_on_plain_ground_when_many_tiles_show_but_dust_then_the_object_in_the_ot
 
 
 @pytest.mark.parametrize("wide", [1, 2, 5])
-def test_on_plain_ground_when_the_object_is_a_wire_then_it_is_found(wide):
+def test_on_plain_ground_when_the_object_is_a_wire_then_it_is_segmented(wide):
     images = np.full((6, SIDE, SIDE, 3), 20, np.uint8)
     images[:, 30 : 30 + wide, 6:58] = 200
     assert on_plain_ground(images)
@@ -99,7 +99,7 @@ def test_moved_onto_when_there_is_an_object_then_the_shape_reaches_it():
     assert moved_onto(shapes[0], np.zeros_like(where), generator) is shapes[0]
 
 
-def test_add_defects_when_told_of_objects_then_most_of_what_changes_lies_on_them():
+def test_add_defects_with_objects_then_most_changed_pixels_lie_on_them():
     images = screws(60).astype(np.float32) / 255
 
     def share(objects: bool) -> float:
