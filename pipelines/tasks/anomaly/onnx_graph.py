@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 OUTPUTS = ("score", "error_map", "embedding")
-# What a fused score is made of (`models.scoring.evidence`), and with which weights, if the graph gives them.
+# The features of a fused score (`restoration.anomaly_score.evidence`) and their weights; graphs of a reconstruction
+# score have neither.
 EVIDENCE, SHARES = "evidence", "shares"
 
 
