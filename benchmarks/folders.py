@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import InspectlineError
-from pipelines.images.decode import open_image, open_mask
+from pipelines.images.decode import open_image
+from pipelines.images.masks import open_mask
 from pipelines.ingest.folder_layouts import find_images
 
 MAX_PIXELS = 50_000_000

@@ -14,28 +14,29 @@ import uvicorn
 from pipelines.errors import SettingsError
 from serving.logs import configuration
 from serving.metrics_exposition import MULTIPROCESS
-from serving.server.connection import Connection
-from serving.settings import serving_settings
+from serving.settings import ServingSettings, serving_settings
 
 _KEEP_ALIVE_SECONDS = 15
 _END_SECONDS = 28  # to finish what is under way; the local stack and the containers wait longer
 _WORKER_SECONDS = 120  # without a sign of life from a worker
 
 
-def options(host: str | None = None, port: int | None = None) -> dict[str, Any]:
+def options(settings: ServingSettings, host: str | None = None, port: int | None = None) -> dict[str, Any]:
     """Return the arguments of `uvicorn.run`; by default, host and port are what the environment says."""
+    from serving.server.connection import Connection  # which reads the environment when it is imported
+
     return {
         # Each process makes it by itself: threads and ONNX Runtime's sessions do not survive a fork.
         "app": "serving.server.asgi:create",
         "factory": True,
         "host": host or os.environ.get("HOST") or "127.0.0.1",
-        "port": port or int(os.environ.get("PORT") or 8000),
-        "workers": int(os.environ.get("INSPECTLINE_WORKERS") or 1),
+        "port": settings.port if port is None else port,
+        "workers": settings.workers,
         "http": Connection,
         "ws": "none",
         "loop": "asyncio",
         "lifespan": "on",
-        "log_config": configuration(os.environ.get("INSPECTLINE_LOG_LEVEL", "INFO").upper()),
+        "log_config": configuration(settings.log_level),
         "access_log": False,  # the app writes a line that says more (serving.app)
         "proxy_headers": False,  # the app does that (INSPECTLINE_PROXIES)
         "server_header": False,
@@ -52,10 +53,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, help="the port to listen on; default: $PORT, or 8000")
     given = parser.parse_args()
     try:
-        serving_settings()
+        settings = serving_settings()
     except SettingsError as error:
         sys.exit(str(error))
-    arguments = options(given.host, given.port)
+    arguments = options(settings, given.host, given.port)
     # uvicorn raises the signal again once all is finished, and it is no failure to end when told to.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:

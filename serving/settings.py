@@ -10,12 +10,18 @@ from pipelines.config.cpu import usable_cores
 from pipelines.config.settings import settings
 from pipelines.errors import SettingsError
 
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 
 @dataclass(frozen=True)
 class ServingSettings:
     """Serving's settings; times are in seconds, sizes in bytes.
 
     Attributes:
+        log_level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+        port: the TCP port to listen on.
+        workers: number of processes.
+        request_seconds: time in which a request must have arrived.
         poll_seconds: the interval between two polls of the registry.
         fetch_seconds: the timeout of fetching an image by its URL.
         max_bytes: the largest image.
@@ -38,6 +44,10 @@ class ServingSettings:
         token_hours: hours until a token expires.
     """
 
+    log_level: str
+    port: int
+    workers: int
+    request_seconds: float
     poll_seconds: float
     fetch_seconds: float
     max_bytes: int
@@ -87,11 +97,18 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
     sync = env.get("INSPECTLINE_JOURNAL_SYNC", "").strip().lower() or "off"
     if sync not in ("on", "off"):
         raise SettingsError(f"INSPECTLINE_JOURNAL_SYNC is {sync!r}: give on, or off")
+    level = env.get("INSPECTLINE_LOG_LEVEL", "").strip().upper() or "INFO"
+    if level not in _LOG_LEVELS:
+        raise SettingsError(f"INSPECTLINE_LOG_LEVEL is {level!r}: give {', '.join(_LOG_LEVELS)}")
     max_image = number("INSPECTLINE_MAX_IMAGE_MB", 32, 0.001, 1024)
     cores = usable_cores()
     threads = number("INSPECTLINE_THREADS", 32, 1, 10_000)
     journal = env.get("INSPECTLINE_JOURNAL", "").strip()
     return ServingSettings(
+        log_level=level,
+        port=int(number("PORT", 8000, 0, 65_535)),
+        workers=int(number("INSPECTLINE_WORKERS", 1, 1, 1024)),
+        request_seconds=number("INSPECTLINE_REQUEST_SECONDS", 30, 0.1, 3600),
         poll_seconds=number("INSPECTLINE_POLL_SECONDS", 5, 0.05, 3600),
         fetch_seconds=number("INSPECTLINE_FETCH_SECONDS", 15, 0.1, 600),
         max_bytes=int(max_image * (1 << 20)),

@@ -91,9 +91,10 @@ def assign(
         targets: target shares of the good images.
         good: current number of good and unlabelled samples by side.
         anomalies: current number of anomalies by side.
-        expected: numbers after this ingest; None (default) counts only what the other arguments hold.
+        expected: numbers after this ingest; None (default) counts what the other arguments hold.
     """
-    expected = expected or Expected()
+    groups = list(groups)
+    expected = expected or _expected_of(groups, good)
     counts: dict[bool, dict[str, int]] = {
         False: {side: good.get(side, 0) for side in SIDES},
         True: {side: anomalies.get(side, 0) for side in SIDES},
@@ -145,6 +146,14 @@ def _fixed(group: NewGroup) -> tuple[Side | None, Origin]:
     if group.asked is not None:
         return cast(Side, group.asked), "asked"
     return None, "hashed"
+
+
+def _expected_of(groups: Iterable[NewGroup], good: Counts) -> Expected:
+    """Return the numbers after `groups` are entered: the targets must not change while their sides are chosen."""
+    new = [group for group in groups if not group.anomalous]
+    train = sum(group.size for group in new if group.split == "train")
+    trained_sides = good.get("training", 0) + good.get("validation", 0)
+    return Expected(unsplit=sum(good.values()) + sum(group.size for group in new), train=trained_sides + train)
 
 
 def _total(counts: Counts, group: NewGroup, expected: Expected) -> int:

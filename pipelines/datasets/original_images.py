@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipelines.config.project import load_project
 from pipelines.errors import BadDataset, BadImage, NotFound
-from pipelines.images.decode import open_image, open_mask
+from pipelines.images.decode import open_image
+from pipelines.images.masks import open_mask
 from pipelines.storage.s3 import Storage
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ def identify(data: bytes, *, max_pixels: int, min_side: int) -> ImageFile.ImageF
     Raises:
         BadImage: as `open_image`, except for damage after the header.
     """
-    image = _open(data, max_pixels)
+    image = open_header(data, max_pixels)
     if min(image.size) < min_side:
         raise BadImage(
             f"the image is {image.width} x {image.height} pixels, and each side must have {min_side} or more "
@@ -101,34 +101,13 @@ def decode(image: ImageFile.ImageFile) -> OpenedImage:
     """
     name = "JPEG" if image.format == "MPO" else str(image.format)
     mode = image.mode
-    pixels = _upright(_decoded(image), image)
+    pixels = upright(decode_pixels(image), image)
     image.close()  # with the decoder's own copy of the pixels
     height, width = pixels.shape[:2]
     return OpenedImage(pixels, name, EXTENSIONS[name], mode, width, height)
 
 
-def open_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Decode the mask of an image of `size` (width, height) into bool [height, width], true where it marks a defect.
-
-    A pixel marks a defect if it exceeds a quarter of the maximum, which excludes soft edges and compression artefacts.
-    In a class map (maximum at most 16) every non-zero pixel does.
-
-    Raises:
-        BadImage: the file is not a readable image, or differs in size.
-    """
-    width, height = size
-    image = _open(data, max_pixels=max(width * height, 1), kind="mask")
-    levels = _upright(_decoded(image), image).max(axis=2)
-    if levels.shape != (height, width):
-        raise BadImage(
-            f"the mask is {levels.shape[1]} x {levels.shape[0]} pixels and its image {width} x {height}: "
-            "draw it at the image's size"
-        )
-    brightest = int(levels.max())
-    return levels > (0 if brightest <= 16 else brightest // 4)
-
-
-def _open(data: bytes, max_pixels: int, kind: str = "image") -> ImageFile.ImageFile:
+def open_header(data: bytes, max_pixels: int, kind: str = "image") -> ImageFile.ImageFile:
     """Read the header alone and refuse files that must not be decoded."""
     if not data:
         raise BadImage("the file is empty (0 bytes): send the file again")
@@ -171,7 +150,7 @@ def _unidentified(data: bytes) -> str:
     return "the file is no image that can be read: send JPEG, PNG, BMP, TIFF or WebP"
 
 
-def _decoded(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+def decode_pixels(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
     """Decode to uint8 [H, W, 3] as stored, without applying the orientation."""
     try:
         image.load()
@@ -210,7 +189,7 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
+def upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
     """Apply the EXIF orientation (EXIF 2.32, tag 0x0112) of the decoded `image` to its pixels."""
     try:  # the TIFF decoder has already applied the orientation and removed the tag
         orientation = image.getexif().get(_ORIENTATION, 1)

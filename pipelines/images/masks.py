@@ -9,9 +9,30 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.errors import BadImage
-from pipelines.images.decode import open_mask
+from pipelines.images.decode import decode_pixels, open_header, upright
 
 _CLASS_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+
+
+def open_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Decode the mask of an image of `size` (width, height) into bool [height, width], true where it marks a defect.
+
+    A pixel marks a defect if it exceeds a quarter of the maximum, which excludes soft edges and compression artefacts.
+    In a class map (maximum at most 16) every non-zero pixel does.
+
+    Raises:
+        BadImage: the file is not a readable image, or differs in size.
+    """
+    width, height = size
+    image = open_header(data, max_pixels=max(width * height, 1), kind="mask")
+    levels = upright(decode_pixels(image), image).max(axis=2)
+    if levels.shape != (height, width):
+        raise BadImage(
+            f"the mask is {levels.shape[1]} x {levels.shape[0]} pixels and its image {width} x {height}: "
+            "draw it at the image's size"
+        )
+    brightest = int(levels.max())
+    return levels > (0 if brightest <= 16 else brightest // 4)
 
 
 def read_classes(data: bytes, size: tuple[int, int]) -> NDArray[np.uint16]:

@@ -14,8 +14,9 @@ from typing import Any
 from pipelines.catalogue.schema import now
 from pipelines.config.project import Project
 from pipelines.errors import BadImage, NotFound
-from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image, open_mask
+from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image
 from pipelines.images.descriptors import describe
+from pipelines.images.masks import open_mask
 from pipelines.ingest.inbox_keys import inbox_prefix, rejected_key
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage

@@ -100,7 +100,7 @@ def options(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[str, An
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return serving.__main__.options()
+    return serving.__main__.options(serving_settings())
 
 
 def test_server_when_nothing_is_said_then_one_process_on_loopback(monkeypatch: pytest.MonkeyPatch):

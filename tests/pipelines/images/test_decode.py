@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.errors import BadImage
-from pipelines.images.decode import CONTENT_TYPES, EXTENSIONS, OpenedImage, open_image, open_mask
+from pipelines.images.decode import CONTENT_TYPES, EXTENSIONS, OpenedImage, open_image
 from tests.pipelines.hostile import encode, every_mode, faded, hostile_files, more_hostile_files, textured
 
 # Pillow's warnings, which pytest shows although `pipelines.images.decode` silences them.
@@ -199,23 +199,6 @@ def test_open_image_when_any_file_is_cut_or_altered_then_gives_pixels_or_bad_ima
 def test_open_image_when_bytes_are_random_then_refuses(magic: bytes, rest: bytes):
     with pytest.raises(BadImage):
         opened(magic + rest)
-
-
-def test_open_mask_when_black_and_white_then_marks_the_white():
-    drawn = np.zeros((40, 60), dtype=bool)
-    drawn[5:15, 10:30] = True
-    for mask in (drawn, drawn.astype(np.uint8) * 255, drawn.astype(np.uint8)):
-        np.testing.assert_array_equal(open_mask(grey_file(mask, "PNG"), (60, 40)), drawn)
-    soft = drawn.astype(np.uint8) * 250 + 3
-    np.testing.assert_array_equal(open_mask(grey_file(soft, "PNG"), (60, 40)), drawn)
-    assert not open_mask(grey_file(np.zeros((40, 60), np.uint8), "PNG"), (60, 40)).any()
-
-
-@pytest.mark.parametrize("size", [(40, 60), (30, 20), (600, 400)])
-def test_open_mask_when_not_the_images_size_then_refuses(size: tuple[int, int]):
-    data = grey_file(np.zeros((size[1], size[0]), np.uint8), "PNG")
-    with pytest.raises(BadImage, match="its image"):
-        open_mask(data, (60, 40))
 
 
 def test_open_image_when_tiff_states_its_bits_then_scales_by_them():

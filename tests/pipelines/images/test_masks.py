@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import BadImage
-from pipelines.images.masks import read_classes
+from pipelines.images.masks import open_mask, read_classes
 
 CLASSES = np.zeros((20, 30), np.uint8)
 CLASSES[2:8, 3:9], CLASSES[10:18, 12:25] = 1, 7
@@ -24,6 +24,23 @@ def palette(values: np.ndarray) -> Image.Image:
     image.putdata(list(map(int, values.ravel())))
     image.putpalette([number * 37 % 256 for number in range(768)])
     return image
+
+
+def test_open_mask_when_black_and_white_then_marks_the_white():
+    drawn = np.zeros((40, 60), dtype=bool)
+    drawn[5:15, 10:30] = True
+    for mask in (drawn, drawn.astype(np.uint8) * 255, drawn.astype(np.uint8)):
+        np.testing.assert_array_equal(open_mask(encoded(Image.fromarray(mask)), (60, 40)), drawn)
+    soft = drawn.astype(np.uint8) * 250 + 3
+    np.testing.assert_array_equal(open_mask(encoded(Image.fromarray(soft)), (60, 40)), drawn)
+    assert not open_mask(encoded(Image.fromarray(np.zeros((40, 60), np.uint8))), (60, 40)).any()
+
+
+@pytest.mark.parametrize("size", [(40, 60), (30, 20), (600, 400)])
+def test_open_mask_when_not_the_images_size_then_refuses(size: tuple[int, int]):
+    data = encoded(Image.fromarray(np.zeros((size[1], size[0]), np.uint8)))
+    with pytest.raises(BadImage, match="its image"):
+        open_mask(data, (60, 40))
 
 
 @pytest.mark.parametrize(
