@@ -168,7 +168,7 @@ def test_retrain_when_profile_and_drift_fail_still_trains_registers_and_mails(
     assert job["result"]["new_validation_error"] == error
     with connect() as connection:
         query = select(samples.c.trained_version).where(samples.c.sha256 == posted["sample"]["sha256"])
-        assert connection.execute(query).scalar_one() == run.xcom("begin")["version_id"]
+        assert connection.execute(query).scalar_one() == run.xcom("begin")["dataset"]["version_id"]
         progress = connection.execute(
             select(trainings.c.progress).where(trainings.c.dag_run_id == run.run_id)
         ).scalar_one()
