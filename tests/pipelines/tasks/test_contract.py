@@ -5,6 +5,7 @@ A task takes part by a line in `SUBJECTS` that says how to fill a project for it
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from pipelines.registry.package import Package
 from pipelines.registry.package_store import fetched_package
 from pipelines.steps import EvaluationReport, ModelPackage, PackRef, Run, TrainedModel
 from pipelines.storage.files import file_digest
+from pipelines.storage.s3 import Storage, split_uri
 from pipelines.tasks import find_task, task_names
 from pipelines.tasks.interface import Comparison, Contender, Task
 from pipelines.training import runs
@@ -67,6 +69,30 @@ def rows_of(run: Run, *subsets: str) -> pd.DataFrame:
     return manifest[manifest["subset"].isin(subsets)].sort_values("sha256")
 
 
+def assert_calibration_never_sees_test_samples(trained: Trained, package: ModelPackage) -> None:
+    """Calibrate on the same dataset version without its test samples, and compare what came of it."""
+    digests = []
+
+    def open_and_digest(folder: Path) -> Package:
+        digests.append(file_digest(folder / "reference.npz"))
+        return trained.task.open_package(folder)
+
+    with fetched_package(package.package_uri, open_and_digest):
+        pass
+    manifest_uri = trained.run.dataset.manifest_uri
+    manifest = read_manifest(manifest_uri)
+    bucket, key = split_uri(manifest_uri)
+    stored = io.BytesIO()
+    manifest[~manifest["subset"].isin(["test", "anomaly/test"])].to_parquet(stored, index=False)
+    uri = Storage(bucket).put(f"{key}.without_tests.parquet", stored.getvalue())
+    run = replace(trained.run, dataset=replace(trained.run.dataset, manifest_uri=uri))
+    without = trained.task.calibrate(run, trained.pack, trained.exported)
+    assert without == package
+    with fetched_package(without.package_uri, open_and_digest):
+        pass
+    assert digests[0] == digests[1]
+
+
 def test_every_task_of_the_table_is_tried_here() -> None:
     assert set(SUBJECTS) == set(task_names())
 
@@ -106,31 +132,7 @@ def test_steps_of_a_task_from_training_to_prediction(trained: Trained) -> None:
         assert against_itself.difference is not None
         assert against_itself.difference.value == 0
 
-
-@pytest.mark.slow
-def test_calibration_never_sees_test_samples(trained: Trained, line: Line) -> None:
-    package = trained.task.calibrate(trained.run, trained.pack, trained.exported)
-    read = []
-
-    def read_package(folder: Path) -> Package:
-        read.append(file_digest(folder / "reference.npz"))
-        return trained.task.open_package(folder)
-
-    with fetched_package(package.package_uri, read_package):
-        pass
-    manifest_uri = trained.run.dataset.manifest_uri
-    manifest = read_manifest(manifest_uri)
-    kept = manifest[~manifest["subset"].isin(["test", "anomaly/test"])]
-    from pipelines.storage.s3 import Storage, split_uri
-
-    bucket, key = split_uri(manifest_uri)
-    Storage(bucket).put(f"{key}.without_tests.parquet", kept.to_parquet(index=False))
-    dataset = replace(trained.run.dataset, manifest_uri=f"{manifest_uri}.without_tests.parquet")
-    without = trained.task.calibrate(replace(trained.run, dataset=dataset), trained.pack, trained.exported)
-    assert without == package
-    with fetched_package(without.package_uri, read_package):
-        pass
-    assert read[0] == read[1]
+    assert_calibration_never_sees_test_samples(trained, package)
 
 
 @pytest.mark.parametrize("name", sorted(SUBJECTS))
