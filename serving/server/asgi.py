@@ -242,10 +242,12 @@ def create() -> Gateway:
     """Return the application of this process. uvicorn calls this once in each process."""
     _bound_memory()
     _raise_file_limit()
-    if multiprocessing.parent_process() is not None:
+    if (supervisor := multiprocessing.parent_process()) is not None:
         _forget_dead_workers()
         # prctl(PR_SET_PDEATHSIG = 1, …): without the process that supervises it, a worker ends in order.
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        if os.getppid() != supervisor.pid:  # it died before the call
+            sys.exit("the process that supervises this worker is gone")
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.disable()  # until all is imported, of which nothing is garbage
     from serving.app import create_app

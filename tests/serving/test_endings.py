@@ -334,6 +334,8 @@ def test_workers_when_their_supervisor_is_killed_then_they_end(server: Server):
     assert server.process is not None
     workers = server.workers()
     assert len(workers) == 2
+    # The first one answers while the second is still starting.
+    wait_until(lambda: server.log.read_text(encoding="utf-8").count("startup complete") == 2, 60, "both workers")
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait(timeout=10)
 
