@@ -24,11 +24,12 @@ def test_write_interrupted_leaves_the_file_as_it_was(store: Path):
     path = result_cache.path_of("ab")
     result_cache.write(path, {"rounds": [1]})
     # A kill between the two steps leaves half a partial file.
-    path.with_suffix(".partial").write_text('{"rounds": [1, ', encoding="utf-8")
+    half = path.with_suffix(".partial")
+    half.write_text('{"rounds": [1, ', encoding="utf-8")
     assert result_cache.read(path, dict) == {"rounds": [1]}
     result_cache.write(path, {"rounds": [1, 2]})
     assert result_cache.read(path, dict) == {"rounds": [1, 2]}
-    assert list(store.iterdir()) == [path]
+    assert set(store.iterdir()) == {path, half}, "a write leaves nothing of its own behind"
 
 
 def test_read_when_nothing_was_kept_says_nothing(store: Path, capfd: pytest.CaptureFixture[str]):
