@@ -116,3 +116,16 @@ def mark_trained(connection: Connection, project: str, hashes: Sequence[str], ve
             .where(samples.c.project == project, samples.c.sha256.in_(chunk), samples.c.trained_version.is_(None))
             .values(trained_version=version_id)
         )
+
+
+def descriptors_of(connection: Connection, project: str, hashes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the descriptors of these samples as ingest measured them, by SHA-256; unknown samples are left out."""
+    descriptors: dict[str, dict[str, float]] = {}
+    for chunk in chunks(hashes):
+        rows = connection.execute(
+            select(samples.c.sha256, samples.c.descriptors).where(
+                samples.c.project == project, samples.c.sha256.in_(chunk)
+            )
+        )
+        descriptors |= {row.sha256: row.descriptors for row in rows}
+    return descriptors

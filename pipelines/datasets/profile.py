@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-
 from pipelines.catalogue import connect
-from pipelines.catalogue.database import chunks
-from pipelines.catalogue.schema import samples
+from pipelines.catalogue.samples import descriptors_of
 from pipelines.config.project import load_project
 from pipelines.config.settings import settings
 from pipelines.datasets.versions import read_manifest
@@ -76,15 +73,8 @@ def descriptor_table(project: str, manifest: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     hashes = list(manifest["sha256"])
-    descriptors: dict[str, dict[str, float]] = {}
     with connect() as connection:
-        for chunk in chunks(hashes):
-            rows = connection.execute(
-                select(samples.c.sha256, samples.c.descriptors).where(
-                    samples.c.project == project, samples.c.sha256.in_(chunk)
-                )
-            )
-            descriptors |= {row.sha256: row.descriptors for row in rows}
+        descriptors = descriptors_of(connection, project, hashes)
     described = pd.DataFrame([descriptors.get(sha256, {}) for sha256 in hashes], columns=list(DESCRIPTORS), dtype=float)
     named = manifest[["label", "type", "subset", "group_key", "acquired_at"]].rename(columns={"group_key": "group"})
     table = pd.concat([named.reset_index(drop=True), described], axis=1)

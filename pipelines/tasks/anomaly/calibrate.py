@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
 
 from pipelines.catalogue import connect
-from pipelines.catalogue.database import chunks
-from pipelines.catalogue.schema import samples
+from pipelines.catalogue.samples import descriptors_of
 from pipelines.config.project import load_project
 from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.images.descriptors import DESCRIPTORS
@@ -142,15 +140,8 @@ def _collect(run: Run, package: ModelPackage | None, folder: Path) -> dict[str, 
 
 def _descriptors(project: str, hashes: list[str]) -> NDArray[np.float64]:
     """Return the descriptors of samples as ingest took them, [n, DESCRIPTORS]."""
-    descriptors: dict[str, dict[str, float]] = {}
     with connect() as connection:
-        for chunk in chunks(hashes):
-            rows = connection.execute(
-                select(samples.c.sha256, samples.c.descriptors).where(
-                    samples.c.project == project, samples.c.sha256.in_(chunk)
-                )
-            )
-            descriptors.update({row.sha256: row.descriptors for row in rows})
+        descriptors = descriptors_of(connection, project, hashes)
     if missing := [sha256 for sha256 in hashes if not set(DESCRIPTORS) <= set(descriptors.get(sha256, {}))]:
         raise BadDataset(
             f"{len(missing)} validation samples of {project} have no descriptors in the catalogue, first {missing[0]}:"

@@ -33,21 +33,21 @@ def train() -> None:
         connection.execute(trainings.insert().values(training_id="t1", dag_run_id="run 1", **begun))
 
 
-def found(number: int) -> dict[str, Any]:
+def job_of(number: int) -> dict[str, Any]:
     job = status.find_job("line", number)
     assert job is not None
     return job
 
 
 def test_job_from_pending_to_done(job: int):
-    assert (found(job)["state"], found(job)["sample"], found(job)["created_by"]) == ("pending", SAMPLE, "anna")
+    assert (job_of(job)["state"], job_of(job)["sample"], job_of(job)["created_by"]) == ("pending", SAMPLE, "anna")
     claim()
-    assert (found(job)["state"], found(job)["started_at"]) == ("pending", None)
+    assert (job_of(job)["state"], job_of(job)["started_at"]) == ("pending", None)
     watch.begin("line", "retrain", "run 1")
-    assert (found(job)["state"], found(job)["progress"]) == ("running", None)
+    assert (job_of(job)["state"], job_of(job)["progress"]) == ("running", None)
     train()
     watch.end_run("line", "retrain", "run 1", [], done=True, result=BETTER)
-    done = found(job)
+    done = job_of(job)
     assert (done["state"], done["error"], done["run"]) == ("done", None, "run 1")
     assert done["finished_at"] >= done["started_at"] >= done["created_at"]
     assert done["result"] == {
@@ -67,7 +67,7 @@ def test_job_when_its_run_failed_then_says_why(job: int):
     assert not status.is_ended("line", job)
     watch.end_run("line", "retrain", "run 1", [], done=False, result={"why": "failed: train"})
     assert status.is_ended("line", job)
-    assert (found(job)["state"], found(job)["error"], found(job)["result"]) == ("failed", "failed: train", None)
+    assert (job_of(job)["state"], job_of(job)["error"], job_of(job)["result"]) == ("failed", "failed: train", None)
 
 
 def test_job_when_training_then_progress(job: int):
@@ -79,11 +79,11 @@ def test_job_when_training_then_progress(job: int):
     row = ProgressRow("t1")
     row.note(Progress(3, 10, True, 0.1, None, 1e-3, 50.0, 12.0, 240.0))
     row.note(Progress(4, 10, True, 0.1, None, 1e-3, 50.0, 13.0, 240.0))  # a moment later: not written
-    progress = found(job)["progress"]
+    progress = job_of(job)["progress"]
     assert (progress["epoch"], progress["epochs"], progress["seconds"], progress["percent"]) == (3, 10, 12.0, 30.0)
     with transaction() as connection:
         connection.execute(update(trainings).values(state="completed"))
-    assert found(job)["progress"] is None
+    assert job_of(job)["progress"] is None
 
 
 def test_progress_when_the_catalogue_is_away_holds_nothing_up(monkeypatch: pytest.MonkeyPatch):
