@@ -162,16 +162,16 @@ def reference(package: AnomalyPackage) -> Observed:
 def _good(project: str, raised: set[str], package: AnomalyPackage) -> int:
     """Return how many of the images in `raised` (digests) are annotated as good."""
     hashes = sorted(raised - {str(digest) for digest in package.reference["sha256"]})
-    labels, count = effective_labels(project), 0
+    count = 0
     with connect() as connection:
         for chunk in chunks(hashes):
+            labels = effective_labels(project, chunk)
             query = (
                 select(func.count())
                 .select_from(samples)
                 .join(labels, labels.c.sha256 == samples.c.sha256)
                 .where(
                     samples.c.project == project,
-                    samples.c.sha256.in_(chunk),
                     samples.c.withdrawn_at.is_(None),
                     labels.c.label == "good",
                 )

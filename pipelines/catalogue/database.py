@@ -113,6 +113,21 @@ def lock_project(connection: Connection, project: str) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"inspectline:{project}"})
 
 
+@contextmanager
+def whole_table_joins(connection: Connection) -> Iterator[None]:
+    """Keep PostgreSQL from nested loops within the block, for queries over all samples of a project.
+
+    Before it has statistics of rows that have just been inserted, as after an import, it expects a handful of them and
+    compares each with each. SQLite is left alone.
+    """
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    connection.execute(text("SET LOCAL enable_nestloop = off"))
+    yield  # after an error, the transaction ends, and the setting with it
+    connection.execute(text("SET LOCAL enable_nestloop TO DEFAULT"))
+
+
 def chunks(values: Iterable[T]) -> Iterator[list[T]]:
     """Yield `values` in order as lists of at most `CHUNK`, each short enough for one IN (…) clause."""
     remaining = list(values)

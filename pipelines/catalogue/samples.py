@@ -7,18 +7,36 @@ label shared by all its inbox annotations. Where those disagree, the sample is d
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, Subquery, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, String, Subquery, and_, case, cast, func, select, update
 
-from pipelines.catalogue.database import chunks
+from pipelines.catalogue.database import chunks, whole_table_joins
 from pipelines.catalogue.schema import annotations, groups, now, samples
 
 # The subset of an anomaly by the side of its group; the subset of a good image is the side itself.
 ANOMALY_SUBSETS = {"training": "anomaly/training", "validation": "anomaly/threshold", "test": "anomaly/test"}
 
 
-def effective_labels(project: str) -> Subquery:
-    """Return a subquery [sha256, label, disputed, type, mask_key] with one row per annotated sample of `project`."""
+def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subquery:
+    """Return a subquery [sha256, label, disputed, type, mask_key, content], one row per annotated sample of `project`.
+
+    Of an anomaly, `type`, `mask_key` and `content` are each those of the latest annotation that has one, whatever the
+    other two are; a deliberate annotation's type goes first. They are null for every other label.
+
+    Over all samples, use it in inner joins only, within `whole_table_joins`: anything else may take time that grows
+    with the square of their number. SQLite has no index for the outer join of a table with a subquery: count what has
+    no annotation by `annotated` instead.
+
+    Args:
+        project: name of the project.
+        hashes: SHA-256 of the samples in question, at most `CHUNK`: the others' annotations are not read. Default
+            None: all.
+    """
     deliberate = annotations.c.origin.in_(("decision", "serving"))
+    wanted = [annotations.c.project == project]
+    if hashes is not None:
+        wanted.append(annotations.c.sha256.in_(hashes))
+    # Two nulls: the column's own, and JSON's, which is what SQLAlchemy writes for None unless told otherwise.
+    filled = annotations.c.content.is_not(None) & (cast(annotations.c.content, String) != "null")
     spread = (
         select(
             annotations.c.sha256,
@@ -27,12 +45,13 @@ def effective_labels(project: str) -> Subquery:
             func.max(case((~deliberate, annotations.c.label))).label("high"),
             func.max(case((annotations.c.type.is_not(None), annotations.c.id))).label("typed"),
             func.max(case((annotations.c.mask_key.is_not(None), annotations.c.id))).label("masked"),
+            func.max(case((filled, annotations.c.id))).label("described"),
         )
-        .where(annotations.c.project == project)
+        .where(*wanted)
         .group_by(annotations.c.sha256)
         .subquery()
     )
-    decided, typed, masked = annotations.alias(), annotations.alias(), annotations.alias()
+    decided, typed, masked, described = (annotations.alias() for _ in range(4))
     agreed = case((spread.c.low == spread.c.high, spread.c.low))
     label = func.coalesce(decided.c.label, agreed)
     anomalous = label == "anomaly"
@@ -43,40 +62,47 @@ def effective_labels(project: str) -> Subquery:
             label.is_(None).label("disputed"),
             case((anomalous, func.coalesce(decided.c.type, typed.c.type))).label("type"),
             case((anomalous, masked.c.mask_key)).label("mask_key"),
+            case((anomalous, described.c.content)).label("content"),
         )
         .select_from(spread)
         .outerjoin(decided, decided.c.id == spread.c.decided)
         .outerjoin(typed, typed.c.id == spread.c.typed)
         .outerjoin(masked, masked.c.id == spread.c.masked)
+        .outerjoin(described, described.c.id == spread.c.described)
         .subquery()
     )
+
+
+def annotated(project: str) -> ColumnElement[bool]:
+    """Return the condition on a row of `samples` that somebody annotated it; an index answers it for each row."""
+    of_sample = (annotations.c.project == project, annotations.c.sha256 == samples.c.sha256)
+    return select(annotations.c.id).where(*of_sample).correlate(samples).exists()
 
 
 def labelled_samples(connection: Connection, project: str) -> Sequence[RowMapping]:
     """Return the samples eligible for a dataset version (labelled, undisputed, not withdrawn), ordered by sha256.
 
-    Each row has every column of `samples`, and label, type, mask_key, side and subset.
+    Each row has every column of `samples`, and label, type, mask_key, content, side and subset.
     """
     labels = effective_labels(project)
     anomaly_subset = case(ANOMALY_SUBSETS, value=groups.c.side)
-    return (
-        connection.execute(
-            select(
-                samples,
-                labels.c.label,
-                labels.c.type,
-                labels.c.mask_key,
-                groups.c.side,
-                case((labels.c.label == "good", groups.c.side), else_=anomaly_subset).label("subset"),
-            )
-            .join(labels, labels.c.sha256 == samples.c.sha256)
-            .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
-            .where(samples.c.project == project, samples.c.withdrawn_at.is_(None), labels.c.label.is_not(None))
-            .order_by(samples.c.sha256)
+    query = (
+        select(
+            samples,
+            labels.c.label,
+            labels.c.type,
+            labels.c.mask_key,
+            labels.c.content,
+            groups.c.side,
+            case((labels.c.label == "good", groups.c.side), else_=anomaly_subset).label("subset"),
         )
-        .mappings()
-        .all()
+        .join(labels, labels.c.sha256 == samples.c.sha256)
+        .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
+        .where(samples.c.project == project, samples.c.withdrawn_at.is_(None), labels.c.label.is_not(None))
+        .order_by(samples.c.sha256)
     )
+    with whole_table_joins(connection):
+        return connection.execute(query).mappings().all()
 
 
 def new_images(connection: Connection, project: str, *, unfired: bool = False) -> list[int]:
@@ -99,7 +125,8 @@ def new_images(connection: Connection, project: str, *, unfired: bool = False) -
     )
     if unfired:
         query = query.where(samples.c.fired_at.is_(None))
-    return list(connection.execute(query).scalars())
+    with whole_table_joins(connection):
+        return list(connection.execute(query).scalars())
 
 
 def mark_fired(connection: Connection, ids: Sequence[int], when: datetime | None = None) -> None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, func, select
 
 from pipelines.catalogue import connect, schema, transaction
-from pipelines.catalogue.database import insert_new
-from pipelines.catalogue.samples import effective_labels, labelled_samples
+from pipelines.catalogue.database import insert_new, whole_table_joins
+from pipelines.catalogue.samples import annotated, effective_labels, labelled_samples
 from pipelines.catalogue.splits import SUBSETS
 from pipelines.config.metrics import ENOUGH_ANOMALIES
 from pipelines.config.project import Project, load_project
@@ -123,21 +123,18 @@ def _left_out(connection: Connection, project: str) -> dict[str, int]:
     """Count the samples that are not in the version, by reason."""
     table = schema.samples
     labels = effective_labels(project)
-    rows = connection.execute(
-        select(table.c.withdrawn_at.is_not(None), labels.c.sha256.is_(None), labels.c.label.is_(None), func.count())
-        .outerjoin(labels, labels.c.sha256 == table.c.sha256)
-        .where(table.c.project == project)
-        .group_by(table.c.withdrawn_at.is_not(None), labels.c.sha256.is_(None), labels.c.label.is_(None))
+    here, present = table.c.project == project, table.c.withdrawn_at.is_(None)
+    withdrawn = select(func.count()).select_from(table).where(here, ~present)
+    unlabelled = select(func.count()).select_from(table).where(here, present, ~annotated(project))
+    disputed = (
+        select(func.count())
+        .select_from(table)
+        .join(labels, labels.c.sha256 == table.c.sha256)
+        .where(here, present, labels.c.disputed)
     )
-    counts = {"withdrawn": 0, "unlabelled": 0, "disputed": 0}
-    for withdrawn, unlabelled, undecided, count in rows:
-        if withdrawn:
-            counts["withdrawn"] += count
-        elif unlabelled:
-            counts["unlabelled"] += count
-        elif undecided:
-            counts["disputed"] += count
-    return counts
+    queries = {"withdrawn": withdrawn, "unlabelled": unlabelled, "disputed": disputed}
+    with whole_table_joins(connection):
+        return {reason: connection.execute(query).scalar_one() for reason, query in queries.items()}
 
 
 def _check_enough(project: str, counts: Mapping[str, int], left_out: Mapping[str, int]) -> None:

@@ -4,13 +4,12 @@ Rows are looked up before they are inserted, under the project's lock, so that r
 same rows as a single one.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, func, select, update
 
-from pipelines.catalogue.database import chunks, insert_new, lock_project, transaction
+from pipelines.catalogue.database import chunks, insert_new, lock_project, transaction, whole_table_joins
 from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import annotations, groups, now, rejections, samples
 from pipelines.catalogue.splits import Expected, NewGroup, assign
@@ -83,19 +82,19 @@ def enter_in(
 def side_counts(connection: Connection, project: str) -> tuple[dict[str, int], dict[str, int]]:
     """Return the numbers of good and unlabelled samples, and of anomalies, each by side."""
     labels = effective_labels(project)
-    rows = connection.execute(
-        select(groups.c.side, labels.c.label, func.count())
+    of_side = (
+        select(groups.c.side, func.count())
         .select_from(samples)
         .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
-        .outerjoin(labels, labels.c.sha256 == samples.c.sha256)
         .where(samples.c.project == project, samples.c.withdrawn_at.is_(None))
-        .group_by(groups.c.side, labels.c.label)
+        .group_by(groups.c.side)
     )
-    good: Counter[str] = Counter()
-    anomalies: Counter[str] = Counter()
-    for side, label, count in rows:
-        (anomalies if label == "anomaly" else good)[side] += count
-    return dict(good), dict(anomalies)
+    of_anomalies = of_side.join(labels, labels.c.sha256 == samples.c.sha256).where(labels.c.label == "anomaly")
+    with whole_table_joins(connection):
+        anomalies: dict[str, int] = {side: count for side, count in connection.execute(of_anomalies)}
+        every: dict[str, int] = {side: count for side, count in connection.execute(of_side)}
+    good = {side: count - anomalies.get(side, 0) for side, count in every.items()}
+    return {side: count for side, count in good.items() if count}, anomalies
 
 
 def find_earlier(connection: Connection, project: str, run: str, keys: Iterable[str]) -> list[dict[str, Any]]:
@@ -230,12 +229,10 @@ def _enter_rejections(connection: Connection, project: str, run: str, refused: S
 
 
 def _disputed(connection: Connection, project: str, hashes: Iterable[str]) -> set[str]:
-    labels = effective_labels(project)
     disputed: set[str] = set()
     for chunk in chunks(hashes):
-        disputed.update(
-            connection.execute(select(labels.c.sha256).where(labels.c.sha256.in_(chunk), labels.c.disputed)).scalars()
-        )
+        labels = effective_labels(project, chunk)
+        disputed.update(connection.execute(select(labels.c.sha256).where(labels.c.disputed)).scalars())
     return disputed
 
 

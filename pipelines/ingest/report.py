@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from pipelines.catalogue import connect
-from pipelines.catalogue.database import chunks
-from pipelines.catalogue.samples import effective_labels
+from pipelines.catalogue.database import chunks, whole_table_joins
+from pipelines.catalogue.samples import annotated, effective_labels
 from pipelines.catalogue.schema import annotations, now, rejections, samples
 from pipelines.config.project import load_project
 from pipelines.errors import NotFound, StorageError
@@ -66,7 +66,7 @@ def _undecided(project: str) -> tuple[list[dict[str, Any]], int]:
     """Return the disputed samples with their annotations, and the number of unlabelled ones."""
     labels = effective_labels(project)
     here = (samples.c.project == project, samples.c.withdrawn_at.is_(None))
-    with connect() as connection:
+    with connect() as connection, whole_table_joins(connection):
         rows = connection.execute(
             select(samples.c.sha256, annotations.c.label, annotations.c.source_key)
             .join(labels, labels.c.sha256 == samples.c.sha256)
@@ -78,11 +78,9 @@ def _undecided(project: str) -> tuple[list[dict[str, Any]], int]:
         for row in rows:
             disputed.setdefault(row.sha256, []).append(f"{row.label}: {row.source_key}")
         unlabelled = connection.execute(
-            select(samples.c.id)
-            .outerjoin(labels, labels.c.sha256 == samples.c.sha256)
-            .where(*here, labels.c.sha256.is_(None))
-        ).all()
-    return [{"sha256": sha256, "said": labels} for sha256, labels in disputed.items()], len(unlabelled)
+            select(func.count()).select_from(samples).where(*here, ~annotated(project))
+        ).scalar_one()
+    return [{"sha256": sha256, "said": said} for sha256, said in disputed.items()], unlabelled
 
 
 def _put_away_indexes(project: str, prefix: str, indexes: list[dict[str, Any]], storage: Storage) -> None:

@@ -128,7 +128,7 @@ def sample_now(connection: Connection, project: str, sha256: str, label: str) ->
     Returns:
         `sha256`, `subset`, effective `label` (None: disputed), `state` (temp, trained, withdrawn) and `notes`.
     """
-    labels = effective_labels(project)
+    labels = effective_labels(project, [sha256])
     row = connection.execute(
         select(samples.c.trained_version, samples.c.withdrawn_at, groups.c.side, labels.c.label)
         .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from pipelines.catalogue import connect, transaction
-from pipelines.catalogue.samples import labelled_samples, mark_fired, mark_trained, new_images
+from pipelines.catalogue.samples import effective_labels, labelled_samples, mark_fired, mark_trained, new_images
 from pipelines.catalogue.schema import annotations, groups, now, samples
 
 pytestmark = pytest.mark.usefixtures("each_database")
@@ -91,3 +92,36 @@ def test_mark_trained_when_seen_before_keeps_the_first_version() -> None:
     with connect() as connection:
         versions = {row["sha256"]: row["trained_version"] for row in labelled_samples(connection, "line")}
     assert versions == {"0000": "d0", "1200": "d1", "1201": "d1", "1202": "d1"}
+
+
+def test_content_is_that_of_the_latest_annotation_that_has_one_and_of_anomalies_alone() -> None:
+    first, second = {"regions": [{"type": "dent"}]}, {"regions": [{"type": "scratch"}]}
+    add("a", ("inbox", "anomaly"))
+    add("b", ("inbox", "anomaly"))
+    with transaction() as connection:
+        for sha256, label, content in (
+            ("a", "anomaly", first),
+            ("a", "anomaly", second),
+            ("a", "anomaly", None),  # stored as JSON's null
+            ("b", "anomaly", first),
+            ("b", "good", None),
+        ):
+            connection.execute(
+                annotations.insert().values(
+                    project="line", sha256=sha256, label=label, origin="decision", content=content
+                )
+            )
+    with connect() as connection:
+        rows = {row["sha256"]: row for row in labelled_samples(connection, "line")}
+    assert rows["a"]["content"] == second
+    assert (rows["b"]["label"], rows["b"]["content"]) == ("good", None)
+
+
+def test_effective_labels_of_some_samples_are_those_among_all() -> None:
+    for name in "abc":
+        add(name, ("inbox", "good"), ("inbox", "anomaly" if name == "c" else "good"))
+    with connect() as connection:
+        every = connection.execute(select(effective_labels("line"))).all()
+        some = connection.execute(select(effective_labels("line", ["a", "c"]))).all()
+    assert {row.sha256 for row in some} == {"a", "c"}
+    assert set(map(tuple, some)) < set(map(tuple, every))
