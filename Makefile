@@ -43,9 +43,9 @@ import: $(STAMP) ## put images into a project's inbox: make import DATA=folder [
 	@$(if $(DATA),,echo "say which folder: make import DATA=folder [PROJECT=name]" >&2; exit 1;) \
 		$(STACK) import --data "$(DATA)" $(if $(PROJECT),--project "$(PROJECT)")
 
-withdraw: $(STAMP) ## keep a sample out of later dataset versions: make withdraw SAMPLE=sha256 [PROJECT=name] [REASON="…"]
+withdraw: $(STAMP) ## keep a sample out of later dataset versions: make withdraw SAMPLE=sha256 [PROJECT=name] [REASON="…"] [UNDO=1]
 	@$(if $(SAMPLE),,echo "say which sample: make withdraw SAMPLE=sha256 [PROJECT=name]" >&2; exit 1;) \
-		$(STACK) withdraw --sample "$(SAMPLE)" $(if $(PROJECT),--project "$(PROJECT)") $(if $(REASON),--reason "$(REASON)")
+		$(STACK) withdraw --sample "$(SAMPLE)" $(if $(PROJECT),--project "$(PROJECT)") $(if $(REASON),--reason "$(REASON)") $(if $(UNDO),--undo)
 
 decide: $(STAMP) ## settle a disputed sample: make decide SAMPLE=sha256 LABEL=good|anomaly [PROJECT=name]
 	@$(if $(and $(SAMPLE),$(LABEL)),,echo "say which sample and label: make decide SAMPLE=sha256 LABEL=good" >&2; exit 1;) \

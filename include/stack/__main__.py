@@ -53,6 +53,9 @@ def _import(stack: Stack, options: argparse.Namespace) -> None:
 
 
 def _withdraw(stack: Stack, options: argparse.Namespace) -> None:
+    if options.undo:
+        _datasets(stack, options, ["restore", options.sample])
+        return
     reason = ["--reason", options.reason] if options.reason else []
     _datasets(stack, options, ["withdraw", options.sample, *reason])
 
@@ -109,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("--data", type=Path, required=True)
     withdrawn = command("withdraw", _withdraw, "keep a sample out of later dataset versions")
     withdrawn.add_argument("--reason")
+    withdrawn.add_argument("--undo", action="store_true", help="let later dataset versions have it again")
     decided = command("decide", _decide, "settle a sample's label")
     decided.add_argument("--label", required=True, choices=("good", "anomaly"))
     account = command("account", _account, "make an account for serving, or give it a new password")

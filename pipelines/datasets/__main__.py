@@ -1,4 +1,4 @@
-"""`python -m pipelines.datasets withdraw|decide SAMPLE …`: correct one sample from a shell."""
+"""`python -m pipelines.datasets withdraw|restore|decide SAMPLE …`: correct one sample from a shell."""
 
 import argparse
 import getpass
@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 from pipelines.config.project import load_project
 from pipelines.config.settings import settings
-from pipelines.datasets.decisions import decide, withdraw
+from pipelines.datasets.decisions import decide, restore, withdraw
 from pipelines.errors import InspectlineError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `withdraw SAMPLE` or `decide SAMPLE good|anomaly` from a shell; returns the exit status."""
+    """Run `withdraw SAMPLE`, `restore SAMPLE` or `decide SAMPLE good|anomaly` from a shell; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.datasets", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     parts = [commands.add_parser("withdraw", help="take a sample out of every later dataset version")]
     parts.append(commands.add_parser("decide", help="settle the label of a sample"))
+    parts.append(commands.add_parser("restore", help="undo the withdrawal of a sample"))
     for part in parts:
         part.add_argument("sample", help="SHA-256 or its first digits, S3 address, or file name")
         part.add_argument("--project", default=settings().default_project)
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.command == "withdraw":
             sha256 = withdraw(project, asked.sample, asked.reason)
             print(f"{project}: sample {sha256} is withdrawn ({asked.reason}); its history stays")
+        elif asked.command == "restore":
+            sha256 = restore(project, asked.sample, _user())
+            print(f"{project}: sample {sha256} is not withdrawn any more; the next dataset version has it again")
         else:
             sha256 = decide(project, asked.sample, asked.label, asked.type, _user())
             print(f"{project}: sample {sha256} is {asked.label} by decision")

@@ -2,7 +2,7 @@
 
 import re
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from pipelines.catalogue import transaction
 from pipelines.catalogue.schema import annotations, now, samples
@@ -13,8 +13,14 @@ class NoSuchSample(InspectlineError):
     """A sample is named that is not there, or a name fits several, or a label is none."""
 
 
+class NotWithdrawn(InspectlineError):
+    """A withdrawal is to be undone that is none."""
+
+
 def withdraw(project: str, sample: str, reason: str) -> str:
     """Take a sample out of every later dataset version and return its SHA-256; withdrawn twice, the first time stays.
+
+    The reason is added to those of earlier withdrawals that were undone.
 
     Raises:
         NoSuchSample: no sample, or more than one, goes by that name.
@@ -24,9 +30,36 @@ def withdraw(project: str, sample: str, reason: str) -> str:
         connection.execute(
             update(samples)
             .where(samples.c.project == project, samples.c.sha256 == sha256, samples.c.withdrawn_at.is_(None))
-            .values(withdrawn_at=now(), withdrawn_reason=reason)
+            .values(withdrawn_at=now(), withdrawn_reason=_with_history(reason))
         )
     return sha256
+
+
+def restore(project: str, sample: str, author: str | None = None) -> str:
+    """Undo the withdrawal of a sample, so that the next dataset version has it again, and return its SHA-256.
+
+    Its reason stays, with a note of who undid it, and when.
+
+    Raises:
+        NoSuchSample: no sample, or more than one, goes by that name.
+        NotWithdrawn: it is not withdrawn, or not any more.
+    """
+    with transaction() as connection:
+        sha256 = find_sample(connection, project, sample)
+        undone = f"undone on {now():%Y-%m-%d %H:%M} UTC{f' by {author}' if author else ''}"
+        restored = connection.execute(
+            update(samples)
+            .where(samples.c.project == project, samples.c.sha256 == sha256, samples.c.withdrawn_at.is_not(None))
+            .values(withdrawn_at=None, withdrawn_reason=_with_history(undone))
+        )
+        if not restored.rowcount:
+            raise NotWithdrawn(f"{project}: sample {sha256} is not withdrawn, so there is nothing to undo")
+    return sha256
+
+
+def _with_history(text: str) -> ColumnElement[str]:
+    """Return what was said of withdrawing the sample before, and `text` after it."""
+    return func.coalesce(samples.c.withdrawn_reason + "; ", "") + text
 
 
 def decide(project: str, sample: str, label: str, kind: str | None = None, author: str | None = None) -> str:

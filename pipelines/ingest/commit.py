@@ -83,7 +83,7 @@ def side_counts(connection: Connection, project: str) -> tuple[dict[str, int], d
     """Return the numbers of good and unlabelled samples, and of anomalies, each by side."""
     labels = effective_labels(project)
     of_side = (
-        select(groups.c.side, func.count())
+        select(groups.c.side, func.count().label("number"))
         .select_from(samples)
         .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
         .where(samples.c.project == project, samples.c.withdrawn_at.is_(None))
@@ -91,8 +91,8 @@ def side_counts(connection: Connection, project: str) -> tuple[dict[str, int], d
     )
     of_anomalies = of_side.join(labels, labels.c.sha256 == samples.c.sha256).where(labels.c.label == "anomaly")
     with whole_table_joins(connection):
-        anomalies: dict[str, int] = {side: count for side, count in connection.execute(of_anomalies)}
-        every: dict[str, int] = {side: count for side, count in connection.execute(of_side)}
+        anomalies = {row.side: row.number for row in connection.execute(of_anomalies)}
+        every = {row.side: row.number for row in connection.execute(of_side)}
     good = {side: count - anomalies.get(side, 0) for side, count in every.items()}
     return {side: count for side, count in good.items() if count}, anomalies
 

@@ -91,7 +91,12 @@ def test_project_when_its_name_cannot_be_used_is_told_in_one_line(run, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "command", [["withdraw", "--sample", "ab12"], ["decide", "--sample", "ab12", "--label", "good"]]
+    "command",
+    [
+        ["withdraw", "--sample", "ab12"],
+        ["withdraw", "--sample", "ab12", "--undo"],
+        ["decide", "--sample", "ab12", "--label", "good"],
+    ],
 )
 def test_sample_when_the_stack_is_down_is_told_in_one_line(run, command):
     status, _, errors = run(*command)

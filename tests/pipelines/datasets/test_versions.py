@@ -10,7 +10,7 @@ from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.schema import annotations, dataset_versions, groups, samples
 from pipelines.catalogue.splits import SUBSETS
 from pipelines.datasets.__main__ import main
-from pipelines.datasets.decisions import NoSuchSample, decide, find_sample, withdraw
+from pipelines.datasets.decisions import NoSuchSample, NotWithdrawn, decide, find_sample, restore, withdraw
 from pipelines.datasets.versions import COLUMNS, freeze, read_manifest
 from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.storage.s3 import Storage
@@ -200,3 +200,29 @@ def test_main_when_withdrawn_or_decided_then_says_so_and_keeps_history(project, 
         assert rows[sha(0)]["withdrawn_reason"] == "blurred"
         labels = connection.execute(annotations.select().where(annotations.c.sha256 == sha(1))).mappings().all()
     assert [row["label"] for row in labels] == ["good", "anomaly"]
+
+
+def test_restore_when_withdrawn_then_later_versions_have_it_again_and_the_history_says_all(project):
+    before = freeze("line")
+    withdraw("line", sha(0), "blurred")
+    assert freeze("line") != before
+    assert restore("line", sha(0), "kim") == sha(0)
+    assert freeze("line") == before
+    withdraw("line", sha(0), "cut off")
+    with connect() as connection:
+        row = connection.execute(samples.select().where(samples.c.sha256 == sha(0))).mappings().one()
+    assert row["withdrawn_at"] is not None
+    first, undone, second = row["withdrawn_reason"].split("; ")
+    assert (first, second) == ("blurred", "cut off")
+    assert "kim" in undone
+
+
+def test_restore_when_not_withdrawn_or_undone_twice_then_says_so(project, capsys):
+    with pytest.raises(NotWithdrawn):
+        restore("line", sha(0))
+    assert main(["withdraw", sha(0), "--project", "line"]) == 0
+    assert main(["restore", sha(0), "--project", "line"]) == 0
+    capsys.readouterr()
+    assert main(["restore", sha(0), "--project", "line"]) == 1
+    assert "not withdrawn" in capsys.readouterr().err
+    assert main(["restore", "nothing.png", "--project", "line"]) == 1
