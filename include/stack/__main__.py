@@ -12,6 +12,7 @@ from include.stack.environment import environment
 from include.stack.errors import StackError
 from include.stack.layout import Stack, open_stack
 from include.stack.project_file import choose_project
+from pipelines.config.project_files import find_files
 from pipelines.config.settings import settings
 from pipelines.errors import InspectlineError
 
@@ -20,7 +21,7 @@ def _up(stack: Stack, options: argparse.Namespace) -> None:
     with screen.BootDisplay() as display:
         environ = boot.up(stack, display)
     airflow = Airflow.of(stack, environ)
-    for project in {settings(environ).default_project, *(path.stem for path in stack.projects.glob("*.yaml"))}:
+    for project in {settings(environ).default_project, *find_files([stack.projects])[0]}:
         unpause(airflow, project)
     screen.show_addresses(stack, environ)
     screen.console.print("Stop it with [bold]make down[/]; [bold]make status[/] shows how it does.")

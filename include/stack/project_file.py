@@ -8,7 +8,7 @@ import yaml
 
 from include.stack.errors import StackError
 from include.stack.layout import Stack
-from pipelines.config.project import PROJECT_NAME, project_files, read_project
+from pipelines.config.project import PROJECT_NAME, load_project, project_files
 from pipelines.storage.files import write_atomically
 
 _LONGEST = 40  # letters; DAG ids, S3 keys and tables carry the name
@@ -52,7 +52,7 @@ def declare(stack: Stack, project: str, source: str) -> Path | None:
     """
     files = project_files()
     if project in files:
-        read_project(files[project])
+        load_project(project)
         return None
     declared = {
         "title": project.replace("_", " ").capitalize(),

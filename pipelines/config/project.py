@@ -1,4 +1,4 @@
-"""Read and validate project files: one inspection line each, `<folder>/<project>.yaml`.
+"""Read and validate project files: one inspection line each, `<folder>/<project>.yaml` or `.yml`.
 
 An error message names the file, the key, the value and what is allowed. It affects that project alone: `load_projects`
 returns the error in the project's place.
@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipelines.config.project_files import find_files
 from pipelines.config.settings import settings
 from pipelines.errors import SettingsError
 
@@ -316,17 +317,19 @@ def read_project(path: Path) -> Project:
 
 def project_files() -> dict[str, Path]:
     """Return the project files by project name; earlier folders of INSPECTLINE_PROJECTS take precedence."""
-    files: dict[str, Path] = {}
-    for folder in settings().projects:
-        for path in sorted(folder.glob("*.yaml")):
-            files.setdefault(path.stem, path)
-    return files
+    return find_files(settings().projects)[0]
 
 
 def load_projects() -> dict[str, Project | SettingsError]:
-    """Return every project by name, or the error in its file in its place."""
-    loaded: dict[str, Project | SettingsError] = {}
-    for name, path in project_files().items():
+    """Return every project by name, or the error in its file in its place.
+
+    The error of a file that has a wrong ending is listed by the file's name.
+    """
+    files, errors = find_files(settings().projects)
+    loaded: dict[str, Project | SettingsError] = {**errors}
+    for name, path in files.items():
+        if name in errors:
+            continue
         try:
             loaded[name] = read_project(path)
         except SettingsError as error:
@@ -340,7 +343,9 @@ def load_project(name: str) -> Project:
     Raises:
         SettingsError: there is no such project, or its file is invalid.
     """
-    files = project_files()
+    files, errors = find_files(settings().projects)
+    if name in errors:
+        raise errors[name]
     if name not in files:
         declared = ", ".join(sorted(files)) or "none"
         raise SettingsError(f"no project {name!r}: the project files declare {declared}")

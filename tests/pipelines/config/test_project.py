@@ -111,3 +111,45 @@ def test_shipped_project_files_are_valid() -> None:
     loaded = load_projects()
     assert set(loaded) == {"ev_batteries", "mushrooms"}
     assert all(isinstance(project, Project) for project in loaded.values())
+
+
+def test_load_projects_when_the_ending_is_yml_in_any_case_reads_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("INSPECTLINE_PROJECTS", str(tmp_path))
+    (tmp_path / "one.yml").write_text("title: One", encoding="utf-8-sig")  # with a byte order mark, as Notepad writes
+    (tmp_path / "two.YAML").write_text("title: Two")
+    assert {name: project.title for name, project in load_projects().items()} == {"one": "One", "two": "Two"}
+    assert load_project("one").title == "One"
+
+
+def test_load_projects_when_two_files_declare_one_project_refuses_it_by_their_names(tmp_path: Path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setenv("INSPECTLINE_PROJECTS", f"{tmp_path}:{other}")
+    for name in ("line.yaml", "line.yml", "calm.yml"):
+        (tmp_path / name).write_text("title: a")
+    (other / "calm.yaml").write_text("title: b")  # a later folder: as ever, the earlier one goes first
+    projects = load_projects()
+    assert isinstance(projects["calm"], Project)
+    assert projects["calm"].title == "a"
+    with pytest.raises(SettingsError, match=r"line\.yaml and line\.yml"):
+        load_project("line")
+    assert isinstance(projects["line"], SettingsError)
+
+
+@pytest.mark.parametrize("name", ["line.yaml.txt", "line.json", "line.ymal", "line.toml", "line", "line.yaml.docx"])
+def test_load_projects_when_a_file_has_another_ending_refuses_it_by_name(tmp_path: Path, monkeypatch, name: str):
+    monkeypatch.setenv("INSPECTLINE_PROJECTS", str(tmp_path))
+    (tmp_path / name).write_text("title: a")
+    write(tmp_path, "", "calm")
+    projects = load_projects()
+    assert set(projects) == {name, "calm"}
+    assert f"{name}: " in str(projects[name])
+    assert "line.yaml" in str(projects[name])
+
+
+def test_load_projects_when_files_cannot_be_meant_ignores_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("INSPECTLINE_PROJECTS", str(tmp_path))
+    for name in (".line.yaml.swp", "line.yaml~", "line.yaml.bak", "README.md", ".gitkeep", "#line.yaml#", "Thumbs.db"):
+        (tmp_path / name).write_text("title: a")
+    (tmp_path / "archive").mkdir()
+    assert load_projects() == {}
