@@ -53,6 +53,7 @@ def _shared(stack: Stack) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "INSPECTLINE_HOME": str(stack.home),
         "INSPECTLINE_PROJECTS": f"{REPOSITORY / 'include' / 'projects'}{os.pathsep}{stack.projects}",
+        "INSPECTLINE_BUCKET_FOLDER": str(stack.objects),
         "INSPECTLINE_DATABASE_URL": f"sqlite:///{stack.home / 'catalogue.db'}",
         "INSPECTLINE_CACHE": str(stack.home / "cache"),
         "INSPECTLINE_AIRFLOW_URL": stack.url("airflow", "localhost"),

@@ -1,6 +1,7 @@
 """Settings of the installation, read from environment variables; projects are in `pipelines.config.project`."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ class Settings:
         mlflow_url: address of MLflow for people.
         serving_url: address of serving for people.
         tracking_uri: address at which programs reach MLflow.
+        bucket_folder: the folder on this machine that the S3 server serves, a folder for each bucket; None elsewhere.
+        rest_seconds: for how long a file of the inbox must not have changed; None: as long as the S3 server needs.
     """
 
     projects: tuple[Path, ...]
@@ -35,6 +38,8 @@ class Settings:
     mlflow_url: str
     serving_url: str
     tracking_uri: str
+    bucket_folder: Path | None
+    rest_seconds: float | None
 
 
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -55,6 +60,9 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
             f"INSPECTLINE_DATABASE_URL is {database_url!r}: give an SQLAlchemy address, "
             "such as sqlite:////data/catalogue.db or postgresql+psycopg://user@host/inspectline"
         )
+    bucket_folder, rest = text("INSPECTLINE_BUCKET_FOLDER", ""), text("INSPECTLINE_REST_SECONDS", "")
+    if rest and not re.fullmatch(r"\d{1,5}(\.\d+)?", rest):
+        raise SettingsError(f"INSPECTLINE_REST_SECONDS is {rest!r}: give a number of seconds, such as 30")
     return Settings(
         projects=tuple(Path(folder) for folder in folders.split(os.pathsep) if folder),
         database_url=database_url,
@@ -64,5 +72,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         airflow_url=text("INSPECTLINE_AIRFLOW_URL", "http://localhost:8080").rstrip("/"),
         mlflow_url=text("INSPECTLINE_MLFLOW_URL", "http://localhost:5000").rstrip("/"),
         serving_url=text("INSPECTLINE_SERVING_URL", "http://localhost:8000").rstrip("/"),
+        bucket_folder=Path(bucket_folder) if bucket_folder else None,
+        rest_seconds=float(rest) if rest else None,
         tracking_uri=text("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000").rstrip("/"),
     )

@@ -1,8 +1,9 @@
 """What somebody decides about one sample: its label, or that it is withdrawn. It adds to the history, nothing goes."""
 
 import re
+import unicodedata
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
 from pipelines.catalogue import transaction
 from pipelines.catalogue.schema import annotations, now, samples
@@ -100,7 +101,9 @@ def find_sample(connection: Connection, project: str, sample: str) -> str:
     if whole:
         conditions = [samples.c.sha256 == whole.group()]
     else:
-        conditions = [samples.c.source_key.endswith("/" + text.lstrip("/"), autoescape=True)]
+        # Names are stored in NFC; before they were, as they came.
+        spellings = {unicodedata.normalize(form, text.lstrip("/")) for form in ("NFC", "NFD")}
+        conditions = [or_(*(samples.c.source_key.endswith(f"/{name}", autoescape=True) for name in sorted(spellings)))]
         if re.fullmatch(r"[0-9a-f]{6,63}", text):
             conditions.insert(0, samples.c.sha256.startswith(text))
     for condition in conditions:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipelines.config.project import Project, load_project
 from pipelines.errors import NotFound, StorageError
 from pipelines.ingest.commit import enter, find_earlier
 from pipelines.ingest.inbox_keys import ingest_prefix
+from pipelines.ingest.kept_folders import kept_folders
 from pipelines.ingest.validate import Checked, check, is_changed
 from pipelines.storage.s3 import Storage, read_uri
 
@@ -74,7 +75,7 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
     if missing := [key for checked_item in checked for key in checked_item.missing]:
         with connect() as connection:
             results += find_earlier(connection, project.name, run, missing)
-    _clear((checked_item.done for checked_item in checked), storage)
+    _clear([checked_item.done for checked_item in checked], storage, project.name)
 
     counts = Counter(result["outcome"] for result in results)
     key = f"{ingest_prefix(project.name, run)}/batch-{content['index']:04}-report.json"
@@ -108,8 +109,8 @@ def _sizes(project: str, hashes: Iterable[str]) -> dict[str, tuple[int, int]]:
         return {row.sha256: (row.width, row.height) for row in rows}
 
 
-def _clear(done: Iterable[list[dict[str, Any]]], storage: Storage) -> None:
-    """Delete processed objects from the inbox, except those that have been overwritten meanwhile."""
+def _clear(done: Sequence[list[dict[str, Any]]], storage: Storage, project: str) -> None:
+    """Delete processed objects from the inbox, except those that have been overwritten meanwhile; folders stay."""
 
     def remove(items: list[dict[str, Any]]) -> None:
         for item in items:
@@ -122,5 +123,8 @@ def _clear(done: Iterable[list[dict[str, Any]]], storage: Storage) -> None:
                 log.warning("%s could not be removed from the inbox: %s", item["key"], error)
                 return
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="ingest") as threads:
+    with (
+        kept_folders(storage, project, (item["key"] for items in done for item in items)),
+        ThreadPoolExecutor(THREADS, thread_name_prefix="ingest") as threads,
+    ):
         list(threads.map(remove, done))

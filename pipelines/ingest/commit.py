@@ -14,6 +14,7 @@ from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import annotations, groups, now, rejections, samples
 from pipelines.catalogue.splits import Expected, NewGroup, assign
 from pipelines.config.project import Project
+from pipelines.ingest.inbox_keys import comparable
 from pipelines.ingest.validate import Mask, Rejection, Sample
 
 
@@ -100,7 +101,7 @@ def side_counts(connection: Connection, project: str) -> tuple[dict[str, int], d
 def find_earlier(connection: Connection, project: str, run: str, keys: Iterable[str]) -> list[dict[str, Any]]:
     """Return the outcomes, as `enter` does, of objects that an earlier attempt of this run has processed."""
     results: list[dict[str, Any]] = []
-    for chunk in chunks(keys):
+    for chunk in chunks(map(comparable, keys)):
         for table, outcome in ((samples, "accepted"), (rejections, "rejected")):
             rows = connection.execute(
                 select(table).where(
@@ -178,7 +179,8 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
     for sample in taken:
         item = sample.item
         if item["label"] and not item.get("deliberate"):
-            want(sample.row["sha256"], item["label"], item["type"], sample.mask_key, item["key"], item.get("author"))
+            source = sample.row["source_key"]
+            want(sample.row["sha256"], item["label"], item["type"], sample.mask_key, source, item.get("author"))
     for late in masks:
         item = late.item
         want(item["sha256"], "anomaly", item["type"], late.mask_key, item["image_key"])
@@ -209,9 +211,10 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
 
 def _enter_rejections(connection: Connection, project: str, run: str, refused: Sequence[Rejection]) -> None:
     for rejection in refused:
+        source_key = comparable(rejection.item["key"])
         same = and_(
             rejections.c.project == project,
-            rejections.c.source_key == rejection.item["key"],
+            rejections.c.source_key == source_key,
             rejections.c.etag == rejection.item["etag"],
         )
         values = {
@@ -223,7 +226,7 @@ def _enter_rejections(connection: Connection, project: str, run: str, refused: S
         if not connection.execute(update(rejections).where(same).values(**values)).rowcount:
             connection.execute(
                 rejections.insert().values(
-                    project=project, source_key=rejection.item["key"], etag=rejection.item["etag"], **values
+                    project=project, source_key=source_key, etag=rejection.item["etag"], **values
                 )
             )
 
@@ -241,7 +244,7 @@ def _outcome(
 ) -> dict[str, Any]:
     sha256 = sample.row["sha256"]
     metadata = sample.item["known"]
-    if row["ingest_run"] == run and row["source_key"] == sample.item["key"]:
+    if row["ingest_run"] == run and row["source_key"] == sample.row["source_key"]:
         outcome = "accepted"
     else:
         outcome = "annotated" if sha256 in added else "known"

@@ -4,6 +4,8 @@ A batch's list of objects is stored in S3, so that any worker can process it and
 """
 
 import json
+import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -17,15 +19,20 @@ from pipelines.catalogue.schema import annotations, now, samples
 from pipelines.catalogue.splits import Expected
 from pipelines.config.project import Project, load_project
 from pipelines.errors import NotFound
+from pipelines.ingest.at_rest import Looks
 from pipelines.ingest.commit import side_counts
-from pipelines.ingest.inbox_keys import INDEX, InboxPath, inbox_prefix, ingest_prefix, mask_stem, read_path
+from pipelines.ingest.file_names import left_alone, reserved
+from pipelines.ingest.inbox_keys import INDEX, InboxPath, comparable, inbox_prefix, ingest_prefix, mask_stem, read_path
 from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index
+from pipelines.ingest.index_matching import compare
 from pipelines.storage.s3 import Storage, StoredObject
 
 # Airflow expands at most 1,024 mapped tasks; the remaining objects wait for the next run, five minutes later.
 MOST_BATCHES = 500
 # A mask whose image does not arrive is rejected after this time.
 MASK_WAITS = timedelta(hours=24)
+GROWING = "still being written"
+UNFINISHED = "unfinished copies by their names"
 _EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp")
 
 
@@ -37,23 +44,34 @@ class Listing:
         items: objects to process.
         indexes: index files in use.
         waiting: number of objects left for later, by reason.
+        named: paths of some of them, by reason.
         notes: messages for the sender.
+        present: comparable paths of all files in the inbox, whether or not they are at rest.
+        growing: paths of files that are still being written.
     """
 
     items: list[dict[str, Any]] = field(default_factory=list)
     indexes: list[dict[str, Any]] = field(default_factory=list)
     waiting: dict[str, int] = field(default_factory=dict)
+    named: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    present: set[str] = field(default_factory=set)
+    growing: list[str] = field(default_factory=list)
 
-    def wait(self, why: str, count: int = 1) -> None:
-        """Add `count` (default 1) objects that stay in the inbox for the reason `why`."""
-        self.waiting[why] = self.waiting.get(why, 0) + count
+    def wait(self, why: str, *paths: str, count: int | None = None) -> None:
+        """Add the objects at `paths`, or `count`, that stay in the inbox for the reason `why`; without either, one."""
+        if count is None:
+            count = len(paths) if paths or why in (GROWING, UNFINISHED) else 1
+        if count:
+            self.waiting[why] = self.waiting.get(why, 0) + count
+            self.named.setdefault(why, []).extend(paths)
 
 
-def list_inbox(project: str, run_id: str, batch_size: int = 100) -> dict[str, Any]:
+def list_inbox(project: str, run_id: str, batch_size: int = 100, patience: float = 0) -> dict[str, Any]:
     """List the inbox and write it to S3 as batches of at most `batch_size` (default 100) objects.
 
-    A repeated call lists the inbox anew.
+    A repeated call lists the inbox anew. Files that are still being written stay where they are
+    (`pipelines.ingest.at_rest`); with `patience` (default 0), up to so many seconds pass until they are at rest.
 
     Returns:
         {"batches": [{"project", "run", "index", "uri", "label", "count"}, …], "waiting": number of objects left}.
@@ -65,58 +83,102 @@ def list_inbox(project: str, run_id: str, batch_size: int = 100) -> dict[str, An
     """
     rules = load_project(project)
     storage = Storage(rules.bucket)
-    listing = _list(rules, storage)
+    listing = _list(rules, storage, patience)
     expected = _expected(project, listing.items)
-    chunks = [listing.items[start : start + batch_size] for start in range(0, len(listing.items), batch_size)]
-    for chunk in chunks[MOST_BATCHES:]:
-        listing.wait(f"beyond the first {MOST_BATCHES} batches", len(chunk))
+    cut = [listing.items[start : start + batch_size] for start in range(0, len(listing.items), batch_size)]
+    for chunk in cut[MOST_BATCHES:]:
+        listing.wait(f"beyond the first {MOST_BATCHES} batches", count=len(chunk))
     prefix = ingest_prefix(project, run_id)
     batches = []
-    for index, items in enumerate(chunks[:MOST_BATCHES], start=1):
+    for index, items in enumerate(cut[:MOST_BATCHES], start=1):
         content = {"project": project, "run": run_id, "index": index, "expected": expected, "items": items}
         uri = storage.put(f"{prefix}/batch-{index:04}.json", json.dumps(content).encode(), "application/json")
         label = f"batch {index} · {len(items)} {'image' if len(items) == 1 else 'images'} · {_common_folder(items)}…"
         batches.append(
             {"project": project, "run": run_id, "index": index, "uri": uri, "label": label, "count": len(items)}
         )
-    summary = {"indexes": listing.indexes, "waiting": listing.waiting, "notes": listing.notes}
+    summary = {"indexes": listing.indexes, "waiting": listing.waiting, "named": listing.named, "notes": listing.notes}
     storage.put(f"{prefix}/listing.json", json.dumps(summary).encode(), "application/json")
     return {"batches": batches, "waiting": sum(listing.waiting.values())}
 
 
-def _list(project: Project, storage: Storage) -> Listing:
+def _list(project: Project, storage: Storage, patience: float) -> Listing:
     """List the inbox, read its index files, and pair images with their masks."""
     prefix = inbox_prefix(project.name)
-    entries: dict[str, tuple[InboxPath, StoredObject]] = {}
-    for item in storage.list(prefix):
-        path = item.key.removeprefix(prefix)
-        if not path or (path.endswith("/") and item.size == 0):  # a folder marker created by a console
-            continue
-        entries[path] = (read_path(path), item)
     listing = Listing()
-    indexes = {path: entries.pop(path)[1] for path in list(entries) if path.rpartition("/")[2].lower() == INDEX}
-    if not entries and not indexes:
+    looks = Looks.load(storage, project.name)
+    stored = _at_rest(storage, prefix, looks, patience, listing)
+    entries: dict[str, tuple[InboxPath, StoredObject]] = {
+        path: (read_path(path), item) for path, item in stored.items()
+    }
+    indexes = {path: entries.pop(path)[1] for path in list(entries) if _is_index(path)}
+    if not entries and not indexes and not listing.present:
         return listing
+    growing_index = [path.rpartition("/")[0] for path in listing.growing if _is_index(path)]
     unread: list[str] = []
-    read = list(_read_indexes(storage, indexes, listing, unread, prefix))
+    read = list(_read_indexes(storage, indexes, listing, unread, prefix, looks))
     masks = _take_masks(entries)
+    growing = {comparable(read_path(path).stem) for path in listing.growing}
+    growing |= {comparable(stem) for path in listing.growing if (stem := mask_stem(read_path(path)))}
+    images: list[str] = []
     for path, (place, item) in entries.items():
         if place.fault:
             listing.items.append(_item("refused", item, reason=place.fault))
             continue
+        images.append(path)
+        stem = comparable(place.stem)
         if _concerned(path, unread):
             listing.wait("their index.csv cannot be read")
             continue
-        metadata = describe(path, (index for index in read if path in index.rows), project)
-        mask = masks.pop(place.stem, None)
+        if _concerned(path, growing_index):
+            listing.wait("their index.csv is still being written")
+            continue
+        if stem in growing:
+            masks.pop(stem, None)
+            listing.wait(GROWING, path)
+            continue
+        metadata = describe(path, (index for index in read if comparable(path) in index.rows), project)
+        mask = masks.pop(stem, None)
         more: dict[str, Any] = {"label": place.label, "type": place.type, "known": asdict(metadata)}
+        more["serves_folder"] = looks.seconds > 0
         if mask:
             more["mask"] = _item("mask", mask[1])
         listing.items.append(_item("image", item, **more))
-    late = {stem: mask for stem, mask in masks.items() if not _concerned(stem, unread)}
-    _late_masks(project.name, late, listing, prefix)
+    unread += growing_index
+    late = {stem: mask for stem, mask in masks.items() if not _concerned(stem, unread) and stem not in growing}
+    _late_masks(project.name, late, listing, prefix, looks)
+    listing.notes += compare(project, read, listing.present, images)
     listing.items.sort(key=lambda item: item["key"])
     return listing
+
+
+def _at_rest(storage: Storage, prefix: str, looks: Looks, patience: float, listing: Listing) -> dict[str, StoredObject]:
+    """Return the objects that can be taken, by path below the inbox, and list the others as waiting.
+
+    Waits for at most `patience` seconds until those that are still being written are at rest.
+    """
+    for attempt in (1, 2):
+        every = {item.key.removeprefix(prefix): item for item in storage.list(prefix)}
+        # Consoles mark folders by empty objects.
+        every = {path: item for path, item in every.items() if path and not (path.endswith("/") and item.size == 0)}
+        kinds = {path: left_alone(path) for path in every}
+        waits = {path: looks.wait(item) for path, item in every.items() if kinds[path] is None}
+        longest = max(waits.values(), default=0.0)
+        if attempt == 1 and longest > 0 and patience > 0:
+            time.sleep(min(longest, patience))
+            continue
+        break
+    looks.store(item.key for item in every.values())
+    unfinished = {path for path, kind in kinds.items() if kind == "unfinished"} | reserved(every)
+    listing.present = {comparable(path) for path in every if kinds[path] is None}
+    listing.growing = sorted(path for path, wait in waits.items() if wait and path not in unfinished)
+    listing.wait(UNFINISHED, *sorted(unfinished))
+    listing.wait(GROWING, *listing.growing)
+    return {path: every[path] for path, wait in waits.items() if not wait and path not in unfinished}
+
+
+def _is_index(path: str) -> bool:
+    return path.rpartition("/")[2].lower() == INDEX
 
 
 def _concerned(path: str, folders: Sequence[str]) -> bool:
@@ -129,7 +191,12 @@ def _item(kind: str, stored: StoredObject, **more: Any) -> dict[str, Any]:
 
 
 def _read_indexes(
-    storage: Storage, stored: dict[str, StoredObject], listing: Listing, unread: list[str], prefix: str
+    storage: Storage,
+    stored: dict[str, StoredObject],
+    listing: Listing,
+    unread: list[str],
+    prefix: str,
+    looks: Looks,
 ) -> Iterator[Index]:
     """Yield the readable index files, outermost first; append the folders of the others to `unread`."""
     for path in sorted(stored, key=lambda path: (path.count("/"), path)):
@@ -143,19 +210,23 @@ def _read_indexes(
             unread.append(folder)
             listing.notes.append(f"{path} {error}; the images beside and below it wait")
             continue
-        listing.indexes.append({"key": item.key, "etag": item.etag, "files": [prefix + file for file in index.rows]})
+        listing.notes += [f"{path} {warning}" for warning in index.warnings]
+        files = [comparable(prefix) + file for file in index.rows]
+        since = looks.first_seen(item).isoformat()
+        listing.indexes.append({"key": item.key, "etag": item.etag, "since": since, "files": files})
         yield index
 
 
 def _take_masks(entries: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str, tuple[InboxPath, StoredObject]]:
-    """Remove the masks from `entries` and return them by the stem of their image.
+    """Remove the masks from `entries` and return them by the comparable stem of their image.
 
     Among anomalies a mask is identified by its name alone, elsewhere only if its image lies beside it.
     """
-    stems = {place.stem for place, _ in entries.values() if place.mask_of is None}
+    stems = {comparable(place.stem) for place, _ in entries.values() if place.mask_of is None}
     masks = {}
     for path, (place, item) in list(entries.items()):
-        stem = place.mask_of or mask_stem(place)
+        named = place.mask_of or mask_stem(place)
+        stem = comparable(named) if named else None
         if place.fault or stem is None or (place.mask_of is None and stem not in stems):
             continue
         if place.mask_of is None:
@@ -169,13 +240,15 @@ def _take_masks(entries: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str,
     return masks
 
 
-def _late_masks(project: str, masks: dict[str, tuple[InboxPath, StoredObject]], listing: Listing, prefix: str) -> None:
+def _late_masks(
+    project: str, masks: dict[str, tuple[InboxPath, StoredObject]], listing: Listing, prefix: str, looks: Looks
+) -> None:
     """List the masks of images ingested earlier; those whose image has not arrived yet wait."""
     images = _earlier_images(project, [prefix + stem for stem in masks])
     for stem, (place, item) in masks.items():
         if image := images.get(prefix + stem):
             listing.items.append(_item("mask", item, type=place.type, **image))
-        elif now() - item.modified > MASK_WAITS:
+        elif now() - looks.first_seen(item) > MASK_WAITS:
             hours = int(MASK_WAITS.total_seconds() // 3600)
             reason = f"the mask's image {stem}.* did not come within {hours} hours: send both"
             listing.items.append(_item("refused", item, reason=reason))
@@ -184,8 +257,10 @@ def _late_masks(project: str, masks: dict[str, tuple[InboxPath, StoredObject]], 
 
 
 def _earlier_images(project: str, stems: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return sha256 and source key of images ingested earlier under these keys (without extension)."""
+    """Return sha256 and source key of images ingested earlier under these comparable keys (without extension)."""
     names = {f"{stem}.{form}": stem for stem in stems for ending in _EXTENSIONS for form in (ending, ending.upper())}
+    # Before names were stored in NFC, those of macOS were stored as they came.
+    names |= {unicodedata.normalize("NFD", name): stem for name, stem in names.items()}
     images: dict[str, dict[str, str]] = {}
     with connect() as connection:
         for chunk in chunks(names):

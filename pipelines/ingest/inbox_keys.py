@@ -21,6 +21,14 @@ def inbox_prefix(project: str) -> str:
     return keys.inbox(project)
 
 
+def comparable(name: str) -> str:
+    """Return a key or path as names are compared and stored: in Unicode's form NFC.
+
+    macOS writes an umlaut as a letter and its dots (NFD), other systems as one letter; both name the same file.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 @dataclass(frozen=True)
 class InboxPath:
     """A parsed key of the inbox.

@@ -1,31 +1,30 @@
 """Read `index.csv`, which holds the sender's metadata of the images beside and below it.
 
 Columns: `file` (path relative to the csv), and optionally `split` (train, validation, test: an imported split, which is
-preserved), `subset` (training, validation, test: the requested side), `group`, `acquired_at` (ISO 8601; in the
-project's time zone if it has none), and any others, one of which the project's `group.column` may name. Where several
-apply, the values of the deepest index.csv take precedence.
+preserved), `subset` (training, validation, test: the requested side), `group`, `acquired_at` (a time as
+`pipelines.ingest.times` reads it, in the project's time zone if it names none), and any others, one of which the
+project's `group.column` may name. Where several apply, the values of the deepest index.csv take precedence.
+
+Nothing is dropped in silence: `Index.warnings` names rows and values that are not used, `unused_columns` the columns.
+Paths compare in Unicode's form NFC (`comparable`), since macOS writes names in NFD.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 from pipelines.catalogue.splits import SIDES, SPLITS
 from pipelines.config.project import Project
-from pipelines.errors import InspectlineError
+from pipelines.ingest.inbox_keys import INDEX, comparable
+from pipelines.ingest.index_text import MAX_BYTES, BadIndex, read_table
+from pipelines.ingest.times import read_time
 
-_FILE_COLUMNS = ("file", "path", "filename", "image")
-MAX_BYTES = 64 << 20
+__all__ = ["MAX_BYTES", "BadIndex", "FileMetadata", "Index", "describe", "read_index", "read_time", "unused_columns"]
 
-
-class BadIndex(InspectlineError):
-    """An index.csv cannot be read; its images wait until it is corrected or removed."""
+_USED = ("split", "subset", "group", "acquired_at")
+_NAMED = 5  # rows or values named in a warning; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,27 @@ class Index:
 
     Attributes:
         folder: its folder below the inbox; empty for the inbox itself.
-        rows: values by column name, by image path below the inbox.
+        rows: values by column name, by image path below the inbox, comparable. Values that are empty are kept.
+        numbers: the row in which each of these paths is named, as a spreadsheet counts: the header is row 1.
+        columns: the names of all columns but that of the files, in lower case.
+        warnings: a message for each kind of thing that is not used, to be read after the name of the index.
     """
 
     folder: str
     rows: dict[str, dict[str, str]] = field(repr=False)
+    numbers: dict[str, int] = field(default_factory=dict, repr=False)
+    columns: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Return the path of the index.csv below the inbox."""
+        return f"{self.folder}/{INDEX}" if self.folder else INDEX
+
+    def row_name(self, path: str) -> str:
+        """Return how messages name the row of `path`: the row's number, and the path as the index writes it."""
+        below = path.removeprefix(f"{self.folder}/") if self.folder else path
+        return f"row {self.numbers[path]} {below}" if path in self.numbers else below
 
 
 @dataclass(frozen=True)
@@ -64,73 +79,86 @@ def read_index(data: bytes, folder: str) -> Index:
     """Parse an index.csv in `folder` of the inbox.
 
     Raises:
-        BadIndex: it is too large, not UTF-8, not CSV, or has no column `file`.
+        BadIndex: it is too large, no text in a known encoding, not CSV, or has no column `file`.
     """
-    if len(data) > MAX_BYTES:
-        raise BadIndex(f"has {len(data):,} bytes, more than {MAX_BYTES:,}: split it up")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadIndex("is no UTF-8 text: save it as UTF-8") from None
-    separator = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
-    try:
-        lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-        columns = [(name or "").strip().lower() for name in lines.fieldnames or []]
-        lines.fieldnames = columns
-        column = next((name for name in _FILE_COLUMNS if name in columns), None)
-        if column is None:
-            raise BadIndex(f"has no column 'file' (it has {', '.join(filter(None, columns)) or 'no header'}): add one")
-        rows: dict[str, dict[str, str]] = {}
-        for line in lines:
-            row = {name: value.strip() for name, value in line.items() if name and isinstance(value, str)}
-            file = row.pop(column, "").replace("\\", "/").removeprefix("./")
-            if file:
-                rows[f"{folder}/{file}" if folder else file] = row
-    except csv.Error as error:
-        raise BadIndex(f"is no CSV ({error}): save it again as CSV") from None
-    return Index(folder, rows)
+    table = read_table(data)
+    rows: dict[str, dict[str, str]] = {}
+    numbers: dict[str, int] = {}
+    twice: list[str] = []
+    nameless: list[str] = []
+    for number, row in table.rows:
+        file = row.pop(table.file_column, "")
+        if not file:
+            if any(row.values()):
+                nameless.append(f"row {number}")
+            continue
+        path = _path(file, folder)
+        if path in rows:
+            twice.append(f"{file} (rows {numbers[path]} and {number})")
+        rows[path], numbers[path] = row, number
+    warnings = list(table.warnings)
+    if twice:
+        warnings.append(f"names a file twice, and the last row counts: {some(twice)}")
+    if nameless:
+        warnings.append(f"has rows that name no file, which are not used: {some(nameless)}")
+    return Index(folder, rows, numbers, table.columns, tuple(warnings))
+
+
+def unused_columns(index: Index, project: Project) -> list[str]:
+    """Return the columns of an index that hold values and mean nothing to `project`."""
+    column = project.group.column if project.group else None
+    used = {*_USED, (column or "").strip().lower()}
+    filled = {name for row in index.rows.values() for name, value in row.items() if value}
+    return [name for name in index.columns if name in filled - used]
 
 
 def describe(path: str, indexes: Iterable[Index], project: Project) -> FileMetadata:
     """Return the metadata of the image at `path` from `indexes`, outermost first, and the project's group rule."""
     row: dict[str, str] = {}
+    where: dict[str, str] = {}
+    name = comparable(path)
     for index in indexes:
-        row |= {name: value for name, value in index.rows.get(path, {}).items() if value}
+        values = {column: value for column, value in index.rows.get(name, {}).items() if value}
+        row |= values
+        number = f" (row {index.numbers[name]} of {index.path})" if name in index.numbers else ""
+        where |= dict.fromkeys(values, number)
     notes: list[str] = []
     split = asked = acquired_at = None
     if text := row.get("split"):
         split = SPLITS.get(text.lower())
         if split is None:
-            notes.append(f"split {text!r} is none of train, validation, test: left out")
+            notes.append(f"split {text!r}{where['split']} is none of train, validation, test: left out")
     if text := row.get("subset"):
         asked = text.lower()
         if asked not in SIDES:
-            notes.append(f"subset {text!r} is none of {', '.join(SIDES)}: left out")
+            notes.append(f"subset {text!r}{where['subset']} is none of {', '.join(SIDES)}: left out")
             asked = None
     if text := row.get("acquired_at"):
         try:
             acquired_at = read_time(text, project.timezone).isoformat()
         except ValueError:
-            notes.append(f"acquired_at {text!r} is no ISO 8601 time, such as 2026-05-01T13:30:00+02:00: left out")
+            notes.append(
+                f"acquired_at {text!r}{where['acquired_at']} is no time, or can mean more than one: left out; write it "
+                "as 2026-05-01T13:30:00+02:00"
+            )
     return FileMetadata(split, asked, _group(path, row, project), acquired_at, tuple(notes))
 
 
-def read_time(text: str, timezone: str) -> datetime:
-    """Parse an ISO 8601 time, in `timezone` if it has no zone.
-
-    Raises:
-        ValueError: it is not a valid time, or not representable in UTC.
-    """
-    moment = datetime.fromisoformat(text)
-    try:
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(timezone))
-        moment.astimezone(UTC)  # the catalogue stores UTC, which overflows within hours of datetime's limits
-    except (OverflowError, OSError) as error:
-        raise ValueError(str(error)) from error
-    return moment
+def some(names: Sequence[str], most: int = _NAMED) -> str:
+    """Return the first `most` (default 5) names, and the number of the others, as one text."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def _group(path: str, row: dict[str, str], project: Project) -> str | None:
+def _path(file: str, folder: str) -> str:
+    """Return the comparable path of a file that an index in `folder` names; one that is absolute fits no file."""
+    file = file.replace("\\", "/")
+    if not file.startswith("/"):
+        file = "/".join(part for part in file.split("/") if part not in ("", "."))
+    return comparable(f"{folder}/{file}" if folder else file)
+
+
+def _group(path: str, row: Mapping[str, str], project: Project) -> str | None:
     rule = project.group
     if rule and rule.column and (value := row.get(rule.column.strip().lower())):
         return value

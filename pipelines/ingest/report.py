@@ -3,19 +3,22 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 
 from pipelines.catalogue import connect
-from pipelines.catalogue.database import chunks, whole_table_joins
+from pipelines.catalogue.database import whole_table_joins
 from pipelines.catalogue.samples import annotated, effective_labels
-from pipelines.catalogue.schema import annotations, now, rejections, samples
+from pipelines.catalogue.schema import annotations, now, samples
 from pipelines.config.project import load_project
 from pipelines.errors import NotFound, StorageError
 from pipelines.ingest.batch import OUTCOMES
-from pipelines.ingest.inbox_keys import inbox_prefix, ingest_prefix
+from pipelines.ingest.inbox_keys import comparable, inbox_prefix, ingest_prefix
+from pipelines.ingest.index_csv import some
+from pipelines.ingest.index_matching import unaccounted
+from pipelines.ingest.kept_folders import kept_folders
 from pipelines.storage.s3 import Storage, read_uri
 
 _SHOWN = 30  # lines per kind in the task's log; the report in S3 holds all
@@ -40,7 +43,7 @@ def report(project: str, run_id: str, batch_results: Iterable[dict[str, Any] | N
     try:
         listing = json.loads(storage.get(f"{prefix}/listing.json"))
     except NotFound:
-        listing = {"indexes": [], "waiting": {}, "notes": []}
+        listing = {"indexes": [], "waiting": {}, "named": {}, "notes": []}
     counts = Counter(result["outcome"] for result in results)
     disputed, unlabelled = _undecided(project)
     waiting = counts["waiting"] + sum(listing["waiting"].values())
@@ -48,7 +51,7 @@ def report(project: str, run_id: str, batch_results: Iterable[dict[str, Any] | N
 
     totals = {name: counts[name] for name in OUTCOMES} | {"waiting": waiting}
     totals |= {"disputed": len(disputed), "unlabelled": unlabelled}
-    left = {"waiting": listing["waiting"], "notes": listing["notes"]}
+    left = {name: listing[name] for name in ("waiting", "named", "notes")}
     full: dict[str, Any] = {"project": project, "run": run_id} | totals
     full |= {"listing": left, "disputed_samples": disputed, "results": results}
     uri = storage.put(f"{prefix}/report.json", json.dumps(full, indent=1).encode(), "application/json")
@@ -85,30 +88,21 @@ def _undecided(project: str) -> tuple[list[dict[str, Any]], int]:
 
 def _put_away_indexes(project: str, prefix: str, indexes: list[dict[str, Any]], storage: Storage) -> None:
     """Archive index files whose images are all accounted for, or that are over a day old with no image in the inbox."""
+    inbox = inbox_prefix(project)
+    present = {comparable(item.key) for item in storage.list(inbox)} if indexes else set()
     for index in indexes:
         key = index["key"]
         try:
-            present = storage.stat(key)
-            if present.etag != index["etag"]:  # replaced since this run read it
+            if storage.stat(key).etag != index["etag"]:  # replaced since this run read it
                 continue
-            old = now() - present.modified > _INDEX_STAYS and not any(map(storage.exists, index["files"]))
-            if old or _accounted(project, index["files"]):
-                path = key.removeprefix(inbox_prefix(project))
-                storage.copy(key, f"{prefix}/index/{path}")
-                storage.delete(key)
+            age = now() - datetime.fromisoformat(index["since"])
+            old = age > _INDEX_STAYS and present.isdisjoint(index["files"])
+            if old or not unaccounted(project, index["files"]):
+                storage.copy(key, f"{prefix}/index/{key.removeprefix(inbox)}")
+                with kept_folders(storage, project, [key]):
+                    storage.delete(key)
         except StorageError:  # left for the next run; NotFound: already gone
             continue
-
-
-def _accounted(project: str, files: list[str]) -> bool:
-    """Return whether the catalogue holds an outcome for each of these inbox keys."""
-    missing = set(files)
-    with connect() as connection:
-        for chunk in chunks(files):
-            for table in (samples, annotations, rejections):
-                query = select(table.c.source_key).where(table.c.project == project, table.c.source_key.in_(chunk))
-                missing.difference_update(connection.execute(query).scalars())
-    return not missing
 
 
 def _lines(
@@ -131,7 +125,9 @@ def _lines(
         yield from _some(
             (f"{kind} {result['key'].removeprefix(prefix)}: {result['reason']}" for result in of_kind), uri
         )
-    yield from (f"waiting: {count}, {why}" for why, count in listing["waiting"].items())
+    for why, count in listing["waiting"].items():
+        named = listing.get("named", {}).get(why, [])
+        yield f"waiting: {count}, {why}{f': {some(named)}' if named else ''}"
     yield from _some((f"index: {note}" for note in listing["notes"]), uri)
     notes = ((result["key"].removeprefix(prefix), note) for result in results for note in result.get("notes", ()))
     yield from _some((f"note {key}: {note}" for key, note in notes if not note.startswith("disputed")), uri)

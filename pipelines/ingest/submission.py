@@ -30,6 +30,7 @@ from pipelines.images.decode import CONTENT_TYPES, open_image
 from pipelines.ingest.commit import enter_in
 from pipelines.ingest.inbox_keys import INDEX, inbox_prefix, read_path
 from pipelines.ingest.index_csv import FileMetadata, Index, describe
+from pipelines.ingest.kept_folders import kept_folders
 from pipelines.ingest.validate import make_safe
 from pipelines.storage.s3 import Storage
 
@@ -83,7 +84,7 @@ def take_in(project: Project, posted: Posted, kind: str) -> tuple[int, dict[str,
     run = f"posted {secrets.token_hex(8)}"
     with connect() as connection:  # fail before anything is written to S3 if the catalogue is unavailable
         connection.execute(select(samples.c.id).limit(1))
-    with _inbox(Storage(project.bucket), folder) as put:
+    with _inbox(Storage(project.bucket), project.name, folder) as put:
         put(INDEX, _index(file, metadata), "text/csv")
         put(file, posted.data, CONTENT_TYPES[image.format])
         sample = make_safe(posted.data, image, item | {"author": posted.author}, project, run)
@@ -153,7 +154,7 @@ def _index(file: str, metadata: FileMetadata) -> bytes:
 
 
 @contextmanager
-def _inbox(storage: Storage, folder: str) -> Iterator[Callable[[str, bytes, str], None]]:
+def _inbox(storage: Storage, project: str, folder: str) -> Iterator[Callable[[str, bytes, str], None]]:
     """Yield a function that writes files to a folder of the inbox; they are deleted on exit, whatever the outcome."""
     placed: list[str] = []
 
@@ -164,9 +165,9 @@ def _inbox(storage: Storage, folder: str) -> Iterator[Callable[[str, bytes, str]
     try:
         yield put
     finally:
-        for key in reversed(placed):  # the image before its index.csv
-            try:
-                storage.delete(key)
-            except StorageError as error:
-                log.warning("%s stays in the inbox until the next ingest: %s", key, error)
-                break
+        try:
+            with kept_folders(storage, project, placed):
+                for key in reversed(placed):  # the image before its index.csv
+                    storage.delete(key)
+        except StorageError as error:
+            log.warning("%s stays in the inbox until the next ingest: %s", folder, error)

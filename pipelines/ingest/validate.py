@@ -14,10 +14,11 @@ from typing import Any
 from pipelines.catalogue.schema import now
 from pipelines.config.project import Project
 from pipelines.errors import BadImage, NotFound
+from pipelines.images.capture_time import capture_time
 from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image
 from pipelines.images.descriptors import describe
 from pipelines.images.masks import open_mask
-from pipelines.ingest.inbox_keys import inbox_prefix, rejected_key
+from pipelines.ingest.inbox_keys import comparable, inbox_prefix, rejected_key
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 
@@ -124,6 +125,8 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
                 f"the file has {item['size']:,} bytes, more than any image allowed here: send a smaller image"
             )
         data = storage.get(item["key"])
+        if item.get("serves_folder") and is_changed(item, storage):  # it may have been read half-written
+            return Checked(unsettled=True)
         image = open_image(data, max_pixels=rules.max_pixels, min_side=rules.min_side)
     except BadImage as error:
         if _still_landing(item, storage):
@@ -150,6 +153,7 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
 
 def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Project, run: str) -> Sample:
     """Store a decoded image among the samples in S3 and return its entry for the catalogue."""
+    known = with_capture_time(item["known"], data, project)
     sha256 = hashlib.sha256(data).hexdigest()
     key = keys.sample(project.name, sha256, image.extension)
     Storage(project.bucket).put(key, data, CONTENT_TYPES[image.format])
@@ -162,13 +166,22 @@ def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Pr
         "height": image.height,
         "mode": image.mode,
         "size_bytes": len(data),
-        "source_key": item["key"],
-        "group_key": item["known"]["group"] or sha256,
-        "acquired_at": _moment(item["known"]["acquired_at"]),
+        "source_key": comparable(item["key"]),
+        "group_key": known["group"] or sha256,
+        "acquired_at": _moment(known["acquired_at"]),
         "ingest_run": run,
         "descriptors": describe(image.pixels),
     }
-    return Sample(item, row)
+    return Sample(item | {"known": known}, row)
+
+
+def with_capture_time(known: dict[str, Any], data: bytes, project: Project) -> dict[str, Any]:
+    """Return the metadata of an image with the time of its EXIF data, if the sender named none that can be read."""
+    if known["acquired_at"]:
+        return known
+    moment, notes = capture_time(data, project.timezone)
+    acquired_at = moment.isoformat() if moment else None
+    return known | {"acquired_at": acquired_at, "notes": [*known["notes"], *notes]}
 
 
 def _check_mask(item: dict[str, Any], project: Project, storage: Storage, sizes: dict[str, tuple[int, int]]) -> Checked:

@@ -4,6 +4,7 @@
 <project>/samples/<2 hex>/<sha256>.<ext>            samples, and masks beside them
 <project>/rejected/…                                what ingest refused
 <project>/ingest/<run>/…                            batches and the report of an ingest
+<project>/ingest/state/…                            what one ingest leaves for the next
 <project>/served/<day>/<sha256>.<ext>               served images, kept for some days
 <project>/<version_id>/<artefact type>/…            all that a dataset version produced
 """
@@ -31,6 +32,11 @@ def rejected(project: str, path: str) -> str:
 def ingest_run(project: str, run_id: str) -> str:
     """Return the folder of an ingest run, without a slash at its end; `run_id` is made safe for a key."""
     return f"{project}/ingest/{re.sub(r'[^A-Za-z0-9._-]', '_', run_id)[:200]}"
+
+
+def ingest_state(project: str, name: str) -> str:
+    """Return where ingest keeps what one run leaves for the next."""
+    return f"{project}/ingest/state/{name}.json"
 
 
 def sample(project: str, sha256: str, extension: str) -> str:

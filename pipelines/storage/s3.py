@@ -19,6 +19,7 @@ from pipelines.errors import NotFound, StorageError
 from pipelines.storage.quick_put import quick_put
 
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_FOLDER_SERVERS = ("LocalBucket", "rclone", "VERSITYGW")  # how servers of folders name themselves
 _lock = threading.Lock()
 _clients: dict[tuple[int, str], Any] = {}
 
@@ -201,6 +202,15 @@ class Storage:
             for page in pages:
                 for item in page.get("Contents", []):
                     yield StoredObject(item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"])
+
+    def serves_folder(self) -> bool:
+        """Return whether the server serves a folder of files, which people change without it.
+
+        Such a server lists files while they are being written, and deletes a folder with its last file.
+        """
+        with self._translated_errors("look up", ""):
+            answer = _client().head_bucket(Bucket=self.bucket)
+        return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")).startswith(_FOLDER_SERVERS)
 
     def copy(self, source: str, target: str) -> str:
         """Copy one object within the bucket and return the copy's URI."""

@@ -9,10 +9,11 @@ from inspectline_dags.defaults import run_name
 
 @task
 def list_inbox(project: str, **context: Any) -> list[dict[str, Any]]:
-    """List what is new in the inbox and cut it into batches."""
+    """List what is new in the inbox and cut it into batches; waits up to half a minute for files being copied."""
     from pipelines.ingest import list_inbox
+    from pipelines.ingest.at_rest import REST_SECONDS
 
-    return list_inbox(project, run_name(context))["batches"]
+    return list_inbox(project, run_name(context), patience=REST_SECONDS + 1)["batches"]
 
 
 # Two at a time within a run, so that a machine of two cores stays responsive.
