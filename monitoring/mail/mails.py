@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
@@ -91,10 +91,17 @@ def digest_mail(project: Project, week: Mapping[str, Any]) -> Mail:
     return _mail("digest", project, subject, week=week)
 
 
-def training_mail(run: Run, outcome: Outcome, decision: Decision, drift: Mapping[str, Any] | None = None) -> Mail:
+def training_mail(
+    run: Run,
+    outcome: Outcome,
+    decision: Decision,
+    drift: Mapping[str, Any] | None = None,
+    inbox: Sequence[str] = (),
+) -> Mail:
     """Render the mail after a training or evaluation: metrics beside the champion's, what was promoted and why.
 
-    `drift` is what `monitoring.drift.detect.detect` returned; None without a drift report.
+    `drift` is what `monitoring.drift.detect.detect` returned; None without a drift report. `inbox` are the notes that
+    ingest left for the senders of images (`pipelines.ingest.open_notes`).
     """
     project = load_project(run.project)
     version = outcome.version or decision.challenger.version
@@ -110,6 +117,7 @@ def training_mail(run: Run, outcome: Outcome, decision: Decision, drift: Mapping
         evaluation=outcome,
         decision=decision,
         drift=drift,
+        inbox=list(inbox),
         version=version,
         deed=deed,
         champion=decision.champion,

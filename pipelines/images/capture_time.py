@@ -72,8 +72,7 @@ def _exif(data: bytes) -> Image.Exif | None:
     """Return the EXIF data of a file without decoding its pixels."""
     kind = looks_like(data)
     if kind in ("JPEG", "TIFF"):
-        with Image.open(io.BytesIO(data), formats=("JPEG", "MPO", "TIFF")) as image:
-            return image.getexif()
+        return Image.open(io.BytesIO(data), formats=("JPEG", "MPO", "TIFF")).getexif()  # reads on from the file later
     if kind == "PNG":
         raw = _chunk(data, b"eXIf", start=8, name_first=False, order="big", trailer=4, even=False)
     elif kind == "WEBP":

@@ -133,8 +133,7 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
         if _concerned(path, growing_index):
             listing.wait("their index.csv is still being written")
             continue
-        if stem in growing:
-            masks.pop(stem, None)
+        if stem in growing:  # its mask is not whole yet
             listing.wait(GROWING, path)
             continue
         metadata = describe(path, (index for index in read if comparable(path) in index.rows), project)
@@ -145,7 +144,9 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
             more["mask"] = _item("mask", mask[1])
         listing.items.append(_item("image", item, **more))
     unread += growing_index
-    late = {stem: mask for stem, mask in masks.items() if not _concerned(stem, unread) and stem not in growing}
+    for stem in [stem for stem in masks if stem in growing]:  # its image is not whole yet
+        listing.wait(GROWING, masks.pop(stem)[0].path)
+    late = {stem: mask for stem, mask in masks.items() if not _concerned(stem, unread)}
     _late_masks(project.name, late, listing, prefix, looks)
     listing.notes += compare(project, read, listing.present, images)
     listing.items.sort(key=lambda item: item["key"])

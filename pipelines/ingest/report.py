@@ -19,6 +19,7 @@ from pipelines.ingest.inbox_keys import comparable, inbox_prefix, ingest_prefix
 from pipelines.ingest.index_csv import some
 from pipelines.ingest.index_matching import unaccounted
 from pipelines.ingest.kept_folders import kept_folders
+from pipelines.ingest.open_notes import remember
 from pipelines.storage.s3 import Storage, read_uri
 
 _SHOWN = 30  # lines per kind in the task's log; the report in S3 holds all
@@ -48,6 +49,8 @@ def report(project: str, run_id: str, batch_results: Iterable[dict[str, Any] | N
     disputed, unlabelled = _undecided(project)
     waiting = counts["waiting"] + sum(listing["waiting"].values())
     _put_away_indexes(project, prefix, listing["indexes"], storage)
+    read = [index["key"].removeprefix(inbox_prefix(project)) for index in listing["indexes"]]
+    remember(storage, project, [*listing["notes"], *_left_out(project, results)], read)
 
     totals = {name: counts[name] for name in OUTCOMES} | {"waiting": waiting}
     totals |= {"disputed": len(disputed), "unlabelled": unlabelled}
@@ -63,6 +66,19 @@ def _results(batch_results: Iterable[dict[str, Any] | None]) -> Iterator[dict[st
     for batch in batch_results:
         if batch:
             yield from json.loads(read_uri(batch["uri"]))["results"]
+
+
+def _left_out(project: str, results: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line on the images of which something that came with them was left out."""
+    prefix = inbox_prefix(project)
+    left_out = [
+        f"{result['key'].removeprefix(prefix)} ({note})"
+        for result in results
+        for note in result.get("notes", ())
+        if "left out" in note
+    ]
+    if left_out:
+        yield f"left out of what came with images, {len(left_out)} in all: {some(left_out, 10)}"
 
 
 def _undecided(project: str) -> tuple[list[dict[str, Any]], int]:

@@ -21,19 +21,29 @@ def drift(project: str, **context: Any) -> Any:
 # Follows `complete` and `drift`: one success is enough, since a failed drift report must not suppress the mail.
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
 def report(**context: Any) -> Any:
-    """Mail what was trained, its figures beside the champion's, and what was promoted."""
+    """Mail what was trained, its figures beside the champion's, what was promoted, and what ingest left out."""
     from monitoring.mail.mails import training_mail
     from notifier import send
+    from pipelines.config.project import load_project
+    from pipelines.ingest.open_notes import forget, open_notes
     from pipelines.steps import Decision, Outcome, Run
+    from pipelines.storage.s3 import Storage
 
-    return send(
+    run = Run.from_json(result(context, "begin"))
+    storage = Storage(load_project(run.project).bucket)
+    notes = open_notes(storage, run.project)
+    sent = send(
         training_mail(
-            Run.from_json(result(context, "begin")),
+            run,
             Outcome.from_json(result(context, "complete")),
             Decision.from_json(result(context, "gate")),
             result(context, "drift"),
+            notes,
         )
     )
+    if sent["sent"]:
+        forget(storage, run.project, notes)
+    return sent
 
 
 @task

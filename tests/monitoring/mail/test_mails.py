@@ -230,6 +230,15 @@ def test_training_mail_when_promoted_then_figures_stand_beside_the_champions(cel
     assert run in mail.text
 
 
+def test_training_mail_when_ingest_left_something_out_then_names_it_and_else_is_silent(cells: Project):
+    note = "good/index.csv names 2 files not there: row 3 <b>7</b>.png, row 9 8.png"
+    mail = training_mail(RUN, OUTCOME, DECISION, None, [note])
+    assert note in mail.text
+    assert "row 3 &lt;b&gt;7&lt;/b&gt;.png" in mail.html
+    assert "NOT USED" in mail.text
+    assert "NOT USED" not in training_mail(RUN, OUTCOME, DECISION).text
+
+
 def test_training_mail_when_there_is_no_champion_and_no_figure_then_says_so(cells: Project):
     decision = replace(
         DECISION, promoted=False, why="Not promoted: no anomalies.", champion=None, challenger=VersionMetrics("1")
