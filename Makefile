@@ -5,6 +5,10 @@ STAMP := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 STACK := $(RUN) -m include.stack
 
+# The value of a variable as one word of a shell, whatever it holds: $, #, quotes, spaces.
+quoted = '$(subst ','\'',$(value $(1)))'
+option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down status import withdraw decide account test soak env docker-proof lint format lock clean
 
@@ -28,7 +32,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## from images to a served model: make demo, or with your own: make demo DATA=folder [PROJECT=name]
-	@$(STACK) demo $(if $(DATA),--data "$(DATA)") $(if $(PROJECT),--project "$(PROJECT)")
+	@$(STACK) demo $(call option,--data,DATA) $(call option,--project,PROJECT) $(call option,--map,MAP)
 
 up: $(STAMP) ## start the local stack and wait until it is healthy
 	@$(STACK) up
@@ -39,9 +43,9 @@ down: $(STAMP) ## stop the local stack; its data stays in var/
 status: $(STAMP) ## show every process of the stack: state, memory, address, health
 	@$(STACK) status
 
-import: $(STAMP) ## put images into a project's inbox: make import DATA=folder [PROJECT=name]
-	@$(if $(DATA),,echo "say which folder: make import DATA=folder [PROJECT=name]" >&2; exit 1;) \
-		$(STACK) import --data "$(DATA)" $(if $(PROJECT),--project "$(PROJECT)")
+import: $(STAMP) ## put images into a project's inbox: make import DATA=folder [PROJECT=name] [MAP="folder=good;…"] [YES=1]
+	@$(if $(value DATA),,echo "say which folder: make import DATA=folder [PROJECT=name]" >&2; exit 1;) \
+		$(STACK) import $(call option,--data,DATA) $(call option,--project,PROJECT) $(call option,--map,MAP)
 
 withdraw: $(STAMP) ## keep a sample out of later dataset versions: make withdraw SAMPLE=sha256 [PROJECT=name] [REASON="…"] [UNDO=1]
 	@$(if $(SAMPLE),,echo "say which sample: make withdraw SAMPLE=sha256 [PROJECT=name]" >&2; exit 1;) \

@@ -1,4 +1,4 @@
-"""Reads a set of real images in the layout of MVTec AD: `train/good`, `test/<type>`, `ground_truth/<type>`."""
+"""Reads a set of real images with a training and a test split, such as MVTec AD's layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pipelines.errors import InspectlineError
 from pipelines.images.decode import open_image
 from pipelines.images.masks import open_mask
-from pipelines.ingest.folder_layouts import find_images
+from pipelines.ingest.import_plan import BadFolder, PlannedImage
+from pipelines.ingest.plan_import import plan_import
 
 MAX_PIXELS = 50_000_000
 HELD_BACK = 0.25
@@ -31,14 +32,14 @@ class TestImage:
     Attributes:
         file: its file.
         type: `good`, or the type of its defect.
-        mask: file of its mask; None without one.
+        masks: files of its masks, which are merged.
     """
 
     __test__ = False  # keeps pytest from collecting it
 
     file: Path
     type: str
-    mask: Path | None
+    masks: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ImageSet:
         files = [
             *self.training,
             *(image.file for image in self.test),
-            *(image.mask for image in self.test if image.mask),
+            *(mask for image in self.test for mask in image.masks),
         ]
         listing = "\n".join(sorted(f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in files))
         return hashlib.sha256(listing.encode()).hexdigest()[:16]
@@ -83,12 +84,16 @@ def read_set(folder: Path, types: list[str] | None = None) -> ImageSet:
     """
     if not folder.is_dir():
         raise BadSet(f"{folder}: there is no such folder")
-    entries, _ = find_images(folder)
-    training = [entry.file for entry in entries if entry.split == "train" and entry.folder == "good"]
+    plan = plan_import(folder)
+    try:
+        plan.check()
+    except BadFolder as error:
+        raise BadSet(str(error)) from None
+    training = [entry.file for entry in plan.images if entry.split == "train" and entry.label == "good"]
     test = [
-        TestImage(entry.file, entry.folder.removeprefix("anomaly/"), entry.mask)
-        for entry in entries
-        if entry.split == "test" and (entry.folder == "good" or entry.folder.startswith("anomaly/"))
+        TestImage(entry.file, _type(entry), entry.masks)
+        for entry in plan.images
+        if entry.split == "test" and entry.label
     ]
     present = sorted({entry.type for entry in test} - {"good"})
     if types:
@@ -103,6 +108,10 @@ def read_set(folder: Path, types: list[str] | None = None) -> ImageSet:
     return ImageSet(folder.resolve().name, training, test)
 
 
+def _type(entry: PlannedImage) -> str:
+    return "good" if entry.label == "good" else entry.type or "anomaly"
+
+
 def read_pixels(file: Path) -> NDArray[np.uint8]:
     """Return an image as the pipeline decodes it, uint8 [H, W, 3]. Raises BadImage."""
     return open_image(file.read_bytes(), max_pixels=MAX_PIXELS, min_side=1).pixels
@@ -112,4 +121,5 @@ def read_mask(image: TestImage, height: int, width: int) -> NDArray[np.bool_] | 
     """Return the mask of a test image, bool [height, width]; None for a defect without a mask."""
     if image.type == "good":
         return np.zeros((height, width), dtype=bool)
-    return open_mask(image.mask.read_bytes(), (width, height)) if image.mask else None
+    masks = [open_mask(mask.read_bytes(), (width, height)) for mask in image.masks]
+    return np.logical_or.reduce(masks) if masks else None

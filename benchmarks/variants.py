@@ -133,7 +133,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 def choose(images: ImageSet, count: int, seed: int) -> list[TestImage]:
     """Return `count` of the anomalous test images that have a mask. Raises BadSet if there are not enough."""
-    masked = [image for image in images.test if image.mask is not None]
+    masked = [image for image in images.test if image.masks]
     if count >= len(masked):
         raise BadSet(f"{images.name}: has {len(masked)} anomalous test images with a mask, too few to annotate {count}")
     chosen = np.random.default_rng([seed, 78]).choice(len(masked), count, replace=False)

@@ -40,15 +40,15 @@ def _status(stack: Stack, options: argparse.Namespace) -> None:
 
 
 def _demo(stack: Stack, options: argparse.Namespace) -> None:
-    demo.demo(stack, options.data, _project(options, options.data))
+    demo.demo(stack, options.data, _project(options, options.data), options.map)
 
 
 def _import(stack: Stack, options: argparse.Namespace) -> None:
-    images_in.check_images(options.data)
+    plan = images_in.plan_images(options.data, options.map, ask=True)
     environ = _running(stack)
     project = _project(options, options.data)
     images_in.declare_project(stack, project, options.data)
-    images_in.import_images(options.data, project)
+    images_in.import_images(plan, project)
     unpause(Airflow.of(stack, environ), project)
     screen.console.print(f"{project}_ingest takes them in within five minutes; or start {project}_retrain now.")
 
@@ -111,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--data", type=Path, help="a folder of images (default: battery cells are drawn)")
     imported = command("import", _import, "put images into a project's inbox")
     imported.add_argument("--data", type=Path, required=True)
+    for part in (shown, imported):
+        part.add_argument("--map", action="append", default=[], help="what a folder is: FOLDER=good, anomaly/TYPE, …")
     withdrawn = command("withdraw", _withdraw, "keep a sample out of later dataset versions")
     withdrawn.add_argument("--reason")
     withdrawn.add_argument("--undo", action="store_true", help="let later dataset versions have it again")

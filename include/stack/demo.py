@@ -20,15 +20,14 @@ from include.stack.screen import console
 from pipelines.config.settings import settings
 
 
-def demo(stack: Stack, data: Path | None, project: str) -> None:
-    """Import images, run the retraining, and show the results.
+def demo(stack: Stack, data: Path | None, project: str, maps: Sequence[str] = ()) -> None:
+    """Import images, run the retraining, and show the results; `maps` says what folders of `data` are.
 
     Raises:
         InspectlineError: a step did not succeed.
     """
     began = time.monotonic()
-    if data:
-        images_in.check_images(data)
+    plan = images_in.plan_images(data, maps, ask=True) if data else None
     stack.make_folders()
     images_in.use(environment(stack))
     images_in.declare_project(stack, project, data)
@@ -40,8 +39,10 @@ def demo(stack: Stack, data: Path | None, project: str) -> None:
         booted = time.monotonic()
         console.print(f"  up after {booted - began:.0f} s")
         console.rule(f"Images for {project}", align="left")
-        folder = data or drawn.result()  # type: ignore[union-attr]
-    images_in.import_images(folder, project)
+        if drawn:
+            plan = images_in.plan_images(drawn.result())
+    assert plan is not None
+    images_in.import_images(plan, project)
     airflow = Airflow.of(stack, environ)
     run_id = _retrain(airflow, project)
     trained = time.monotonic()

@@ -1,8 +1,11 @@
 """Import images into a project's inbox: the user's own, or drawn battery cells."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -10,6 +13,9 @@ from include.demo_images import write_images
 from include.stack.layout import Stack
 from include.stack.project_file import declare
 from include.stack.screen import console
+
+if TYPE_CHECKING:
+    from pipelines.ingest.import_plan import ImportPlan
 
 
 def use(environ: Mapping[str, str]) -> None:
@@ -19,19 +25,28 @@ def use(environ: Mapping[str, str]) -> None:
     os.environ.update(environ)
 
 
-def check_images(folder: Path) -> None:
-    """Validate a folder before anything is started for it.
+def plan_images(folder: Path, maps: Sequence[str] = (), *, ask: bool = False) -> ImportPlan:
+    """Print what an import of a folder would do, before anything is started for it, and return the plan.
+
+    Args:
+        folder: the folder of images.
+        maps: what folders are, as FOLDER=MEANING. Default empty.
+        ask: whether to ask before going on, on a terminal. Default False.
 
     Raises:
-        BadFolder: it holds no images, or its layout leaves open which are good.
+        BadFolder: it holds no images or is not understood, or the answer was no.
     """
-    from pipelines.ingest.folder_layouts import BadFolder, find_images
+    from pipelines.ingest.import_folder import confirm, read_maps
+    from pipelines.ingest.import_plan import BadFolder
+    from pipelines.ingest.plan_import import plan_import
 
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        raise BadFolder(f"{folder} is no folder: give one that holds images, as in DATA=../images")
-    if not find_images(folder)[0]:
-        raise BadFolder(f"{folder} holds no images (JPEG, PNG, BMP, TIFF, WebP): give a folder that does")
+    plan = plan_import(folder, read_maps(maps))
+    for line in plan.lines():
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    plan.check()
+    if ask and not confirm(plan, os.environ.get("YES") == "1"):
+        raise BadFolder("nothing was imported")
+    return plan
 
 
 def declare_project(stack: Stack, project: str, source: Path | None) -> None:
@@ -41,16 +56,16 @@ def declare_project(stack: Stack, project: str, source: Path | None) -> None:
         console.print(f"Project [bold]{project}[/] is new: its settings are in {path}")
 
 
-def import_images(folder: Path, project: str) -> None:
-    """Upload a folder to the project's inbox, with a progress bar."""
-    from pipelines.ingest.import_folder import import_folder
+def import_images(plan: ImportPlan, project: str) -> None:
+    """Upload the images of a plan to the project's inbox, with a progress bar."""
+    from pipelines.ingest.import_folder import upload_plan
 
     columns = (TextColumn("  into the inbox"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
-        imported = import_folder(folder, project, lambda done, total: bar.update(task, completed=done, total=total))
+        imported = upload_plan(plan, project, lambda done, total: bar.update(task, completed=done, total=total))
     for line in imported.lines:
-        console.print(f"  {line}")
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def draw_demo_images(stack: Stack) -> Path:

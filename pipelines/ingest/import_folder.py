@@ -1,10 +1,10 @@
 """Import a folder of images into a project's inbox: `python -m pipelines.ingest.import_folder FOLDER PROJECT`.
 
-Layouts are those of `pipelines.ingest.folder_layouts`; splits and the metadata of an `index.csv` at the folder's root
-are preserved.
+Prints a plan first: what each folder was taken for, and what is not understood, with which nothing is imported. Asks
+on a terminal unless `--yes` is given.
 
 Files are uploaded to sub-folders of the inbox named by a content hash, so that different imports do not collide and a
-repeated import yields only known samples.
+repeated import yields only known samples. Splits, groups, times and regions travel with them.
 """
 
 from __future__ import annotations
@@ -13,26 +13,28 @@ import argparse
 import csv
 import hashlib
 import io
-import re
+import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
 
 from pipelines.config.project import Project, load_project
 from pipelines.errors import InspectlineError
-from pipelines.ingest.folder_layouts import BadFolder, Image, find_images
-from pipelines.ingest.inbox_keys import INDEX, inbox_prefix
-from pipelines.ingest.index_csv import BadIndex, read_index, read_time
+from pipelines.images.masks import open_mask
+from pipelines.images.regions import dumps
+from pipelines.ingest.annotation_formats import size_of
+from pipelines.ingest.import_index import acquired
+from pipelines.ingest.import_plan import BadFolder, ImportPlan, PlannedImage
+from pipelines.ingest.inbox_keys import INDEX, REGIONS_ENDING, inbox_prefix
+from pipelines.ingest.index_csv import some
+from pipelines.ingest.plan_import import plan_import
 from pipelines.storage.s3 import Storage
 
 THREADS = 8
-_TIME_COLUMNS = re.compile(r"acquired_at|timestamp|(?:date_?)?time(?:_.*)?|date(?:_.*)?", re.IGNORECASE)
-# Digit-only time formats by length, accepted in addition to ISO 8601.
-_TIMES = {12: "%y%m%d%H%M%S", 14: "%Y%m%d%H%M%S", 8: "%Y%m%d"}
 
 
 @dataclass(frozen=True)
@@ -42,127 +44,132 @@ class Imported:
     Attributes:
         images: number of images by inbox folder.
         masks: number of masks.
-        skipped: number of files that were neither.
+        regions: number of images that came with regions.
         uploaded: number of files uploaded.
+        notes: what was left out, in lines for people.
     """
 
     images: dict[str, int]
     masks: int
-    skipped: int
+    regions: int
     uploaded: int
+    notes: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:
         """Return the result as lines of text for people."""
         counts = ", ".join(f"{count} {folder}" for folder, count in sorted(self.images.items()))
-        lines = [f"{sum(self.images.values())} images and {self.masks} masks are in the inbox: {counts}"]
-        if self.skipped:
-            lines.append(f"{self.skipped} other files were left aside")
-        return lines
+        regions = f", regions of {self.regions} images" if self.regions else ""
+        first = f"{sum(self.images.values())} images and {self.masks} masks{regions} are in the inbox: {counts}"
+        return [first, *self.notes]
 
 
-def import_folder(folder: Path, project: str, progress: Callable[[int, int], None] | None = None) -> Imported:
-    """Upload the images of `folder` to the inbox of `project`.
+def import_folder(
+    folder: Path,
+    project: str,
+    progress: Callable[[int, int], None] | None = None,
+    maps: Mapping[str, str] | None = None,
+) -> Imported:
+    """Plan the import of `folder` and upload it to the inbox of `project`.
 
     Args:
         folder: folder of images.
         project: name of the project.
         progress: called as `progress(done, total)` after each file. Default None.
+        maps: what folders are; see `plan_import`. Default None.
 
     Raises:
-        BadFolder: the folder is missing, holds no image, or its index.csv is unreadable.
+        BadFolder: the folder is missing, holds no image, or is not understood.
+        SettingsError: the project file is invalid.
+        StorageError: S3 is unavailable.
+    """
+    return upload_plan(plan_import(folder, maps), project, progress)
+
+
+def upload_plan(plan: ImportPlan, project: str, progress: Callable[[int, int], None] | None = None) -> Imported:
+    """Upload the images of a plan to the inbox of `project`.
+
+    Raises:
+        BadFolder: the plan is not understood.
         SettingsError: the project file is invalid.
         StorageError: S3 is unavailable.
     """
     rules = load_project(project)
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        raise BadFolder(f"{folder} is no folder: give one that holds images")
-    images, skipped = find_images(folder)
-    if not images:
-        raise BadFolder(
-            f"{folder} holds no images (JPEG, PNG, BMP, TIFF, WebP): give one with good/ and anomaly/, "
-            "with train/ and test/, or with images alone"
-        )
+    plan.check()
     storage = Storage(rules.bucket)
     storage.ensure_bucket()
-    name = f"import-{_content_name(folder, images)}"
-    indexes = _indexes(folder, images, name, rules)
+    name = f"import-{_content_name(plan)}"
     prefix = inbox_prefix(project)
+    indexes, notes = _indexes(plan, name, rules)
     # Upload each index before its images: a concurrent ingest would otherwise assign their sides without it.
     for below, text in indexes.items():
         storage.put(f"{prefix}{below}/{INDEX}", text.encode(), "text/csv; charset=utf-8")
-    uploads = [(image.mask, f"{image.folder}/{name}/{image.mask_name}") for image in images if image.mask]
-    masks = len(uploads)
-    uploads += [(image.file, f"{image.folder}/{name}/{image.name}") for image in images]
+    # What belongs to an image goes before it, so that an ingest in between takes them together.
+    uploads: list[tuple[PlannedImage, bool]] = [(image, False) for image in plan.images if image.masks or image.regions]
+    uploads += [(image, True) for image in plan.images]
 
-    def upload(what: tuple[Path | None, str]) -> None:
-        file, below = what
-        assert file is not None
-        storage.upload(file, prefix + below)
+    def upload(what: tuple[PlannedImage, bool]) -> None:
+        image, itself = what
+        stem = f"{prefix}{image.folder}/{name}/{image.name.rpartition('.')[0]}"
+        if itself:
+            storage.upload(image.file, f"{prefix}{image.folder}/{name}/{image.name}")
+            return
+        if image.regions:
+            storage.put(f"{stem}{REGIONS_ENDING}", dumps(image.regions), "application/json")
+        if len(image.masks) == 1:
+            storage.upload(image.masks[0], f"{stem}_mask{image.masks[0].suffix.lower()}")
+        elif image.masks:
+            storage.put(f"{stem}_mask.png", merged_mask(image), "image/png")
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="import") as threads:
         for done, _ in enumerate(threads.map(upload, uploads), start=1):
             if progress:
                 progress(done, len(uploads))
-    return Imported(dict(Counter(image.folder for image in images)), masks, skipped, len(uploads))
+    regions = sum(bool(image.regions) for image in plan.images)
+    return Imported(plan.counts, plan.masks, regions, len(uploads), tuple(notes))
 
 
-def _content_name(folder: Path, images: Sequence[Image]) -> str:
+def merged_mask(image: PlannedImage) -> bytes:
+    """Return the union of an image's masks as a PNG, 255 where one of them marks.
+
+    Raises:
+        BadImage: a mask cannot be read, or differs in size from the image.
+    """
+    from PIL import Image
+
+    size = size_of(image.file)
+    masks = [open_mask(mask.read_bytes(), (size.width, size.height)) for mask in image.masks]
+    out = io.BytesIO()
+    Image.fromarray(np.where(np.logical_or.reduce(masks), 255, 0).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def _content_name(plan: ImportPlan) -> str:
     """Return a short hash of the files' names and sizes."""
     digest = hashlib.sha256()
-    for image in images:
-        digest.update(f"{image.file.relative_to(folder)} {image.file.stat().st_size}\n".encode("utf-8", "replace"))
+    for image in plan.images:
+        line = f"{image.file.relative_to(plan.root)} {image.file.stat().st_size}\n"
+        digest.update(line.encode("utf-8", "replace"))
     return digest.hexdigest()[:8]
 
 
-def _indexes(folder: Path, images: Sequence[Image], name: str, project: Project) -> dict[str, str]:
-    """Return the content of index.csv by inbox folder, for the folders that have metadata."""
-    index_rows = _root_index(folder)
+def _indexes(plan: ImportPlan, name: str, project: Project) -> tuple[dict[str, str], list[str]]:
+    """Return the content of index.csv by inbox folder, for the folders that have metadata, and notes."""
     rows: dict[str, list[dict[str, str]]] = {}
-    for image in images:
-        row = _acquired(index_rows.get(image.file.relative_to(folder).as_posix(), {}), project.timezone)
-        if image.split:
+    unread: list[str] = []
+    for image in plan.images:
+        row, without_time = acquired(image.metadata, project.timezone)
+        row = {column: value for column, value in row.items() if column not in ("label", "type")}
+        if without_time:
+            unread.append(f"{image.file.relative_to(plan.root).as_posix()} ({without_time})")
+        if image.split and "split" not in row and "subset" not in row:
             row = {**row, "split": image.split}
+        if image.group:
+            row = {"group": image.group} | row
         if row:
             rows.setdefault(f"{image.folder}/{name}", []).append({"file": image.name} | row)
-    return {below: _csv(of_folder) for below, of_folder in rows.items()}
-
-
-def _root_index(folder: Path) -> dict[str, dict[str, str]]:
-    path = folder / INDEX
-    if not path.is_file():
-        return {}
-    try:
-        return read_index(path.read_bytes(), "").rows
-    except BadIndex as error:
-        raise BadFolder(f"{path} {error}") from None
-
-
-def _acquired(row: dict[str, str], timezone: str) -> dict[str, str]:
-    """Return a row with `acquired_at` parsed from the first column that holds a time."""
-    row = {name: value for name, value in row.items() if value}
-    columns = ("acquired_at", *(name for name in row if _TIME_COLUMNS.fullmatch(name)))
-    for column in columns:
-        if moment := _moment(row.get(column, ""), timezone):
-            return row | {"acquired_at": moment.isoformat()}
-    row.pop("acquired_at", None)
-    return row
-
-
-def _moment(text: str, timezone: str) -> datetime | None:
-    """Parse a time given in ISO 8601, as digits beginning with the year, or as Unix time; None if it is neither."""
-    text = text.strip()
-    try:
-        if re.fullmatch(r"\d{9,10}(\.\d+)?", text):
-            return datetime.fromtimestamp(float(text), UTC)
-        if text.isdigit():
-            if len(text) not in _TIMES:
-                return None
-            text = datetime.strptime(text, _TIMES[len(text)]).isoformat()
-        return read_time(text, timezone)
-    except (ValueError, OverflowError, OSError):
-        return None
+    notes = [f"{len(unread)} times cannot be read and are left out: {some(unread)}"] if unread else []
+    return {below: _csv(of_folder) for below, of_folder in rows.items()}, notes
 
 
 def _csv(rows: Sequence[dict[str, str]]) -> str:
@@ -174,6 +181,28 @@ def _csv(rows: Sequence[dict[str, str]]) -> str:
     return out.getvalue()
 
 
+def read_maps(texts: Sequence[str]) -> dict[str, str]:
+    """Return folders and meanings of texts such as `scratched=anomaly/scratch`; several are separated by `;`.
+
+    Raises:
+        BadFolder: a text has no `=`.
+    """
+    maps = {}
+    for text in filter(None, (part.strip() for entry in texts for part in entry.split(";"))):
+        folder, sign, meaning = text.rpartition("=")
+        if not sign or not folder:
+            raise BadFolder(f"--map {text}: write FOLDER=good|anomaly|anomaly/TYPE|mask|unlabelled|ignore")
+        maps[folder] = meaning
+    return maps
+
+
+def confirm(plan: ImportPlan, yes: bool) -> bool:
+    """Return whether to import: `yes`, or no terminal to ask on, or the answer given there."""
+    if yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return True
+    return input(f"Import these {len(plan.images)} images? [y/N] ").strip().lower() in ("y", "yes")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Import a folder from a shell, with a progress line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -181,6 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="train/ and test/, or good/ and anomaly/, or images alone")
     parser.add_argument("project")
+    parser.add_argument(
+        "--map", action="append", default=[], metavar="FOLDER=MEANING", help="what a folder is: good, anomaly/TYPE, …"
+    )
+    parser.add_argument("--yes", action="store_true", default=os.environ.get("YES") == "1", help="do not ask")
+    parser.add_argument("--plan", action="store_true", help="print the plan and stop")
     asked = parser.parse_args(arguments)
 
     def progress(done: int, total: int) -> None:
@@ -188,7 +222,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\r{done} of {total} files", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
     try:
-        imported = import_folder(asked.folder, asked.project, progress)
+        plan = plan_import(asked.folder, read_maps(asked.map))
+        print("\n".join(plan.lines()))
+        plan.check()
+        if asked.plan:
+            return 0
+        if not confirm(plan, asked.yes):
+            print("nothing was imported")
+            return 1
+        imported = upload_plan(plan, asked.project, progress)
     except InspectlineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -10,6 +10,8 @@ from urllib.parse import quote
 from pipelines.storage import keys
 
 INDEX = "index.csv"
+# Regions of the image with the same stem, as `pipelines.images.regions` reads them.
+REGIONS_ENDING = ".regions.json"
 _MASK = re.compile(r"(?P<stem>.+)_mask\.(?:png|bmp|tiff?|webp|jpe?g)", re.IGNORECASE)
 # Leaves room below S3's limit of 1,024 bytes, since rejected keys are longer, in particular quoted ones.
 _LONGEST = 900

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.ingest.folder_layouts import BadFolder
-from pipelines.ingest.import_folder import _moment, import_folder, main
+from pipelines.ingest.import_folder import import_folder, main
+from pipelines.ingest.import_index import acquired
+from pipelines.ingest.import_plan import BadFolder
 from tests.pipelines.hostile import encode
 from tests.pipelines.ingest.conftest import Line, image_file
 
@@ -43,7 +44,7 @@ def test_import_when_mvtec_then_split_masks_and_times_arrive(line: Line, mvtec: 
     progress = []
     imported = import_folder(mvtec, "line", lambda done, total: progress.append((done, total)))
     assert imported.images == {"good": 18, "anomaly/scratch": 6}
-    assert (imported.masks, imported.skipped) == (6, 0)
+    assert imported.masks == 6
     assert progress[-1] == (30, 30)
     summary = line.ingest()
     assert (summary["accepted"], summary["rejected"], summary["waiting"]) == (24, 0, 0)
@@ -125,7 +126,7 @@ def test_main_when_imported_then_prints_the_counts(line: Line, mvtec: Path, caps
     assert main([str(mvtec), "line"]) == 0
     out = capsys.readouterr().out
     assert "24 images and 6 masks are in the inbox: 6 anomaly/scratch, 18 good" in out
-    assert "1 other files were left aside" in out
+    assert "1 other files are left aside" in out
 
 
 @pytest.mark.parametrize(
@@ -143,9 +144,10 @@ def test_main_when_imported_then_prints_the_counts(line: Line, mvtec: Path, caps
         ("7", None),
     ],
 )
-def test_moment_when_written_as_people_do_then_is_read(text: str, moment: str | None):
-    parsed = _moment(text, "Europe/Berlin")
-    assert (parsed and parsed.isoformat()) == moment
+def test_acquired_when_written_as_people_do_then_is_read(text: str, moment: str | None):
+    row, unread = acquired({"time": text}, "Europe/Berlin")
+    assert row.get("acquired_at") == moment
+    assert unread == (f"time {text!r}" if text and not moment else None)
 
 
 def test_import_when_killed_in_the_middle_then_the_next_one_completes_it(line: Line, mvtec: Path, monkeypatch):

@@ -1,0 +1,116 @@
+"""A CSV with a box a row: file, class and xmin, ymin, xmax, ymax, or x, y, width, height, in pixels.
+
+A row with a file and no box says that the image shows nothing to mark. The headerless form of RetinaNet
+(`path,x1,y1,x2,y2,class`) is read too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipelines.images.regions import BadRegions, box_region
+from pipelines.ingest.annotation_formats.model import (
+    Annotated,
+    AnnotationSet,
+    BadAnnotations,
+    ImageFiles,
+    count_note,
+    read_text,
+    upright_regions,
+)
+
+_FILE = ("filename", "file_name", "file", "image", "image_path", "img", "path", "name", "image_name", "image_id")
+_CLASS = ("class", "label", "type", "category", "class_name", "label_name", "region_type", "damage")
+_CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
+_BOXES = (
+    ("x", "y", "width", "height"),
+    ("x", "y", "w", "h"),
+    ("left", "top", "width", "height"),
+    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+)
+
+
+def read(file: Path, images: ImageFiles) -> AnnotationSet | None:
+    """Return the boxes of a CSV; None if it has no columns of boxes.
+
+    Raises:
+        BadAnnotations: a row cannot be read or contradicts its image; says which.
+    """
+    text = read_text(file)
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error as error:
+        raise BadAnnotations(f"{file} is no CSV ({error}): save it again as CSV") from None
+    if not lines:
+        return None
+    header, rows = [name.strip().lower() for name in lines[0]], lines[1:]
+    if _is_retinanet(lines[0]):
+        header, rows = ["path", "x1", "y1", "x2", "y2", "class"], lines
+    columns = {name: index for index, name in enumerate(header)}
+    name_column = next((name for name in _FILE if name in columns), None)
+    corners = next((names for names in _CORNERS if set(names) <= set(columns)), None)
+    box = corners or next((names for names in _BOXES if set(names) <= set(columns)), None)
+    if name_column is None or box is None:
+        return None
+    kind_column = next((name for name in _CLASS if name in columns and name not in (name_column, *box)), None)
+    found: dict[Path, list[tuple[int, list[str]]]] = {}
+    missing = []
+    for number, row in enumerate(rows, start=len(lines) - len(rows) + 1):
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) < len(header):
+            raise BadAnnotations(f"{file}, row {number}: has {len(row)} columns and the header {len(header)}")
+        name = row[columns[name_column]].strip()
+        image = images.find(name, file.parent)
+        if image is None:
+            missing.append(f"{name or 'no name'} (row {number})")
+        else:
+            found.setdefault(image, []).append((number, row))
+    read = {
+        image: _annotated(of_image, columns, kind_column, box, bool(corners), image, file)
+        for image, of_image in found.items()
+    }
+    notes = count_note("rows of the CSV have no image file", missing)
+    return AnnotationSet("CSV of boxes", read, frozenset({file}), tuple(notes))
+
+
+def _is_retinanet(row: Sequence[str]) -> bool:
+    if len(row) != 6:
+        return False
+    try:
+        [float(cell) for cell in row[1:5] if cell.strip()]
+    except ValueError:
+        return False
+    return "." in row[0]
+
+
+def _annotated(
+    rows: Sequence[tuple[int, Sequence[str]]],
+    columns: Mapping[str, int],
+    kind_column: str | None,
+    box: Sequence[str],
+    corners: bool,
+    image: Path,
+    file: Path,
+) -> Annotated:
+    regions = []
+    declared = None
+    for number, row in rows:
+        cells = [row[columns[name]].strip() for name in box]
+        if not any(cells):
+            continue
+        try:
+            a, b, c, d = (float(cell) for cell in cells)
+            values = (a, b, c - a, d - b) if corners else (a, b, c, d)
+            kind = (row[columns[kind_column]].strip() if kind_column else "") or None
+            regions.append(box_region(kind, values))
+            if corners and {"width", "height"} <= set(columns):
+                declared = int(float(row[columns["width"]])), int(float(row[columns["height"]]))
+        except (ValueError, BadRegions) as error:
+            raise BadAnnotations(f"{file}, row {number}: {error}") from None
+    return Annotated(upright_regions(regions, declared, image))

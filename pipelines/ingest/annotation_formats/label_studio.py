@@ -1,0 +1,194 @@
+"""Label Studio's JSON export: rectangles, polygons, ellipses and brush masks, and choices for the whole image.
+
+Format: https://labelstud.io/guide/export. Positions are percentages of the image. A task that nobody annotated is
+unlabelled; one that was submitted without a region shows nothing to mark.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.images.regions import (
+    BadRegions,
+    Region,
+    Value,
+    box_region,
+    mask_region,
+    polygon_region,
+    rasterise,
+)
+from pipelines.ingest.annotation_formats import rle_pack
+from pipelines.ingest.annotation_formats.model import (
+    Annotated,
+    AnnotationSet,
+    BadAnnotations,
+    ImageFiles,
+    count_note,
+    upright_regions,
+)
+from pipelines.ingest.folder_names import meaning_of
+
+_ELLIPSE_POINTS = 64
+_LABELS = ("rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "labels")
+
+
+def is_label_studio(content: Any) -> bool:
+    """Return whether parsed JSON is Label Studio's full export."""
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in content)
+        and any("annotations" in task or "completions" in task for task in content)
+    )
+
+
+def read(content: Sequence[Mapping[str, Any]], file: Path, images: ImageFiles) -> AnnotationSet:
+    """Return the regions of a Label Studio export's images.
+
+    Raises:
+        BadAnnotations: a result cannot be read or contradicts its image; says which.
+    """
+    read: dict[Path, Annotated] = {}
+    missing: list[str] = []
+    ignored: list[str] = []
+    for task in content:
+        name = _file_name(task["data"])
+        image = images.find(name, file.parent) if name else None
+        if image is None:
+            missing.append(name or f"task {task.get('id')}")
+            continue
+        where = f"{file}: task {task.get('id')} ({name})"
+        done = [entry for entry in task.get("annotations") or task.get("completions") or [] if _counts(entry)]
+        if image in read:
+            raise BadAnnotations(f"{where} stands for the same file as another task: remove one")
+        read[image] = _annotated(done[-1].get("result") or [], image, where, ignored) if done else Annotated(done=False)
+    notes = count_note("tasks have no image file", missing)
+    notes += count_note("results of other kinds were left out", ignored)
+    return AnnotationSet("Label Studio JSON", read, frozenset({file}), tuple(notes))
+
+
+def _counts(entry: Mapping[str, Any]) -> bool:
+    return not (entry.get("was_cancelled") or entry.get("skipped"))
+
+
+def _file_name(data: Mapping[str, Any]) -> str | None:
+    """Return the file name of the task's image: of a path, an address, or a local-files address (`?d=path`)."""
+    for name in ("image", "img", "picture", *data):
+        text = data.get(name)
+        if isinstance(text, str) and text:
+            parts = urlsplit(text)
+            local = parse_qs(parts.query).get("d")
+            return unquote(local[0] if local else parts.path)
+    return None
+
+
+def _annotated(results: Sequence[Mapping[str, Any]], image: Path, where: str, ignored: list[str]) -> Annotated:
+    regions: list[Region] = []
+    label = None
+    for result in results:
+        value = result.get("value") or {}
+        try:
+            if "choices" in value:
+                kinds = {meaning_of(str(choice)).kind for choice in value["choices"]} & {"good", "anomaly"}
+                label = next(iter(kinds)) if len(kinds) == 1 else label
+                if not kinds:
+                    ignored.append(f"choice {', '.join(map(str, value['choices']))}")
+                continue
+            found = _regions(result, value)
+        except (BadRegions, KeyError, TypeError, ValueError, IndexError) as error:
+            raise BadAnnotations(f"{where}: result {result.get('id')!r} has no usable shape ({error})") from None
+        if found is None:
+            ignored.append(str(result.get("type")))
+            continue
+        size = (int(result["original_width"]), int(result["original_height"]))
+        regions += upright_regions(found, size, image)
+    return Annotated(tuple(regions), label=label)
+
+
+def _regions(result: Mapping[str, Any], value: Mapping[str, Any]) -> list[Region] | None:
+    """Return the regions of a result, one for each of its labels; None for a kind that is not a region."""
+    kinds = next((value[name] for name in _LABELS if value.get(name)), [None])
+    attributes = _attributes(result)
+    if not ({"rle", "points", "radiusX", "width"} & set(value)) or (
+        "x" not in value and not {"rle", "points"} & set(value)
+    ):
+        return None
+    width, height = int(result["original_width"]), int(result["original_height"])
+
+    def point(x: float, y: float) -> tuple[float, float]:
+        return x / 100 * width, y / 100 * height
+
+    if "rle" in value:
+        marked = _brush(value["rle"], (height, width))
+        return [mask_region(kind, marked, attributes) for kind in kinds]
+    if "points" in value:
+        return [polygon_region(kind, [[point(x, y) for x, y in value["points"]]], attributes) for kind in kinds]
+    turn = math.radians(float(value.get("rotation") or 0))
+    left, top = point(value["x"], value["y"])
+    if "radiusX" in value:
+        radius_x, radius_y = point(value["radiusX"], value["radiusY"])
+        angles = np.arange(_ELLIPSE_POINTS) * 2 * math.pi / _ELLIPSE_POINTS
+        corners = np.stack([radius_x * np.cos(angles), radius_y * np.sin(angles)], axis=1)
+        return [polygon_region(kind, [_rotated(corners, turn, left, top)], attributes) for kind in kinds]
+    across, down = point(value["width"], value["height"])
+    if not turn:
+        return [box_region(kind, (left, top, across, down), attributes) for kind in kinds]
+    corners = np.array([[0, 0], [across, 0], [across, down], [0, down]])
+    return [polygon_region(kind, [_rotated(corners, turn, left, top)], attributes) for kind in kinds]
+
+
+def _rotated(points: NDArray[np.float64], turn: float, x: float, y: float) -> list[tuple[float, float]]:
+    """Return points turned clockwise by `turn` (radians) about the origin and moved to (x, y)."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    return [(float(x + a * cos - b * sin), float(y + a * sin + b * cos)) for a, b in points]
+
+
+def _brush(numbers: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return a brush mask, bool [height, width]: its values are RGBA, of which alpha says what is marked."""
+    height, width = size
+    values = rle_pack.decode(bytes(numbers), 4 * height * width)
+    return values.reshape(height, width, 4)[..., 3] > 0
+
+
+def _attributes(result: Mapping[str, Any]) -> dict[str, Value]:
+    meta = result.get("meta") or {}
+    return {str(name): value for name, value in meta.items() if isinstance(value, str | int | float | bool)}
+
+
+def write(images: Iterable[tuple[str, tuple[int, int], Sequence[Region]]]) -> str:
+    """Return an export of images given as file name, (width, height) and regions."""
+    tasks = []
+    for number, (name, size, regions) in enumerate(images, start=1):
+        results = [_result(region, size, f"r{index}") for index, region in enumerate(regions, start=1)]
+        tasks.append({"id": number, "data": {"image": name}, "annotations": [{"id": number, "result": results}]})
+    return json.dumps(tasks, ensure_ascii=False)
+
+
+def _result(region: Region, size: tuple[int, int], name: str) -> dict[str, Any]:
+    width, height = size
+    labels = [region.type or "anomaly"]
+    value: dict[str, Any]
+    if region.box:
+        x, y, across, down = region.box
+        value = {"x": x / width * 100, "y": y / height * 100, "rotation": 0}
+        value |= {"width": across / width * 100, "height": down / height * 100, "rectanglelabels": labels}
+        kind = "rectanglelabels"
+    elif region.mask:
+        marked = np.repeat(np.where(rasterise(region).reshape(-1), 255, 0).astype(np.uint8), 4)
+        value = {"format": "rle", "rle": list(rle_pack.encode(marked)), "brushlabels": labels}
+        kind = "brushlabels"
+    else:
+        points = [[x / width * 100, y / height * 100] for x, y in region.polygons[0]]
+        value = {"points": points, "closed": True, "polygonlabels": labels}
+        kind = "polygonlabels"
+    result = {"id": name, "type": kind, "value": value, "original_width": width, "original_height": height}
+    result |= {"from_name": "label", "to_name": "image", "image_rotation": 0}
+    return result | ({"meta": dict(region.attributes)} if region.attributes else {})

@@ -1,0 +1,162 @@
+"""Walk a folder: its images (by ending or content), its other files, each file once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.images.file_signatures import looks_like
+from pipelines.images.regions import Region
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+_ENDING_OF = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
+# Endings that are never opened to see whether they hold an image.
+_OTHERS = frozenset(
+    [
+        ".txt",
+        ".csv",
+        ".json",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".md",
+        ".html",
+        ".htm",
+        ".pdf",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".7z",
+        ".rar",
+        ".py",
+        ".ipynb",
+        ".npy",
+        ".npz",
+        ".db",
+        ".ini",
+        ".log",
+        ".xlsx",
+        ".xls",
+        ".doc",
+        ".docx",
+        ".mp4",
+        ".avi",
+        ".mov",
+        ".parquet",
+        ".sha256",
+        ".md5",
+        ".part",
+        ".partial",
+        ".filepart",
+        ".tmp",
+        ".crdownload",
+    ]
+)
+_SYSTEM = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+_SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "system volume information", "@eadir"})
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """The files of a folder.
+
+    Attributes:
+        images: image files, sorted.
+        others: other files, sorted.
+        endings: the ending to give an image whose name does not have the right one.
+    """
+
+    images: tuple[Path, ...]
+    others: tuple[Path, ...]
+    endings: dict[Path, str]
+
+
+def find_files(root: Path) -> FolderFiles:
+    """Return the files below a folder, without hidden and system files; a linked file or folder counts once."""
+    images: list[Path] = []
+    others: list[Path] = []
+    endings: dict[Path, str] = {}
+    for file in sorted(_walk(root)):
+        if file.suffix.lower() in ENDINGS:
+            images.append(file)
+        elif file.suffix.lower() not in _OTHERS and (kind := _content(file)):
+            images.append(file)
+            endings[file] = kind
+        else:
+            others.append(file)
+    return FolderFiles(tuple(images), tuple(others), endings)
+
+
+def _content(file: Path) -> str | None:
+    try:
+        with file.open("rb") as stream:
+            return _ENDING_OF.get(looks_like(stream.read(32)) or "")
+    except OSError:
+        return None
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield each file once: first what lies there itself, then what is only linked to."""
+    seen: set[Path] = {root.resolve()}
+    links: list[Path] = []
+    folders = [root]
+    while folders or links:
+        if folders:
+            folder = folders.pop()
+        else:
+            linked = links.pop(0)
+            target = linked.resolve()
+            if target in seen or not target.exists():
+                continue
+            seen.add(target)
+            if not target.is_dir():
+                yield linked
+                continue
+            folder = linked
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
+                continue
+            path = Path(entry.path)
+            if entry.is_symlink():
+                links.append(path)
+            elif entry.is_dir():
+                if entry.name.lower() not in _SYSTEM_FOLDERS:
+                    seen.add(path.resolve())
+                    folders.append(path)
+            elif entry.is_file() and path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield path
+
+
+def looks_like_mask(file: Path) -> bool:
+    """Return whether an image file has few values as a mask does: at most 16, all grey or indexed."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.format == "JPEG":
+                return False
+            pixels = np.asarray(image.convert("L") if image.mode in ("RGB", "RGBA", "LA") else image)
+            if image.mode in ("RGB", "RGBA"):
+                colours = np.asarray(image.convert("RGB"))
+                if not (colours.max(axis=2) == colours.min(axis=2)).all():
+                    return len(np.unique(colours.reshape(-1, 3), axis=0)) <= 4
+            return len(np.unique(pixels)) <= 16
+    except Exception:  # a file that is no image is refused by ingest, which says why
+        return False
+
+
+def read_sidecar(file: Path) -> tuple[Path, tuple[Region, ...]] | None:
+    """Return the path without `.regions.json` and the regions of a sidecar; None for other files.
+
+    Raises:
+        BadRegions: the sidecar cannot be read.
+    """
+    from pipelines.images.regions import loads
+
+    if not file.name.lower().endswith(".regions.json"):
+        return None
+    return file.with_name(file.name[: -len(".regions.json")]), loads(file.read_bytes())

@@ -1,0 +1,81 @@
+"""The `index.csv` files of an imported folder: labels and metadata of its images, and what does not meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.ingest.import_plan import BadFolder
+from pipelines.ingest.inbox_keys import INDEX, comparable
+from pipelines.ingest.index_csv import BadIndex, Index, read_index, read_time, some
+
+# Columns whose name says that they hold the time of acquisition, used where `acquired_at` is empty.
+_TIME_COLUMNS = re.compile(r"acquired_at|timestamp|(?:date_?)?time(?:_.*)?|date(?:_.*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """The rows of all index files of a folder.
+
+    Attributes:
+        rows: values by column, by image file; of several files the deepest counts.
+        notes: what does not meet or is not used, in lines for people.
+    """
+
+    rows: Mapping[Path, dict[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_indexes(root: Path, images: Sequence[Path], others: Sequence[Path]) -> FolderIndex:
+    """Return the rows of the index files among `others`; paths compare in Unicode's form NFC.
+
+    Raises:
+        BadFolder: an index cannot be read; says which and why.
+    """
+    files = sorted((file for file in others if file.name.lower() == INDEX), key=lambda file: len(file.parts))
+    by_path = {comparable(image.relative_to(root).as_posix()): image for image in images}
+    rows: dict[Path, dict[str, str]] = {}
+    notes: list[str] = []
+    for file in files:
+        folder = file.parent.relative_to(root).as_posix()
+        path = file.relative_to(root).as_posix()
+        try:
+            index = read_index(file.read_bytes(), "" if folder == "." else folder)
+        except BadIndex as error:
+            raise BadFolder(f"{file} {error}") from None
+        notes += [f"{path} {warning}" for warning in index.warnings]
+        notes += _unmet(path, index, by_path, file.parent)
+        for name, row in index.rows.items():
+            if image := by_path.get(name):
+                rows.setdefault(image, {}).update({column: value for column, value in row.items() if value})
+    return FolderIndex(rows, tuple(notes))
+
+
+def _unmet(path: str, index: Index, by_path: Mapping[str, Path], folder: Path) -> list[str]:
+    """Return a line for the rows without a file, and one for the files without a row."""
+    notes = []
+    if missing := [index.row_name(name) for name in index.rows if name not in by_path]:
+        notes.append(f"{path}: {len(missing)} of {len(index.rows)} rows match no image: {some(missing)}")
+    without = [name for name, image in by_path.items() if name not in index.rows and image.is_relative_to(folder)]
+    if index.rows and without:
+        notes.append(f"{path}: {len(without)} images have no row: {some(without)}")
+    return notes
+
+
+def acquired(row: Mapping[str, str], timezone: str) -> tuple[dict[str, str], str | None]:
+    """Return a row with `acquired_at` in ISO 8601 from the first column that holds a time, and a time left out.
+
+    The second value is the text of the first such column if none can be read as a time; else None.
+    """
+    kept = {name: value for name, value in row.items() if value}
+    unread = None
+    for column in ("acquired_at", *(name for name in kept if _TIME_COLUMNS.fullmatch(name))):
+        if text := kept.get(column):
+            try:
+                return kept | {"acquired_at": read_time(text, timezone).isoformat()}, None
+            except ValueError:
+                unread = unread or f"{column} {text!r}"
+    kept.pop("acquired_at", None)
+    return kept, unread
