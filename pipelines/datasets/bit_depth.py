@@ -47,6 +47,19 @@ def fix_bits(project: Project, rows: Iterable[RowMapping]) -> int | None:
     return bits
 
 
+def bit_depth_notes(rows: Iterable[RowMapping], bits: int | None) -> list[str]:
+    """Say which samples of a dataset version of this bit depth may not be on its scale."""
+    if bits is None or bits <= 8:
+        return []
+    doubtful = [row for row in rows if row["mode"] == "F" and (row["sample_peak"] or 0) <= 255]
+    if not doubtful:
+        return []
+    return [
+        f"{len(doubtful)} images have floating-point samples up to 255 at most and are dark on the project's scale of "
+        f"{bits} bits, first {doubtful[0]['source_key']}: save them in 8 or 16 bits if 255 is their white"
+    ]
+
+
 def descriptors_at(project: str, hashes: Sequence[str], bits: int | None) -> dict[str, dict[str, float]]:
     """Return the descriptors of samples by SHA-256, of images scaled by `bits`.
 

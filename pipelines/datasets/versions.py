@@ -22,7 +22,7 @@ from pipelines.catalogue.samples import effective_labels, labelled_samples
 from pipelines.catalogue.splits import SUBSETS
 from pipelines.config.metrics import ENOUGH_ANOMALIES
 from pipelines.config.project import Project, load_project
-from pipelines.datasets.bit_depth import fix_bits
+from pipelines.datasets.bit_depth import bit_depth_notes, fix_bits
 from pipelines.errors import BadDataset, InspectlineError, NotEnoughImages, NotFound
 from pipelines.steps import DatasetVersion
 from pipelines.storage import keys
@@ -64,6 +64,7 @@ def freeze(project: str) -> DatasetVersion:
     notes = _notes(rules, counts, left_out)
     _check_enough(project, counts, left_out)
     bits = fix_bits(rules, labelled)
+    notes += bit_depth_notes(labelled, bits)
     # Without a bit depth, versions keep the names that they had before there was one.
     content: Any = rows if bits is None else {"bits": bits, "rows": rows}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
