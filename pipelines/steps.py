@@ -93,6 +93,7 @@ class DatasetVersion(Record):
         manifest_uri: address of the manifest in S3 (Parquet).
         counts: number of images by subset.
         notes: sentences on what the version can and cannot give.
+        bits: bit depth that images of more than eight bits are scaled by; None: each by its own samples.
     """
 
     project: str
@@ -101,6 +102,7 @@ class DatasetVersion(Record):
     manifest_uri: str
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    bits: int | None = None
 
 
 @dataclass(frozen=True)

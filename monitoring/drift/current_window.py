@@ -189,7 +189,7 @@ def _score_again(project: Project, package: AnomalyPackage, rows: Sequence[RowMa
             return None
         try:
             data = storage.get(row["image_key"])
-            return open_image(data, max_pixels=project.image.max_pixels, min_side=1).pixels
+            return open_image(data, max_pixels=project.image.max_pixels, min_side=1, bits=package.card.bits).pixels
         except (NotFound, BadImage):
             return None
 

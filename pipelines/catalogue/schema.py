@@ -79,6 +79,11 @@ samples = Table(
     Column("ingested_at", Instant, nullable=False, default=now),
     Column("ingest_run", Text),
     Column("descriptors", JSON, nullable=False, default=dict),
+    # Bits of a sample in the file, and the greatest sample of an image of more than eight; null in rows of before.
+    Column("sample_bits", Integer),
+    Column("sample_peak", Float(precision=53)),
+    # The project's bit depth when the descriptors of such an image were measured; null: the image's own.
+    Column("described_bits", Integer),
     Column("withdrawn_at", Instant),
     Column("withdrawn_reason", Text),
     # Dataset version of the first completed training that used the sample; null is the state `temp`.
@@ -140,6 +145,7 @@ dataset_versions = Table(
     Column("digest", String(64), nullable=False),
     Column("manifest_key", Text, nullable=False),
     Column("counts", JSON, nullable=False),
+    Column("bits", Integer),  # bit depth that its images are scaled by; null: each image's own
     Column("created_at", Instant, nullable=False, default=now),
 )
 

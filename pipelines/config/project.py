@@ -36,10 +36,13 @@ class ImageRules(_Section):
     Attributes:
         min_side: least width and height in pixels.
         max_pixels: greatest width x height in pixels.
+        bits: bit depth of samples in files that do not declare it; `auto` takes what the samples of the first dataset
+            version with such files show.
     """
 
     min_side: int = Field(default=32, ge=1, le=4096)
     max_pixels: int = Field(default=50_000_000, ge=1_000)
+    bits: Literal[8, 10, 12, 14, 16, "auto"] = "auto"
 
 
 class ModelSettings(_Section):

@@ -13,14 +13,15 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, select
 
 from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.annotations import DELIBERATE
+from pipelines.catalogue.bit_depth import with_project_bits
 from pipelines.catalogue.database import lock_project
 from pipelines.catalogue.schema import annotations, now, predictions, samples
 from pipelines.config.project import Project
 from pipelines.errors import InspectlineError, NotFound
-from pipelines.images.decode import open_image
+from pipelines.images.decode import read_orientation
 from pipelines.ingest.commit import enter_in
 from pipelines.ingest.submission import Posted, folder_of, metadata_of, sample_now
-from pipelines.ingest.validate import Sample, make_safe, store_mask
+from pipelines.ingest.validate import Sample, StoredMask, make_safe, open_sample, store_mask
 from pipelines.storage.s3 import Storage
 
 
@@ -61,18 +62,19 @@ def annotate(project: Project, sha256: str, posted: Posted, mask: bytes | None =
     """
     folder_of(posted.label, posted.type)  # a type must be one that the inbox could have, too
     with connect() as connection:
+        project = with_project_bits(connection, project)
         row = _first(connection, select(samples).where(samples.c.project == project.name, samples.c.sha256 == sha256))
         served = None if row else _served(connection, project.name, sha256)
     run = f"annotated {secrets.token_hex(8)}"
     taken = [_taken(project, served, posted, run)] if served else []
-    size = (row or taken[0].row)["width"], (row or taken[0].row)["height"]
-    mask_key = store_mask(mask, size, project) if mask else None
+    stored = _store_mask(project, mask, row or taken[0].row) if mask else None
     with transaction() as connection:
         lock_project(connection, project.name)
         results = enter_in(connection, project, run, taken)
-        entered, added = _enter(connection, project.name, sha256, posted, mask_key)
+        entered, added = _enter(connection, project.name, sha256, posted, stored.key if stored else None)
         state = sample_now(connection, project.name, sha256, posted.label)
-    state["notes"] = [*(note for result in results for note in result["notes"]), *state["notes"]]
+    of_mask = stored.notes if stored else []
+    state["notes"] = [*(note for result in results for note in result["notes"]), *of_mask, *state["notes"]]
     return {"annotation": entered["id"], "created_at": entered["created_at"], "added": added} | state
 
 
@@ -100,12 +102,20 @@ def _taken(project: Project, served: RowMapping, posted: Posted, run: str) -> Sa
     except NotFound:
         raise ImageGone(f"the image {key} is not there any more: send it to /retrain or /anomaly") from None
     # It was judged under rules that may have become stricter since: what was served can be annotated.
-    image = open_image(data, max_pixels=max(project.image.max_pixels, served["width"] * served["height"]), min_side=1)
+    pixels = max(project.image.max_pixels, served["width"] * served["height"])
+    rules = project.image.model_copy(update={"max_pixels": pixels, "min_side": 1})
+    image = open_sample(data, project.model_copy(update={"image": rules}))
     source = served["source"] or ""
     named = replace(posted, name="" if source == "upload" else source)
     item = {"key": key, "label": posted.label, "type": posted.type, "deliberate": True}
     item["known"] = asdict(metadata_of(project, named, hashlib.sha256(data).hexdigest()))
     return make_safe(data, image, item, project, run)
+
+
+def _store_mask(project: Project, mask: bytes, row: RowMapping | dict[str, Any]) -> StoredMask:
+    """Store the mask of a sample, given by its row of the catalogue."""
+    orientation = read_orientation(Storage(project.bucket).get(row["key"]))
+    return store_mask(mask, (row["width"], row["height"]), project, orientation)
 
 
 def _enter(

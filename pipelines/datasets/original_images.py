@@ -1,4 +1,4 @@
-"""The images and masks of a dataset version as they were sent, decoded as they were at ingest."""
+"""The images and masks of a dataset version as they were sent, decoded at a bit depth."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ READERS = 4
 Pixels = NDArray[np.uint8]
 
 
-def original_images(project: str, rows: pd.DataFrame) -> Iterator[Pixels]:
+def original_images(project: str, rows: pd.DataFrame, bits: int | None = None) -> Iterator[Pixels]:
     """Yield the image of each manifest row as it was sent, uint8 [H, W, 3]; the next few are read meanwhile.
+
+    Images of more than eight bits per sample are scaled by `bits`, the bit depth of a model or dataset version; None,
+    the default, leaves it to each image.
 
     Raises BadDataset if a sample is gone or can no longer be read.
     """
@@ -37,7 +40,7 @@ def original_images(project: str, rows: pd.DataFrame) -> Iterator[Pixels]:
     def read(key: str) -> Pixels:
         try:
             # What ingest accepted stays acceptable when the project file later asks for more.
-            return open_image(storage.get(key), max_pixels=1 << 40, min_side=1).pixels
+            return open_image(storage.get(key), max_pixels=1 << 40, min_side=1, bits=bits).pixels
         except (NotFound, BadImage) as error:
             raise BadDataset(f"sample {storage.uri(key)} of {project} cannot be read: {error}") from error
 

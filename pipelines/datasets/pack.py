@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 IMAGES, INDEX, CARD = "images.npy", "index.parquet", "pack.json"
 # A change in how images are decoded or prepared makes new packs.
-PREPARATION = 2
+PREPARATION = 3
 KEPT = 8  # packs in the local cache
 
 
@@ -68,7 +68,7 @@ def build(dataset: DatasetVersion, model: ModelSettings) -> PackRef:
         card = json.loads(storage.get(f"{folder}/{CARD}"))
         log.info("the pack of %s images is there already", card["n"])
     except NotFound:
-        card = _build(read_manifest(dataset.manifest_uri), size, resize, storage, folder)
+        card = _build(dataset, size, resize, storage, folder)
     return PackRef(uri=storage.uri(folder), digest=card["digest"], n=card["n"])
 
 
@@ -88,14 +88,15 @@ def open_pack(pack: PackRef) -> Pack:
     return Pack(images, pd.read_parquet(folder / INDEX))
 
 
-def _build(manifest: pd.DataFrame, size: int, resize: Resize, storage: Storage, folder: str) -> dict[str, Any]:
+def _build(dataset: DatasetVersion, size: int, resize: Resize, storage: Storage, folder: str) -> dict[str, Any]:
     """Decode, prepare and upload; the card comes last, so that a pack half written is built anew."""
+    manifest = read_manifest(dataset.manifest_uri)
     with tempfile.TemporaryDirectory(prefix="build-", dir=_shelf()) as work:
         local = Path(work)
         index = manifest.assign(tiles=_tile_counts(manifest, size, resize))
         index["first"] = index["tiles"].cumsum() - index["tiles"]
         index.to_parquet(local / INDEX, index=False)
-        _decode(index, size, resize, storage, local / IMAGES)
+        _decode(index, size, resize, dataset.bits, storage, local / IMAGES)
         files = {name: file_digest(local / name) for name in (IMAGES, INDEX)}
         digest = _digest(files)
         for name in files:
@@ -114,7 +115,7 @@ def _tile_counts(manifest: pd.DataFrame, size: int, resize: Resize) -> list[int]
     return [1 if tiles is None else len(tiles) for tiles in grids]
 
 
-def _decode(index: pd.DataFrame, size: int, resize: Resize, storage: Storage, path: Path) -> None:
+def _decode(index: pd.DataFrame, size: int, resize: Resize, bits: int | None, storage: Storage, path: Path) -> None:
     """Write the prepared images of samples, in this order, as one .npy file; several are worked on at a time.
 
     Threads do: Pillow decodes without the interpreter's lock, and reading from S3 waits for the network.
@@ -127,7 +128,7 @@ def _decode(index: pd.DataFrame, size: int, resize: Resize, storage: Storage, pa
         key = sample_keys[position]
         try:
             # What ingest accepted stays acceptable when the project file later asks for more.
-            pixels = open_image(storage.get(key), max_pixels=1 << 40, min_side=1).pixels
+            pixels = open_image(storage.get(key), max_pixels=1 << 40, min_side=1, bits=bits).pixels
         except (NotFound, BadImage) as error:
             raise BadDataset(
                 f"sample {storage.uri(key)} cannot be read any more ({error}): restore it, or withdraw it and freeze "

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.catalogue import connect
-from pipelines.catalogue.samples import descriptors_of
 from pipelines.config.project import load_project
 from pipelines.config.settings import settings
+from pipelines.datasets.bit_depth import descriptors_at
 from pipelines.datasets.versions import read_manifest
 from pipelines.images.descriptors import DESCRIPTORS
 from pipelines.steps import DatasetVersion, Record
@@ -60,7 +59,8 @@ def profile(dataset: DatasetVersion, mlflow_run_id: str | None = None) -> Profil
             storage.download(key, page)
         else:
             title = f"{project.title or project.name}, dataset version {dataset.version_id}"
-            _write(descriptor_table(project.name, read_manifest(dataset.manifest_uri)), title, page)
+            manifest = read_manifest(dataset.manifest_uri)
+            _write(descriptor_table(project.name, manifest, dataset.bits), title, page)
             storage.upload(page, key, "text/html; charset=utf-8")
         url = storage.url(key)
         if mlflow_run_id:
@@ -68,13 +68,12 @@ def profile(dataset: DatasetVersion, mlflow_run_id: str | None = None) -> Profil
     return Profile(storage.uri(key), url)
 
 
-def descriptor_table(project: str, manifest: pd.DataFrame) -> pd.DataFrame:
+def descriptor_table(project: str, manifest: pd.DataFrame, bits: int | None = None) -> pd.DataFrame:
     """Return a row for each sample of the manifest: label, type, subset, group, acquired_at, and its descriptors."""
     import pandas as pd
 
     hashes = list(manifest["sha256"])
-    with connect() as connection:
-        descriptors = descriptors_of(connection, project, hashes)
+    descriptors = descriptors_at(project, hashes, bits)
     described = pd.DataFrame([descriptors.get(sha256, {}) for sha256 in hashes], columns=list(DESCRIPTORS), dtype=float)
     named = manifest[["label", "type", "subset", "group_key", "acquired_at"]].rename(columns={"group_key": "group"})
     table = pd.concat([named.reset_index(drop=True), described], axis=1)

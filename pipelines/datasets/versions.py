@@ -22,6 +22,7 @@ from pipelines.catalogue.samples import annotated, effective_labels, labelled_sa
 from pipelines.catalogue.splits import SUBSETS
 from pipelines.config.metrics import ENOUGH_ANOMALIES
 from pipelines.config.project import Project, load_project
+from pipelines.datasets.bit_depth import bit_depth_notes, fix_bits
 from pipelines.errors import BadDataset, InspectlineError, NotEnoughImages, NotFound
 from pipelines.steps import DatasetVersion
 from pipelines.storage import keys
@@ -52,15 +53,21 @@ def freeze(project: str) -> DatasetVersion:
 
     Raises:
         NotEnoughImages: fewer than 16 good training or 4 good validation images; says how many there are.
+        BadDataset: a sample is beyond the project's bit depth.
     """
     rules = load_project(project)
     with connect() as connection:
-        rows = [_manifest_row(dict(row)) for row in labelled_samples(connection, project)]
+        labelled = labelled_samples(connection, project)
         left_out = _left_out(connection, project)
+    rows = [_manifest_row(dict(row)) for row in labelled]
     counts = dict.fromkeys(SUBSETS, 0) | Counter(row["subset"] for row in rows)
     notes = _notes(rules, counts, left_out)
     _check_enough(project, counts, left_out)
-    digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    bits = fix_bits(rules, labelled)
+    notes += bit_depth_notes(labelled, bits)
+    # Without a bit depth, versions keep the names that they had before there was one.
+    content: Any = rows if bits is None else {"bits": bits, "rows": rows}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     version_id = f"d{digest[:12]}"
     storage = Storage(rules.bucket)
     key = keys.manifest(project, version_id)
@@ -68,7 +75,7 @@ def freeze(project: str) -> DatasetVersion:
         storage.put_new(key, _parquet(rows), "application/vnd.apache.parquet")
     with transaction() as connection:
         version = {"project": project, "version_id": version_id, "digest": digest, "manifest_key": key}
-        insert_new(connection, schema.dataset_versions, [{**version, "counts": counts}])
+        insert_new(connection, schema.dataset_versions, [{**version, "counts": counts, "bits": bits}])
     return DatasetVersion(
         project=project,
         version_id=version_id,
@@ -76,6 +83,7 @@ def freeze(project: str) -> DatasetVersion:
         manifest_uri=storage.uri(key),
         counts=counts,
         notes=notes,
+        bits=bits,
     )
 
 

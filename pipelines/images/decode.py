@@ -3,9 +3,11 @@
 Accepts JPEG, PNG, BMP, TIFF and WebP, identified by content and never by file name. The header is validated before
 anything is decoded. Every image is returned upright (EXIF orientation applied) as RGB with eight bits per channel:
 
-* transparent images are composited on white;
+* transparent images are composited on white; an image that is transparent everywhere is read as opaque, since cameras
+  leave an unused fourth channel at 0;
 * CMYK, YCbCr, palette, greyscale and bilevel images are converted;
-* higher bit depths are scaled, never clipped; see `pipelines.images.bit_depth`.
+* higher bit depths are read in full and scaled, never clipped: see `pipelines.images.bit_depth`;
+* reduced copies and masks in a TIFF are no pages: see `pipelines.images.tiff_pages`.
 
 Invalid files raise `BadImage`, whose one-line message says what is wrong and what to do.
 """
@@ -32,18 +34,25 @@ from PIL import (
 )
 
 from pipelines.errors import BadImage
-from pipelines.images.bit_depth import DEEP_MODES, to_eight_bits
+from pipelines.images.bit_depth import EIGHT_BITS, SampleDepth, depth_of, to_eight_bits
+from pipelines.images.deep_samples import is_deep, read_deep
 from pipelines.images.file_signatures import looks_like, truncation, webp_size
+from pipelines.images.orientation import orientation_of, turned
+from pipelines.images.raw_samples import load, raw_mode, reread, unreadable
+from pipelines.images.tiff_pages import select_picture
 
 _PLUGINS = (BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "MPO")
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "BMP": "bmp", "TIFF": "tif", "WEBP": "webp"}
 CONTENT_TYPES = {name: f"image/{name.lower()}" for name in EXTENSIONS}
-_ORIENTATION = 0x0112
 _STRIP = 1 << 19  # pixels
 
 # Pillow's warnings concern the size, which is checked here, and damaged metadata, which is not needed.
 warnings.filterwarnings("ignore", module=r"PIL\b")
+
+
+class TooManyPixels(BadImage):
+    """An image is larger than it may be, or a mask larger than its image."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class OpenedImage:
         mode: Pillow's name of the file's pixel format (`L`, `I;16`, `CMYK`…).
         width: width of the upright image in pixels.
         height: height of the upright image in pixels.
+        orientation: EXIF orientation that was applied, 1 to 8.
+        depth: what its samples show of its bit depth.
     """
 
     pixels: NDArray[np.uint8]
@@ -65,17 +76,21 @@ class OpenedImage:
     mode: str
     width: int
     height: int
+    orientation: int = 1
+    depth: SampleDepth = EIGHT_BITS
 
 
-def open_image(data: bytes, *, max_pixels: int, min_side: int) -> OpenedImage:
+def open_image(data: bytes, *, max_pixels: int, min_side: int, bits: int | None = None) -> OpenedImage:
     """Decode one image file of at most `max_pixels` (width x height) and at least `min_side` pixels per side.
 
-    Thread-safe.
+    Samples of more than eight bits are scaled by `bits`, the bit depth of the project or model; None, the default,
+    leaves it to each image: see `pipelines.images.bit_depth`. Thread-safe.
 
     Raises:
-        BadImage: the file is empty, not an image of an accepted format, damaged, animated, too large or too small.
+        BadImage: the file is empty, not an image of an accepted format, damaged, animated, too large, too small, or
+            beyond `bits`.
     """
-    return decode(identify(data, max_pixels=max_pixels, min_side=min_side))
+    return decode(identify(data, max_pixels=max_pixels, min_side=min_side), bits=bits)
 
 
 def identify(data: bytes, *, max_pixels: int, min_side: int) -> ImageFile.ImageFile:
@@ -93,18 +108,31 @@ def identify(data: bytes, *, max_pixels: int, min_side: int) -> ImageFile.ImageF
     return image
 
 
-def decode(image: ImageFile.ImageFile) -> OpenedImage:
+def decode(image: ImageFile.ImageFile, *, bits: int | None = None) -> OpenedImage:
     """Perform the second half of `open_image`: decode the result of `identify`.
 
     Raises:
-        BadImage: the file is damaged.
+        BadImage: the file is damaged, or a sample exceeds `bits`.
     """
     name = "JPEG" if image.format == "MPO" else str(image.format)
-    mode = image.mode
-    pixels = upright(decode_pixels(image), image)
+    mode, is_tiff = image.mode, isinstance(image, TiffImagePlugin.TiffImageFile)
+    orientation = orientation_of(image) if is_tiff else 1
+    pixels, depth = _decode(image, bits)
+    if not is_tiff:  # Pillow turns a TIFF while it decodes
+        orientation = orientation_of(image)
+        pixels = turned(pixels, orientation)
     image.close()  # with the decoder's own copy of the pixels
     height, width = pixels.shape[:2]
-    return OpenedImage(pixels, name, EXTENSIONS[name], mode, width, height)
+    return OpenedImage(pixels, name, EXTENSIONS[name], mode, width, height, orientation, depth)
+
+
+def read_orientation(data: bytes) -> int:
+    """Return the EXIF orientation, 1 to 8, of an image file that `open_image` accepts.
+
+    Raises:
+        BadImage: its header is damaged.
+    """
+    return orientation_of(open_header(data, max_pixels=1 << 40))
 
 
 def open_header(data: bytes, max_pixels: int, kind: str = "image") -> ImageFile.ImageFile:
@@ -123,7 +151,10 @@ def open_header(data: bytes, max_pixels: int, kind: str = "image") -> ImageFile.
     except Exception as error:  # Pillow raises almost anything on a damaged header
         raise BadImage(_unidentified(data)) from error
     _check_pixels(image.size, max_pixels, kind)
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO holds a photograph and its previews
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        select_picture(image)
+        _check_pixels(image.size, max_pixels, kind)
+    elif getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO holds a photograph and its previews
         raise BadImage(f"the file is an animation or holds several pages ({image.format}): send one picture a file")
     return image
 
@@ -132,10 +163,10 @@ def _check_pixels(size: tuple[int, int], max_pixels: int, kind: str) -> None:
     width, height = size
     if width * height > max_pixels:
         if kind == "mask":
-            raise BadImage(
+            raise TooManyPixels(
                 f"the mask is {width} x {height} pixels, more than its image has: draw it at the image's size"
             )
-        raise BadImage(
+        raise TooManyPixels(
             f"the image is {width} x {height} pixels, {width * height:,} in all, and {max_pixels:,} are allowed "
             "(image.max_pixels): send a smaller image"
         )
@@ -150,27 +181,47 @@ def _unidentified(data: bytes) -> str:
     return "the file is no image that can be read: send JPEG, PNG, BMP, TIFF or WebP"
 
 
-def decode_pixels(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+def _decode(image: ImageFile.ImageFile, bits: int | None) -> tuple[NDArray[np.uint8], SampleDepth]:
     """Decode to uint8 [H, W, 3] as stored, without applying the orientation."""
+    if is_deep(image):
+        samples = read_deep(image)
+        depth = depth_of(samples)
+        return _rgb_of_layers(to_eight_bits(samples, bits, depth)), depth
+    if raw_mode(image).startswith("RGBa"):
+        return _premultiplied_on_white(reread(image, lambda mode: mode.replace("RGBa", "RGBA"))), EIGHT_BITS
+    load(image)
     try:
-        image.load()
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, MemoryError and others
-        raise BadImage(f"the file is truncated or damaged ({_reason(error)}): send the file again") from error
-    try:
-        if image.mode in DEEP_MODES:
-            return to_eight_bits(image)
         if image.has_transparency_data:
-            layers = image.convert("RGBA")
-            image_on_white = Image.new("RGBA", layers.size, "white")
-            image_on_white.alpha_composite(layers)
-            return np.array(image_on_white.convert("RGB"))
-        return _rgb(image)
-    except BadImage:
-        raise
+            layers = image.convert("LA") if image.mode == "La" else image
+            return _on_white(layers.convert("RGBA")), EIGHT_BITS
+        return _rgb(image), EIGHT_BITS
     except Exception as error:
-        raise BadImage(
-            f"the image has pixels of the kind {image.mode}, which RGB cannot show: save it as RGB or grey"
-        ) from error
+        raise unreadable(image.mode) from error
+
+
+def _rgb_of_layers(layers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4] to RGB."""
+    if layers.ndim == 2:
+        return np.repeat(layers[:, :, np.newaxis], 3, axis=2)
+    return layers if layers.shape[2] == 3 else _on_white(Image.fromarray(layers))
+
+
+def _on_white(layers: Image.Image) -> NDArray[np.uint8]:
+    """Composite an RGBA image on white, unless it is transparent everywhere."""
+    if layers.getchannel("A").getextrema()[1] == 0:
+        return np.array(layers.convert("RGB"))
+    image_on_white = Image.new("RGBA", layers.size, "white")
+    image_on_white.alpha_composite(layers)
+    return np.array(image_on_white.convert("RGB"))
+
+
+def _premultiplied_on_white(layers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Do the same for uint8 [H, W, 4] whose colours are multiplied by alpha."""
+    colours, alpha = layers[..., :3], layers[..., 3:]
+    if not alpha.any():
+        return np.ascontiguousarray(colours)
+    white = 255 - alpha
+    return np.minimum(colours, alpha) + white
 
 
 def _rgb(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
@@ -182,26 +233,3 @@ def _rgb(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
         strip = image.crop((0, top, width, min(height, top + rows))) if rows < height else image
         pixels[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
     return pixels
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 100 else text[:99] + "…"
-
-
-def upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
-    """Apply the EXIF orientation (EXIF 2.32, tag 0x0112) of the decoded `image` to its pixels."""
-    try:  # the TIFF decoder has already applied the orientation and removed the tag
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF is ignored, since the pixels are intact
-        orientation = 1
-    turned = {
-        2: lambda: pixels[:, ::-1],
-        3: lambda: pixels[::-1, ::-1],
-        4: lambda: pixels[::-1],
-        5: lambda: pixels.swapaxes(0, 1),
-        6: lambda: np.rot90(pixels, -1),
-        7: lambda: pixels[::-1, ::-1].swapaxes(0, 1),
-        8: lambda: np.rot90(pixels, 1),
-    }.get(orientation)
-    return np.ascontiguousarray(turned()) if turned else pixels

@@ -1,56 +1,276 @@
-"""Decode the class values of masks."""
+"""Read masks: which pixels of an image somebody marked, and with which class.
+
+A mask is read from its samples as stored, never as a picture. The rules, in this order:
+
+1. **Alpha.** If some pixels are transparent and others are not, opaque pixels are marked, whatever their colours: RGBA,
+   grey with alpha, a palette with transparent entries, a transparent colour. Alpha that tells no pixels apart says
+   nothing, and the colours count. A canvas that is transparent everywhere and has one colour marks nothing.
+2. **Palette.** Index 0 is the background, every other index is marked, whatever its colour. A palette of greys among
+   which black is used is read as a grey picture instead, since programs order the palette of a black-and-white picture
+   as they please. So is a palette with the soft edges of rule 5.
+3. **Bilevel.** White is marked.
+4. **Grey and colour.** Black, 0, is the background. Of a colour, the largest channel counts.
+5. **Soft edges.** In a class map, every sample but 0 is marked: 1, 3, 20, 255 or 65535 alike. A class map is a lossless
+   file with background 0 that has at most eight other values, or whose values form areas. All else was drawn with soft
+   edges or compressed with loss (JPEG, WebP, or a PNG made of these, whose few values lie close to black and close to
+   white): there a pixel is marked if it exceeds a quarter of the largest sample, or, up to 16, if it is not 0.
+
+A mask is either upright or as its image is stored. See `placed`.
+"""
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from pipelines.errors import BadImage
-from pipelines.images.decode import decode_pixels, open_header, upright
+from pipelines.images.decode import TooManyPixels, open_header
+from pipelines.images.orientation import SIDEWAYS, describe_turn, orientation_of, turned
+from pipelines.images.raw_samples import RawSamples
+from pipelines.images.read_samples import read_samples
 
-_CLASS_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+FEW_CLASSES = 8
+NEARLY_EVERYTHING = 0.8  # share of the image
+_FAINT = 16  # largest sample of a lossy class map
+_AREAS = 0.75  # share of the pixels of a class map that have equal neighbours
+_RINGING = 1 / 16  # of the largest sample
+_COMPRESSION, _LOSSY_COMPRESSIONS = 259, frozenset({6, 7, 34892, 50001, 50002})  # JPEG, WebP and JPEG XL in TIFF
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """A mask.
+
+    Attributes:
+        marked: bool [H, W], true where it marks something.
+        classes: uint16 [H, W], the class of marked pixels: their sample or palette index as stored, 1 where these mean
+            nothing (colours, soft edges, loss) or are 0; 0 where nothing is marked.
+    """
+
+    marked: NDArray[np.bool_]
+    classes: NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class PlacedMask:
+    """A mask at the size of its image, upright.
+
+    Attributes:
+        data: the file; as sent, or written anew as PNG with its class values if it had to be turned.
+        marked: bool [height, width].
+        notes: one line each for the sender.
+    """
+
+    data: bytes
+    marked: NDArray[np.bool_]
+    notes: list[str]
 
 
 def open_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Decode the mask of an image of `size` (width, height) into bool [height, width], true where it marks a defect.
-
-    A pixel marks a defect if it exceeds a quarter of the maximum, which excludes soft edges and compression artefacts.
-    In a class map (maximum at most 16) every non-zero pixel does.
+    """Read the mask of an image of `size` (width, height) into bool [height, width], true where it marks something.
 
     Raises:
-        BadImage: the file is not a readable image, or differs in size.
+        BadImage: the file is not a readable image, has samples that no mask has, or differs in size.
     """
-    width, height = size
-    image = open_header(data, max_pixels=max(width * height, 1), kind="mask")
-    levels = upright(decode_pixels(image), image).max(axis=2)
-    if levels.shape != (height, width):
-        raise BadImage(
-            f"the mask is {levels.shape[1]} x {levels.shape[0]} pixels and its image {width} x {height}: "
-            "draw it at the image's size"
-        )
-    brightest = int(levels.max())
-    return levels > (0 if brightest <= 16 else brightest // 4)
+    return _checked(data, size).marked
 
 
 def read_classes(data: bytes, size: tuple[int, int]) -> NDArray[np.uint16]:
-    """Decode the class map of an image of `size` (width, height) into uint16 [height, width]; 0 is background.
+    """Read the class map of an image of `size` (width, height) into uint16 [height, width]; 0 is background.
 
-    The pixel values of a bilevel, greyscale or palette image are the class values, unchanged: 0, 1, 2…, palette
-    indices, or 0 and 255. A colour image has no class values; every pixel it marks has class 1.
+    The samples of a bilevel, greyscale or palette image are the class values, unchanged: 0, 1, 2…, palette indices, or
+    0 and 255. Elsewhere (colours, soft edges, compression with loss) there are no class values, and every pixel that is
+    marked has class 1.
 
     Raises:
-        BadImage: the file is not a readable image, or differs in size.
+        BadImage: as `open_mask`.
     """
-    marked = open_mask(data, size)  # refuses unreadable files and applies the EXIF orientation
-    image = Image.open(io.BytesIO(data))
-    if image.mode not in _CLASS_MODES:
-        return marked.astype(np.uint16)
-    values = np.asarray(image).astype(np.int64)
-    if values.shape != marked.shape:
-        raise BadImage("the class map is turned by EXIF: save it upright, at the size of its image")
-    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise BadImage("the class map has values outside 0 to 65535: save it in 16 bits")
-    return values.astype(np.uint16)
+    return _checked(data, size).classes
+
+
+def placed(data: bytes, size: tuple[int, int], orientation: int = 1) -> PlacedMask:
+    """Read the mask of an image and turn it as its image.
+
+    An image that EXIF turns has two sizes, as stored and upright, and masks are drawn on either. A mask with an EXIF
+    orientation of its own is upright once that is applied. Any other mask of the stored size is turned with the image.
+    Where both sizes are the same (turned by 180°, mirrored, or square), it is taken to be drawn on the stored pixels,
+    too, as programs write masks that read pixels and not EXIF; a note says so.
+
+    Args:
+        data: the mask's file.
+        size: width and height of the upright image in pixels.
+        orientation: EXIF orientation of the image, 1 to 8.
+
+    Raises:
+        BadImage: as `open_mask`; the message says if the image is turned by EXIF.
+    """
+    if orientation == 1:
+        marked = open_mask(data, size)
+        return PlacedMask(data, marked, _notes(marked))
+    width, height = size
+    stored = (height, width) if orientation in SIDEWAYS else size
+    both = f" upright and {stored[0]} x {stored[1]} as stored" if stored != size else ""
+    sizes = (
+        f"its image, which EXIF shows {describe_turn(orientation)}, has {width} x {height} pixels{both}: draw the mask "
+        "at that size"
+    )
+    try:
+        header = open_header(data, max(width * height, 1), kind="mask")
+    except TooManyPixels as error:
+        raise BadImage(f"the mask is larger than its image; {sizes}") from error
+    own = orientation_of(header)
+    if header.size == stored and own == 1:
+        classes = turned(_checked(data, stored).classes, orientation)
+        notes = _notes(classes > 0)
+        if stored == size:
+            notes.append(
+                f"EXIF shows the image {describe_turn(orientation)}, and the mask was turned with it, as drawn on the "
+                "stored pixels: if it was drawn on the upright picture, save the image without EXIF orientation"
+            )
+        return PlacedMask(_png(classes), classes > 0, notes)
+    if header.size not in (size, stored):
+        raise BadImage(f"the mask is {header.width} x {header.height} pixels; {sizes}")
+    marked = open_mask(data, size)
+    return PlacedMask(data, marked, _notes(marked))
+
+
+def coverage_note(marked: NDArray[np.bool_]) -> str | None:
+    """Return a line for the sender if a mask marks nothing or nearly everything; None if it does not."""
+    share = float(marked.mean())
+    if share == 0:
+        return "the mask marks nothing: send one that is not 0 where the defect is"
+    if share > NEARLY_EVERYTHING:
+        return (
+            f"the mask marks nearly everything ({100 * share:.0f} % of the image): if it is inverted, send one that is "
+            "0 where the image is good"
+        )
+    return None
+
+
+def _notes(marked: NDArray[np.bool_]) -> list[str]:
+    note = coverage_note(marked)
+    return [note] if note else []
+
+
+def _checked(data: bytes, size: tuple[int, int]) -> ClassMap:
+    width, height = size
+    image = open_header(data, max_pixels=max(width * height, 1), kind="mask")
+    lossless = not _is_lossy(image, data)
+    mask = _class_map(read_samples(image), lossless)
+    if mask.marked.shape != (height, width):
+        rows, columns = mask.marked.shape
+        raise BadImage(
+            f"the mask is {columns} x {rows} pixels and its image {width} x {height}: draw it at the image's size"
+        )
+    return mask
+
+
+def _class_map(samples: RawSamples, lossless: bool) -> ClassMap:
+    levels, hard = _levels(samples, lossless)
+    marked = (levels > 0) if hard else _above_a_quarter(levels)
+    if samples.alpha is not None:
+        by_alpha = _marked_by_alpha(samples)
+        if by_alpha is None:
+            return ClassMap(np.zeros_like(marked), np.zeros(marked.shape, np.uint16))
+        if by_alpha.any() and not by_alpha.all():
+            marked = by_alpha
+    values = np.ones(marked.shape, np.uint16)
+    if hard and samples.values.ndim == 2:
+        if samples.values.max() > np.iinfo(np.uint16).max:
+            raise BadImage("the mask has samples above 65,535: save it in 8 or 16 bits")
+        values = np.maximum(samples.values, 1).astype(np.uint16)
+    return ClassMap(marked, np.where(marked, values, 0).astype(np.uint16))
+
+
+def _levels(samples: RawSamples, lossless: bool) -> tuple[NDArray[Any], bool]:
+    """Return how strongly each pixel is marked, [H, W], and whether the file is a class map."""
+    values = samples.values
+    if values.dtype.kind in "if" and values.min() < 0:
+        raise BadImage("the mask has samples below 0: save it with 0 as background")
+    if samples.colours is not None:
+        return _palette_levels(values, samples.colours)
+    if samples.kind == "bilevel":
+        return values, True
+    if samples.inverted:
+        values = (65535 if samples.bits == 16 else 2**samples.bits - 1) - values
+    levels = values if values.ndim == 2 else values.max(axis=2)
+    return levels, lossless and is_class_map(levels)
+
+
+def _palette_levels(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> tuple[NDArray[Any], bool]:
+    used = colours[np.unique(indices)]
+    levels = colours.max(axis=1)[indices]
+    grey = (used == used[:, :1]).all() and not used.any(axis=1).all()
+    if grey or not is_class_map(indices):
+        hard = is_class_map(levels)
+        # Where black is index 0 alone, the two readings agree, and indices are the classes.
+        same = hard and bool(((levels > 0) == (indices > 0)).all())
+        return (indices if same else levels), hard
+    return indices, True
+
+
+def is_class_map(levels: NDArray[Any]) -> bool:
+    """Return whether [H, W] is a class map on background 0, rather than a drawing with soft edges."""
+    present = np.unique(levels)
+    if present[0] != 0:
+        return False
+    if len(present) <= FEW_CLASSES + 1:
+        return not _is_ringing(present)
+    padded = np.pad(levels, 1, mode="edge")
+    rows, columns = levels.shape
+    between = (levels > 0) & (levels < present[-1])
+    equal = np.zeros(levels.shape, np.uint8)
+    brighter, darker = np.zeros(levels.shape, bool), np.zeros(levels.shape, bool)
+    for top, left in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)):
+        neighbour = padded[top : top + rows, left : left + columns]
+        equal += neighbour == levels
+        brighter |= neighbour > levels
+        darker |= neighbour < levels
+    in_area = (equal >= 2) & ~(brighter & darker)  # on the slope of a soft edge, one neighbour is brighter, one darker
+    return bool(in_area[between].mean() >= _AREAS)
+
+
+def _is_ringing(present: NDArray[Any]) -> bool:
+    """Return whether the values are those of black and white after JPEG: both of them, and some close to each."""
+    values = present[1:-1].astype(np.float64)
+    brightest = float(present[-1])
+    dark, bright = values <= _RINGING * brightest, values >= (1 - _RINGING) * brightest
+    return brightest > 127 and bool(dark.any() and bright.any() and (dark | bright).all())
+
+
+def _above_a_quarter(levels: NDArray[Any]) -> NDArray[np.bool_]:
+    brightest = float(levels.max())
+    faint = levels.dtype.kind != "f" and brightest <= _FAINT
+    marked: NDArray[np.bool_] = np.asarray(levels > (0 if faint else brightest / 4))
+    return marked
+
+
+def _marked_by_alpha(samples: RawSamples) -> NDArray[np.bool_] | None:
+    """Return where alpha marks, [H, W]; None for a canvas that is transparent everywhere and has one colour."""
+    alpha = samples.alpha
+    assert alpha is not None
+    if not alpha.any():
+        pixels = samples.values.reshape(alpha.size, -1)
+        if (pixels == pixels[0]).all():
+            return None
+    hard = is_class_map(alpha)
+    return (alpha > 0) if hard else _above_a_quarter(alpha)
+
+
+def _is_lossy(image: ImageFile.ImageFile, data: bytes) -> bool:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2.get(_COMPRESSION) in _LOSSY_COMPRESSIONS
+    if image.format == "WEBP":
+        return b"VP8L" not in data[12:64] and b"VP8 " in data
+    return image.format in ("JPEG", "MPO")
+
+
+def _png(classes: NDArray[np.uint16]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(classes.astype(np.uint8) if classes.max() <= 255 else classes).save(out, "PNG")
+    return out.getvalue()

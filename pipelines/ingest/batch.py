@@ -17,14 +17,19 @@ from typing import Any
 from sqlalchemy import select
 
 from pipelines.catalogue import connect
+from pipelines.catalogue.bit_depth import with_project_bits
 from pipelines.catalogue.schema import samples
 from pipelines.catalogue.splits import Expected
 from pipelines.config.project import Project, load_project
 from pipelines.errors import NotFound, StorageError
 from pipelines.ingest.commit import enter, find_earlier
 from pipelines.ingest.inbox_keys import ingest_prefix
+<<<<<<< HEAD
 from pipelines.ingest.kept_folders import kept_folders
 from pipelines.ingest.validate import Checked, check, is_changed
+=======
+from pipelines.ingest.validate import Checked, MaskedImage, check, is_changed
+>>>>>>> pixels
 from pipelines.storage.s3 import Storage, read_uri
 
 log = logging.getLogger(__name__)
@@ -46,14 +51,15 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
         CatalogueError: the catalogue is unavailable. A retry is safe.
     """
     content = json.loads(read_uri(batch["uri"]))
-    project = load_project(content["project"])
+    with connect() as connection:
+        project = with_project_bits(connection, load_project(content["project"]))
     storage = Storage(project.bucket)
     run = content["run"]
     items = content["items"]
-    sizes = _sizes(project.name, (item["sha256"] for item in items if item["kind"] == "mask"))
+    masked = _masked(project.name, (item["sha256"] for item in items if item["kind"] == "mask"))
     checked: list[Checked] = []
     results: list[dict[str, Any]] = []
-    for item, outcome in _check_all(items, project, run, sizes):
+    for item, outcome in _check_all(items, project, run, masked):
         if isinstance(outcome, StorageError):
             results.append({"key": item["key"], "outcome": "failed", "reason": str(outcome)})
         elif outcome.unsettled:
@@ -85,11 +91,11 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_all(
-    items: list[dict[str, Any]], project: Project, run: str, sizes: dict[str, tuple[int, int]]
+    items: list[dict[str, Any]], project: Project, run: str, masked: dict[str, MaskedImage]
 ) -> Iterator[tuple[dict[str, Any], Checked | StorageError]]:
     def attempt(item: dict[str, Any]) -> Checked | StorageError:
         try:
-            return check(item, project, run, sizes)
+            return check(item, project, run, masked)
         except StorageError as error:
             log.warning("%s stays in the inbox: %s", item["key"], error)
             return error
@@ -98,15 +104,15 @@ def _check_all(
         yield from zip(items, threads.map(attempt, items), strict=True)
 
 
-def _sizes(project: str, hashes: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Return width and height of the samples with these hashes."""
+def _masked(project: str, hashes: Iterable[str]) -> dict[str, MaskedImage]:
+    """Return the samples with these hashes."""
     with connect() as connection:
         rows = connection.execute(
-            select(samples.c.sha256, samples.c.width, samples.c.height).where(
+            select(samples.c.sha256, samples.c.width, samples.c.height, samples.c.key).where(
                 samples.c.project == project, samples.c.sha256.in_(list(hashes))
             )
         )
-        return {row.sha256: (row.width, row.height) for row in rows}
+        return {row.sha256: MaskedImage(row.width, row.height, row.key) for row in rows}
 
 
 def _clear(done: Sequence[list[dict[str, Any]]], storage: Storage, project: str) -> None:

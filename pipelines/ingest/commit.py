@@ -73,7 +73,8 @@ def enter_in(
     for mask in masks:
         sha256 = mask.item["sha256"]
         outcome = "annotated" if sha256 in added else "known"
-        results.append({"key": mask.item["key"], "outcome": outcome, "sha256": sha256, "kind": "mask"})
+        result = {"key": mask.item["key"], "outcome": outcome, "sha256": sha256, "kind": "mask"}
+        results.append(result | {"notes": mask.notes})
     for rejection in refused:
         result = {"key": rejection.item["key"], "outcome": "rejected", "reason": rejection.reason}
         results.append(result | {"rejected_key": rejection.rejected_key})
@@ -248,7 +249,7 @@ def _outcome(
         outcome = "accepted"
     else:
         outcome = "annotated" if sha256 in added else "known"
-    notes = list(metadata["notes"])
+    notes = [*metadata["notes"], *sample.notes]
     asked = metadata["split"] or metadata["asked"]
     allowed = ("training", "validation") if asked == "train" else (asked,)
     if asked and row["side"] not in allowed:

@@ -20,18 +20,23 @@ from typing import Any
 from sqlalchemy import Connection, and_, select
 
 from pipelines.catalogue import connect, transaction
+from pipelines.catalogue.bit_depth import with_project_bits
 from pipelines.catalogue.database import lock_project
 from pipelines.catalogue.requests import ask_once
 from pipelines.catalogue.samples import ANOMALY_SUBSETS, effective_labels
 from pipelines.catalogue.schema import groups, samples
 from pipelines.config.project import Project
 from pipelines.errors import InspectlineError, StorageError
-from pipelines.images.decode import CONTENT_TYPES, open_image
+from pipelines.images.decode import CONTENT_TYPES
 from pipelines.ingest.commit import enter_in
 from pipelines.ingest.inbox_keys import INDEX, inbox_prefix, read_path
 from pipelines.ingest.index_csv import FileMetadata, Index, describe
+<<<<<<< HEAD
 from pipelines.ingest.kept_folders import kept_folders
 from pipelines.ingest.validate import make_safe
+=======
+from pipelines.ingest.validate import make_safe, open_sample
+>>>>>>> pixels
 from pipelines.storage.s3 import Storage
 
 log = logging.getLogger(__name__)
@@ -75,16 +80,23 @@ def take_in(project: Project, posted: Posted, kind: str) -> tuple[int, dict[str,
         BadImage, BadName: the submission is invalid and nothing was stored; the message is for the sender.
         StorageError, CatalogueError: a store is unavailable and nothing was inserted; a retry is safe.
     """
-    image = open_image(posted.data, max_pixels=project.image.max_pixels, min_side=project.image.min_side)
+    with connect() as connection:  # also fails before anything is written to S3 if the catalogue is unavailable
+        project = with_project_bits(connection, project)
+        connection.execute(select(samples.c.id).limit(1))
+    image = open_sample(posted.data, project)
     sha256 = hashlib.sha256(posted.data).hexdigest()
     metadata = metadata_of(project, posted, sha256)
     folder = f"{inbox_prefix(project.name)}{folder_of(posted.label, posted.type)}/posted/{sha256}"
     file = f"{sha256}.{image.extension}"
     item = {"key": f"{folder}/{file}", "label": posted.label, "type": posted.type, "known": asdict(metadata)}
     run = f"posted {secrets.token_hex(8)}"
+<<<<<<< HEAD
     with connect() as connection:  # fail before anything is written to S3 if the catalogue is unavailable
         connection.execute(select(samples.c.id).limit(1))
     with _inbox(Storage(project.bucket), project.name, folder) as put:
+=======
+    with _inbox(Storage(project.bucket), folder) as put:
+>>>>>>> pixels
         put(INDEX, _index(file, metadata), "text/csv")
         put(file, posted.data, CONTENT_TYPES[image.format])
         sample = make_safe(posted.data, image, item | {"author": posted.author}, project, run)

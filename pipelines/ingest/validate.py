@@ -14,10 +14,11 @@ from typing import Any
 from pipelines.catalogue.schema import now
 from pipelines.config.project import Project
 from pipelines.errors import BadImage, NotFound
+from pipelines.images.bit_depth import check_range
 from pipelines.images.capture_time import capture_time
-from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image
+from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image, read_orientation
 from pipelines.images.descriptors import describe
-from pipelines.images.masks import open_mask
+from pipelines.images.masks import placed
 from pipelines.ingest.inbox_keys import comparable, inbox_prefix, rejected_key
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
@@ -38,11 +39,13 @@ class Sample:
         item: the inbox item, which includes its annotation.
         row: its row in the catalogue's table `samples`.
         mask_key: key of its mask. Default None.
+        notes: messages on its mask for the sender.
     """
 
     item: dict[str, Any]
     row: dict[str, Any]
     mask_key: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,40 @@ class Mask:
     Attributes:
         item: the inbox item.
         mask_key: key of the mask.
+        notes: messages for the sender.
     """
 
     item: dict[str, Any]
     mask_key: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StoredMask:
+    """A mask among the samples in S3.
+
+    Attributes:
+        key: its key.
+        notes: messages for the sender.
+    """
+
+    key: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class MaskedImage:
+    """What has to be known of an image to take a mask of it.
+
+    Attributes:
+        width: width of the upright image in pixels.
+        height: height of the upright image in pixels.
+        key: its key in S3.
+    """
+
+    width: int
+    height: int
+    key: str
 
 
 @dataclass(frozen=True)
@@ -94,14 +127,14 @@ class Checked:
     unsettled: bool = False
 
 
-def check(item: dict[str, Any], project: Project, run: str, sizes: dict[str, tuple[int, int]]) -> Checked:
+def check(item: dict[str, Any], project: Project, run: str, masked: dict[str, MaskedImage]) -> Checked:
     """Validate one item of a batch.
 
     Args:
         item: the item as listed by `list_inbox`.
         project: the project.
         run: id of the ingest run.
-        sizes: width and height in pixels of the samples of late masks, by SHA-256.
+        masked: the samples of late masks, by SHA-256.
 
     Raises:
         StorageError: S3 failed; the object stays in the inbox.
@@ -111,7 +144,7 @@ def check(item: dict[str, Any], project: Project, run: str, sizes: dict[str, tup
         if item["kind"] == "refused":
             return _reject(item, item["reason"], project, storage)
         if item["kind"] == "mask":
-            return _check_mask(item, project, storage, sizes)
+            return _check_mask(item, project, storage, masked[item["sha256"]])
         return _check_image(item, project, run, storage)
     except NotFound:  # removed by another worker or by its sender
         return Checked(missing=[item["key"]])
@@ -127,7 +160,7 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
         data = storage.get(item["key"])
         if item.get("serves_folder") and is_changed(item, storage):  # it may have been read half-written
             return Checked(unsettled=True)
-        image = open_image(data, max_pixels=rules.max_pixels, min_side=rules.min_side)
+        image = open_sample(data, project)
     except BadImage as error:
         if _still_landing(item, storage):
             return Checked(unsettled=True)
@@ -138,17 +171,30 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
         return refused
     sample = make_safe(data, image, item, project, run)
     checked = Checked(done=[item])
-    mask_key = None
     if mask := item.get("mask"):
         try:
-            mask_key = _store_mask(mask, (image.width, image.height), project, storage)
+            stored = store_mask(storage.get(mask["key"]), (image.width, image.height), project, image.orientation)
+            sample = replace(sample, mask_key=stored.key, notes=stored.notes)
             checked.done.insert(0, mask)
         except NotFound:
             checked.missing.append(mask["key"])
         except BadImage as error:
             _put_first(checked, _refuse_mask(mask, str(error), project, storage))
-    checked.sample = replace(sample, mask_key=mask_key)
+    checked.sample = sample
     return checked
+
+
+def open_sample(data: bytes, project: Project) -> OpenedImage:
+    """Decode an image that is to become a sample, at the project's bit depth.
+
+    Raises:
+        BadImage: it cannot be a sample of this project.
+    """
+    rules = project.image
+    bits = None if rules.bits == "auto" else rules.bits
+    image = open_image(data, max_pixels=rules.max_pixels, min_side=rules.min_side, bits=bits)
+    check_range(image.depth)
+    return image
 
 
 def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Project, run: str) -> Sample:
@@ -171,6 +217,9 @@ def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Pr
         "acquired_at": _moment(known["acquired_at"]),
         "ingest_run": run,
         "descriptors": describe(image.pixels),
+        "sample_bits": image.depth.bits,
+        "sample_peak": image.depth.high if image.depth.bits > 8 else None,
+        "described_bits": None if project.image.bits == "auto" else project.image.bits,
     }
     return Sample(item | {"known": known}, row)
 
@@ -184,33 +233,34 @@ def with_capture_time(known: dict[str, Any], data: bytes, project: Project) -> d
     return known | {"acquired_at": acquired_at, "notes": [*known["notes"], *notes]}
 
 
-def _check_mask(item: dict[str, Any], project: Project, storage: Storage, sizes: dict[str, tuple[int, int]]) -> Checked:
+def _check_mask(item: dict[str, Any], project: Project, storage: Storage, image: MaskedImage) -> Checked:
     try:
-        mask_key = _store_mask(item, sizes[item["sha256"]], project, storage)
+        orientation = read_orientation(storage.get(image.key))
+        stored = store_mask(storage.get(item["key"]), (image.width, image.height), project, orientation)
     except BadImage as error:
         if _still_landing(item, storage):
             return Checked(unsettled=True)
         return _reject(item, str(error), project, storage)
-    return Checked(mask=Mask(item, mask_key), done=[item])
+    return Checked(mask=Mask(item, stored.key, stored.notes), done=[item])
 
 
-def _store_mask(item: dict[str, Any], size: tuple[int, int], project: Project, storage: Storage) -> str:
-    """Check a mask against the size of its image and return its key in S3."""
-    return store_mask(storage.get(item["key"]), size, project)
+def store_mask(data: bytes, size: tuple[int, int], project: Project, orientation: int = 1) -> StoredMask:
+    """Store the mask of an image among the samples in S3.
 
-
-def store_mask(data: bytes, size: tuple[int, int], project: Project) -> str:
-    """Store the mask of an image of `size` (width, height in pixels) among the samples in S3 and return its key.
+    Args:
+        data: the mask's file.
+        size: width and height of the upright image in pixels.
+        project: the project.
+        orientation: EXIF orientation of the image. A mask drawn on its stored pixels is turned with it.
 
     Raises:
         BadImage: it is not a readable image, or differs in size.
         StorageError: S3 failed.
     """
-    open_mask(data, size)
-    sha256 = hashlib.sha256(data).hexdigest()
-    key = keys.mask(project.name, sha256)
-    Storage(project.bucket).put(key, data, "image/png")
-    return key
+    mask = placed(data, size, orientation)
+    key = keys.mask(project.name, hashlib.sha256(mask.data).hexdigest())
+    Storage(project.bucket).put(key, mask.data, "image/png")
+    return StoredMask(key, mask.notes)
 
 
 def _refuse_mask(item: dict[str, Any], reason: str, project: Project, storage: Storage) -> Checked:

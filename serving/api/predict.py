@@ -136,7 +136,7 @@ class _Call:
         try:
             header = identify(data, max_pixels=self.rules.image.max_pixels, min_side=self.rules.image.min_side)
             with self.held.decoding.take(header.width * header.height):
-                image = decode(header)
+                image = decode(header, bits=self.serving.package.card.bits)
                 prepared = prepare_image(self.serving.package, image.pixels)
                 descriptors = describe(image.pixels)
                 if self.wants_map:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.catalogue import connect
-from pipelines.catalogue.samples import descriptors_of
 from pipelines.config.project import load_project
+from pipelines.datasets.bit_depth import descriptors_at
 from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.images.descriptors import DESCRIPTORS
 from pipelines.images.preprocess import PreparedImage
@@ -58,14 +57,15 @@ def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPac
         graph = ScoringGraph(folder / GRAPH, origin["input_size"], origin["resize"], threads=2)
         scored: list[tuple[float, NDArray[np.float32]]] = []
         examples: list[PreparedImage] = []
-        for image, prediction in score_each(graph, prepared_images(run, pack, good, graph)):
+        for image, prediction in score_each(graph, prepared_images(run, pack, good, graph, origin["bits"])):
             scored.append(
                 (prediction.score, prediction.embedding)
             )  # without the error maps, which would fill the memory
             if len(examples) < EXAMPLES:
                 examples.append(image)
         anomaly_scores = [
-            prediction.score for _, prediction in score_each(graph, prepared_images(run, pack, anomalies, graph))
+            prediction.score
+            for _, prediction in score_each(graph, prepared_images(run, pack, anomalies, graph, origin["bits"]))
         ]
         if not scored:
             raise NotEnoughImages(
@@ -81,7 +81,7 @@ def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPac
             score=scores.astype(np.float32),
             embedding=np.stack([embedding for _, embedding in scored]),
             sha256=list(good["sha256"]),
-            descriptors=_descriptors(run.project, list(good["sha256"])),
+            descriptors=_descriptors(run.project, list(good["sha256"]), origin["bits"]),
             descriptor_names=list(DESCRIPTORS),
             examples=examples,
         )
@@ -127,21 +127,21 @@ def _collect(run: Run, package: ModelPackage | None, folder: Path) -> dict[str, 
             if (kept / name).is_file():
                 shutil.copyfile(kept / name, folder / name)
         card = read_card(kept)
-        return {name: getattr(card, name) for name in ("preset", "input_size", "resize", "onnx_tolerance")}
+        return {name: getattr(card, name) for name in ("preset", "input_size", "resize", "bits", "onnx_tolerance")}
     fetch_files(package.package_uri, folder)
     settings = run.settings.model
     return {
         "preset": settings.preset,
         "input_size": settings.input_size,
         "resize": settings.resize,
+        "bits": run.dataset.bits,
         "onnx_tolerance": package.tolerance,
     }
 
 
-def _descriptors(project: str, hashes: list[str]) -> NDArray[np.float64]:
-    """Return the descriptors of samples as ingest took them, [n, DESCRIPTORS]."""
-    with connect() as connection:
-        descriptors = descriptors_of(connection, project, hashes)
+def _descriptors(project: str, hashes: list[str], bits: int | None) -> NDArray[np.float64]:
+    """Return the descriptors of samples at the model's bit depth, [n, DESCRIPTORS]."""
+    descriptors = descriptors_at(project, hashes, bits)
     if missing := [sha256 for sha256 in hashes if not set(DESCRIPTORS) <= set(descriptors.get(sha256, {}))]:
         raise BadDataset(
             f"{len(missing)} validation samples of {project} have no descriptors in the catalogue, first {missing[0]}:"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipelines.config.metrics import ENOUGH_ANOMALIES, percent
 from pipelines.config.project import PromotionRules
-from pipelines.datasets.original_images import original_images
-from pipelines.errors import BadPackage
+from pipelines.datasets.original_images import Pixels, original_images
+from pipelines.errors import BadDataset, BadPackage
 from pipelines.evaluation.metrics import Confusion, auroc, false_positive_rate, recall
 from pipelines.evaluation.paired_bootstrap import auroc_difference
 from pipelines.steps import Estimate, Run, VersionMetrics
@@ -109,31 +110,48 @@ def score_contenders(
 ) -> tuple[list[Scores], list[Scores] | None, str | None]:
     """Score the samples as they were sent, each decoded once, by both packages: good, anomalies, synthetic defects.
 
-    Synthetic defects are drawn on at most 150 good images, in order, and only where the anomalies are too few.
-    Returns the challenger's scores, the champion's, and why the champion could not score, if it could not. The
-    challenger's own BadPackage rises.
+    Where the bit depths of the packages differ, each image is decoded at both. Synthetic defects are drawn on at most
+    150 good images, in order, and only where the anomalies are too few. Returns the challenger's scores, the
+    champion's, and why the champion could not score, if it could not. The challenger's own BadPackage rises.
     """
-    packages, failure = [challenger, champion], None
+    packages: list[AnomalyPackage | None] = [challenger, champion]
+    failure = None
+    alike = champion is None or champion.card.bits == challenger.card.bits
     results: list[list[Scores]] = [[], []]
     twins = MOST_SYNTHETIC if len(anomalies) < ENOUGH_ANOMALIES else 0
     parts: list[tuple[pd.DataFrame, bool]] = [(good, False), (anomalies, False), (good.head(twins), True)]
     for rows, defective in parts:
         scores: list[list[float]] = [[], []]
-        pairs = zip(original_images(project, rows), rows["sha256"], strict=True)
-        while batch := list(islice(pairs, BATCH)):
-            images = [with_defect(pixels, sha256)[0] if defective else pixels for pixels, sha256 in batch]
-            for number, package in enumerate(packages):
-                if package is None:
-                    continue
-                try:
-                    scores[number] += [prediction.score for prediction in predict(package, images)]
-                except BadPackage as error:
-                    if package is challenger:
-                        raise
-                    packages[number], failure = None, str(error)
+        for numbers in ([0, 1],) if alike else ([0], [1]):
+            first = packages[numbers[0]]
+            if first is None:
+                continue
+            try:
+                for images in _batches(project, rows, first.card.bits, defective):
+                    for number in numbers:
+                        package = packages[number]
+                        if package is None:
+                            continue
+                        try:
+                            scores[number] += [prediction.score for prediction in predict(package, images)]
+                        except BadPackage as error:
+                            if package is challenger:
+                                raise
+                            packages[number], failure = None, str(error)
+            except BadDataset as error:
+                if 0 in numbers:
+                    raise
+                packages[1], failure = None, str(error)  # beyond the champion's bit depth
         for number in range(2):
             results[number].append(np.array(scores[number], dtype=np.float64))
     return results[0], results[1] if packages[1] is not None else None, failure
+
+
+def _batches(project: str, rows: pd.DataFrame, bits: int | None, defective: bool) -> Iterator[list[Pixels]]:
+    """Yield the images of samples at a bit depth, with a synthetic defect on each if `defective`."""
+    pairs = zip(original_images(project, rows, bits), rows["sha256"], strict=True)
+    while batch := list(islice(pairs, BATCH)):
+        yield [with_defect(pixels, sha256)[0] if defective else pixels for pixels, sha256 in batch]
 
 
 def judge(

@@ -84,7 +84,7 @@ def score_test_subsets(run: Run, pack: PackRef, package: AnomalyPackage, manifes
     has_mask = np.array([isinstance(key, str) and bool(key) for key in rows["mask_key"]]) & (rows["label"] == "anomaly")
     counted = has_mask | (rows["label"] == "good") if has_mask.any() else has_mask
     pixels, scores = PixelCounts(), np.empty(len(rows))
-    images = prepared_images(run, pack, rows, package.graph)
+    images = prepared_images(run, pack, rows, package.graph, package.card.bits)
     for number, (_, scored) in enumerate(score_each(package, images)):
         scores[number] = scored.score
         if counted[number]:

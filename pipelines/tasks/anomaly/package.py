@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,7 @@ class AnomalyCard(PackageCard):
         preset: the network.
         input_size: side of the network's square input, pixels.
         resize: how an image gets there.
+        bits: bit depth that images of more than eight bits per sample are scaled by; None: each by its own samples.
         threshold: an anomaly score above it is an anomaly.
         threshold_policy: the policy that set it.
         threshold_detail: how it was set: the promise, the other thresholds considered, notes.
@@ -68,6 +69,7 @@ class AnomalyCard(PackageCard):
     preset: str
     input_size: Annotated[int, Field(ge=8, le=4096)]
     resize: Resize
+    bits: Literal[1, 8, 10, 12, 14, 16] | None = None
     threshold: Finite
     threshold_policy: str
     threshold_detail: dict[str, Any] = Field(default_factory=dict)

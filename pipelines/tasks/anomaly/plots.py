@@ -64,7 +64,7 @@ def gallery(project: str, package: AnomalyPackage, rows: pd.DataFrame, title: st
     figure = Figure(figsize=(5.2, 2.6 * len(rows) + 0.5), layout="constrained")
     grid = figure.subplots(len(rows), 2, squeeze=False)
     figure.suptitle(title)
-    scored = list(score_each(package, original_images(project, rows)))
+    scored = list(score_each(package, original_images(project, rows, package.card.bits)))
     # One scale for all, from nought: on its own, a heat map of mere noise would glow too.
     hottest = max(float(prediction.error_map.max()) for _, prediction in scored)
     for (pixels, prediction), (_, row), pair in zip(scored, rows.iterrows(), grid, strict=True):

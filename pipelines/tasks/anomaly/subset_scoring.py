@@ -1,7 +1,7 @@
 """The images of a dataset version's subsets, in the order of their manifest rows, a few in memory at a time.
 
 `prepared_images` takes them from the pack where the pack has what the model takes, else as `original_images` does from
-S3, where they are decoded as they were at ingest. `score()` prepares those that are not prepared yet.
+S3, where they are decoded at the model's bit depth. `score()` prepares those that are not prepared yet.
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ BATCH = 16
 Image = TypeVar("Image", Pixels, PreparedImage)
 
 
-def prepared_images(run: Run, pack: PackRef, rows: pd.DataFrame, graph: ScoringGraph) -> Iterator[PreparedImage]:
-    """Yield for each manifest row the image as `graph` takes it, from what was sent where the pack has another size."""
+def prepared_images(
+    run: Run, pack: PackRef, rows: pd.DataFrame, graph: ScoringGraph, bits: int | None = None
+) -> Iterator[PreparedImage]:
+    """Yield for each manifest row the image as `graph` takes it at the bit depth `bits`, from what was sent where the
+    pack has another size or bit depth.
+    """
     opened = open_pack(pack)
-    if opened.images.shape[1] != graph.input_size or run.settings.model.resize != graph.resize:
-        for pixels in original_images(run.project, rows):
+    alike = opened.images.shape[1] == graph.input_size and run.settings.model.resize == graph.resize
+    if not alike or run.dataset.bits != bits:
+        for pixels in original_images(run.project, rows, bits):
             yield prepare_image(graph, pixels)
         return
     index = opened.index.set_index("sha256")[["first", "tiles", "height", "width"]]

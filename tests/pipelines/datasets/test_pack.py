@@ -55,7 +55,7 @@ def test_build_when_run_then_holds_every_image_prepared_in_manifest_order(datase
     assert list(opened.index["subset"]) == list(manifest["subset"])
     for position in range(0, len(manifest), 7):
         data = line.storage.get(manifest["key"][position])
-        pixels = open_image(data, max_pixels=10**6, min_side=1).pixels
+        pixels = open_image(data, max_pixels=10**6, min_side=1, bits=dataset.bits).pixels
         first, tiles = opened.index.loc[position, ["first", "tiles"]]
         np.testing.assert_array_equal(opened.images[first : first + tiles], prepare(pixels, 64, "tile"))
 

@@ -107,11 +107,17 @@ def test_open_image_when_exif_is_damaged_then_keeps_the_pixels_as_stored():
 
 def test_open_image_when_transparent_then_lies_on_white():
     clear = Image.new("RGBA", (64, 64), (10, 20, 30, 0))
-    assert (opened(encode(clear)).pixels == 255).all()
+    clear.paste((10, 20, 30, 255), (0, 0, 8, 8))
+    pixels = opened(encode(clear)).pixels
+    assert (pixels[:8, :8] == (10, 20, 30)).all()
+    assert (pixels[8:] == 255).all()
     half = Image.new("LA", (64, 64), (0, 128))
     assert np.abs(opened(encode(half)).pixels.astype(int) - 127).max() <= 1
-    keyed = encode(Image.new("RGB", (64, 64), (9, 9, 9)), transparency=(9, 9, 9))
-    assert (opened(keyed).pixels == 255).all()
+    keyed = Image.new("RGB", (64, 64), (9, 9, 9))
+    keyed.paste((5, 5, 5), (0, 0, 8, 8))
+    pixels = opened(encode(keyed, transparency=(9, 9, 9))).pixels
+    assert (pixels[:8, :8] == 5).all()
+    assert (pixels[8:] == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
