@@ -15,7 +15,7 @@ WINDOW = 300.0  # seconds
 PER_PAIR = 10  # wrong passwords for one account from one address within the window
 PER_ADDRESS = 30  # for any accounts from one address
 PER_ACCOUNT = 100  # for one account from all addresses that it has not used
-_KEPT = 10_000
+_KEPT = 30_000
 
 
 class LoginLimits:
