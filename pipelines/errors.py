@@ -62,6 +62,10 @@ class RegistryError(InspectlineError):
     passing = True
 
 
+class RegistryAway(RegistryError):
+    """The model registry does not answer, or not in time."""
+
+
 class NoSuchVersion(RegistryError):
     """The registry has no such version of the project's model."""
 

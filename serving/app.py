@@ -27,10 +27,12 @@ from serving.api.predictions import predictions
 from serving.api.routes import routes
 from serving.api.sent_back import sent_back
 from serving.auth.authorisation import guard, identify_anybody
-from serving.limits.body_limits import refuse_when_told
+from serving.limits.body_limits import refuse_encoded, refuse_when_told
+from serving.limits.form_parser import FormRequest
 from serving.logs import request_id
 from serving.metrics import request_answered
-from serving.refusals import RETRY_SECONDS, Refusal
+from serving.proxy_prefix import with_safe_prefix
+from serving.refusals import DELAY, RETRY_SECONDS, Refusal
 from serving.service import Service
 from serving.settings import ServingSettings, serving_settings
 
@@ -54,13 +56,13 @@ def create_app(config: ServingSettings | None = None) -> Flask:
     service = Service(config or serving_settings())
     app.extensions["inspectline"] = service
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_request_bytes + _FORM_OVERHEAD
-    app.config["MAX_FORM_MEMORY_SIZE"] = _FORM_OVERHEAD
     app.config["MAX_FORM_PARTS"] = MOST_IMAGES + 16
+    app.request_class = FormRequest
     app.json = _Json(app)
     if service.config.proxies:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=service.config.proxies, x_proto=service.config.proxies, x_host=0
-        )
+        trusted = service.config.proxies
+        fixed = ProxyFix(app.wsgi_app, x_for=trusted, x_proto=trusted, x_host=0, x_prefix=1)
+        app.wsgi_app = with_safe_prefix(fixed)  # type: ignore[method-assign, assignment]
     for part in (
         routes, predicting, sent_back, jobs, annotating, predictions,
         account_routes, model_routes, describing, docs_page,
@@ -73,6 +75,7 @@ def create_app(config: ServingSettings | None = None) -> Flask:
         _log.warning("INSPECTLINE_AUTH is none: whoever reaches this port may make every call, administration included")
     else:
         guard(app, lambda: service.accounts.identify(request.headers.get("Authorization"), request.remote_addr or ""))
+    refuse_encoded(app)
     refuse_when_told(app)
     app.after_request(_end)
     app.register_error_handler(InspectlineError, _refused)
@@ -125,6 +128,7 @@ def _answer(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 def _refused(error: InspectlineError) -> ResponseReturnValue:
     if isinstance(error, Refusal):
+        request.environ[DELAY] = error.delay
         return _answer(error.status, str(error), error.headers)
     if error.passing:  # S3, the catalogue or the registry is away
         _log.warning("request failed", extra={"why": str(error)})

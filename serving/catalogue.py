@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, select, text
     from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-    from pipelines.catalogue import connect, transaction, users
+    from pipelines.catalogue import connect, login_addresses, transaction, users
     from pipelines.catalogue.prediction_history import VERDICTS, Place, Wanted, read_page
     from pipelines.catalogue.predictions import enter
     from pipelines.catalogue.schema import trainings
@@ -25,7 +25,7 @@ _HOMES = {
     "sqlalchemy": ("Connection", "select", "text"),
     "sqlalchemy.exc": ("DataError", "IntegrityError", "SQLAlchemyError"),
     "pipelines.datasets.corrections": ("ImageGone", "NoSuchPrediction", "annotate", "sha256_of"),
-    "pipelines.catalogue": ("connect", "transaction", "users"),
+    "pipelines.catalogue": ("connect", "login_addresses", "transaction", "users"),
     "pipelines.catalogue.schema": ("trainings",),
     "pipelines.ingest.index_csv": ("read_time",),
     "pipelines.ingest.submission": ("BadName", "Posted", "take_in"),
@@ -38,7 +38,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "VERDICTS", "BadName", "Connection", "DataError", "ImageGone", "IntegrityError", "NoSuchPrediction", "Place",
     "Posted", "SQLAlchemyError", "Wanted", "annotate", "answer", "connect", "enter", "find_job", "is_ended",
-    "read_page", "read_time", "select", "sha256_of", "take_in", "text", "trainings", "transaction", "users",
+    "login_addresses", "read_page", "read_time", "select", "sha256_of", "take_in", "text", "trainings",
+    "transaction", "users",
 ]  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with _importing:  # two threads that import parts of one package could deadlock
-        import_module("pipelines.catalogue.users")  # becomes an attribute of its package by being imported
+        import_module("pipelines.catalogue.users")  # becomes an attribute of its package, as login_addresses does
         value = globals()[name] = getattr(import_module(_HOME[name]), name)
     return value
 

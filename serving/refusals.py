@@ -5,16 +5,27 @@ from collections.abc import Mapping
 from pipelines.errors import InspectlineError
 
 RETRY_SECONDS = 5
+DELAY = "inspectline.delay"  # in the environment of a request: seconds before its answer is sent
 
 
 class Refusal(InspectlineError):
-    """Ends a request with `status` and the message as `error`; `retry_after`, in seconds, becomes Retry-After."""
+    """Ends a request with `status` and the message as `error`; `retry_after`, in seconds, becomes Retry-After.
+
+    The server holds the answer back for `delay` seconds, without a thread.
+    """
 
     def __init__(
-        self, status: int, message: str, retry_after: int | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        delay: float = 0.0,
     ):
         super().__init__(message)
         self.status = status
+        self.delay = delay
         self.retry_after = retry_after
         self.headers = dict(headers or {})
         if retry_after:

@@ -31,7 +31,7 @@ class Service:
     def __init__(self, config: ServingSettings):
         self.config = config
         self.default_project = settings().default_project
-        self.fetcher = Fetcher(config.max_bytes, config.fetch_seconds, config.allowed_hosts, config.allowed_buckets)
+        self.fetcher = Fetcher(config.max_bytes, config.fetch_seconds, config.allowed_hosts)
         self.predictor = Predictor()
         self.decoding = DecodingRoom(config.decode_pixels, max(2, usable_cores()))
         self.several = ThreadPoolExecutor(_SEVERAL_AT_ONCE, "several")  # starts its threads on demand
@@ -41,7 +41,8 @@ class Service:
         self.waiting = Room(config.waiting)
         self.storing = Room(config.storing)
         self.ending = threading.Event()
-        self.accounts = Accounts(Tokens(_key(config), config.token_hours))
+        secret = _key(config)
+        self.accounts = Accounts(Tokens(secret, config.token_hours), secret, config.logins)
         self.started_at = datetime.now(UTC)
         self._began = time.monotonic()
         self._lock = threading.Lock()

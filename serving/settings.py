@@ -34,9 +34,9 @@ class ServingSettings:
         wait_seconds: the longest time that a request waits for its job.
         waiting: requests that may wait for their job at a time; predictions keep the other threads.
         storing: requests that may store images at a time.
+        logins: requests that may wait for their password to be verified at a time.
         queue: images that may be queued for the network.
         decode_pixels: pixels of all images being decoded at a time.
-        allowed_buckets: buckets, besides the project's own, from which images are fetched.
         allowed_hosts: hosts (`host` or `host:port`) that may have a private address.
         auth: `accounts`, or `none` on a closed network.
         proxies: trusted reverse proxies in front of serving, whose `X-Forwarded-*` headers count.
@@ -60,9 +60,9 @@ class ServingSettings:
     wait_seconds: float
     waiting: int
     storing: int
+    logins: int
     queue: int
     decode_pixels: int
-    allowed_buckets: frozenset[str]
     allowed_hosts: frozenset[str]
     auth: str
     proxies: int
@@ -91,6 +91,11 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
     def words(name: str) -> frozenset[str]:
         return frozenset(word.lower() for word in env.get(name, "").replace(",", " ").split())
 
+    if env.get("INSPECTLINE_ALLOWED_BUCKETS", "").strip():
+        raise SettingsError(
+            "INSPECTLINE_ALLOWED_BUCKETS is replaced by read_from: list s3://bucket/prefix/ in the project files that "
+            "read from there, and unset the variable"
+        )
     auth = env.get("INSPECTLINE_AUTH", "").strip().lower() or "accounts"
     if auth not in ("accounts", "none"):
         raise SettingsError(f"INSPECTLINE_AUTH is {auth!r}: give accounts, or none on a closed network")
@@ -121,9 +126,9 @@ def serving_settings(environ: Mapping[str, str] | None = None) -> ServingSetting
         wait_seconds=number("INSPECTLINE_WAIT_SECONDS", 30, 0, 600),
         waiting=int(number("INSPECTLINE_WAITING", max(1, threads // 4), 0, 10_000)),
         storing=int(max(1, threads // 2)),
+        logins=int(max(1, threads * 3 // 4)),
         queue=int(number("INSPECTLINE_QUEUE", 64, 1, 100_000)),
         decode_pixels=int(number("INSPECTLINE_DECODE_MEGAPIXELS", 16, 0.1, 10_000) * 1_000_000),
-        allowed_buckets=words("INSPECTLINE_ALLOWED_BUCKETS"),
         allowed_hosts=words("INSPECTLINE_ALLOWED_HOSTS"),
         auth=auth,
         proxies=int(number("INSPECTLINE_PROXIES", 0, 0, 10)),

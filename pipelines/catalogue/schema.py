@@ -256,3 +256,14 @@ users = Table(
     Column("created_at", Instant, nullable=False, default=now),
     Column("password_changed_at", Instant, nullable=False, default=now),
 )
+
+login_addresses = Table(
+    "login_addresses",
+    metadata,
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("network", String(64), primary_key=True),  # an IPv4 address, or the /64 network of an IPv6 address
+    # Ten bits that tell most wrong passwords, and what they are good for: see serving/auth/password_filter.py.
+    Column("password_filter", String(32), nullable=False),
+    Column("used_at", Instant, nullable=False, default=now),
+    Index("ix_login_addresses_used_at", "used_at"),
+)

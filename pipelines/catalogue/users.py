@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
+from pipelines.catalogue import login_addresses
 from pipelines.catalogue.database import lock_project
 from pipelines.catalogue.passwords import check_name
 from pipelines.catalogue.roles import ADMINISTRATOR, ROLES, USER
@@ -145,6 +146,7 @@ def remove(connection: Connection, name: str) -> User | None:
     user = find(connection, name)
     if user is not None:
         _keep_one(connection, user)
+        login_addresses.forget(connection, user.id)
         connection.execute(users.delete().where(users.c.id == user.id))
     return user
 

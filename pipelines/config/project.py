@@ -13,11 +13,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.config.project_files import find_files
+from pipelines.config.s3_addresses import BUCKET, split_prefix
 from pipelines.config.settings import settings
 from pipelines.errors import SettingsError
 
 PROJECT_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -212,6 +212,7 @@ class Project(_Section):
         task: kind of task.
         title: name for people.
         bucket: S3 bucket.
+        read_from: `s3://bucket/prefix/` addresses, besides `<bucket>/<project>/`, from which serving reads images.
         timezone: IANA time zone of schedules and of times without a zone.
         image: accepted images.
         model: network and training.
@@ -230,6 +231,7 @@ class Project(_Section):
     task: Literal["anomaly"] = "anomaly"
     title: str = ""
     bucket: str = "inspectline"
+    read_from: list[str] = []
     timezone: str = "UTC"
     image: ImageRules = ImageRules()
     model: ModelSettings = ModelSettings()
@@ -253,8 +255,15 @@ class Project(_Section):
     @field_validator("bucket")
     @classmethod
     def _bucket(cls, value: str) -> str:
-        if not _BUCKET.fullmatch(value):
+        if not BUCKET.fullmatch(value):
             raise ValueError("an S3 bucket has 3 to 63 lower-case letters, digits, dots and hyphens")
+        return value
+
+    @field_validator("read_from")
+    @classmethod
+    def _read_from(cls, value: list[str]) -> list[str]:
+        for address in value:
+            split_prefix(address)
         return value
 
     @field_validator("timezone")
@@ -273,6 +282,11 @@ class Project(_Section):
             if not _EMAIL.fullmatch(address):
                 raise ValueError(f"{address!r} is not an e-mail address, such as line3@example.com")
         return value
+
+    def may_read(self, bucket: str, key: str) -> bool:
+        """Return whether serving may read the object for a request of this project: its own, or below `read_from`."""
+        prefixes = [(self.bucket, f"{self.name}/"), *map(split_prefix, self.read_from)]
+        return any(bucket == named and key.startswith(prefix) for named, prefix in prefixes)
 
 
 def _explain(error: ValidationError) -> str:

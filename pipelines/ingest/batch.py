@@ -24,12 +24,8 @@ from pipelines.config.project import Project, load_project
 from pipelines.errors import NotFound, StorageError
 from pipelines.ingest.commit import enter, find_earlier
 from pipelines.ingest.inbox_keys import ingest_prefix
-<<<<<<< HEAD
 from pipelines.ingest.kept_folders import kept_folders
-from pipelines.ingest.validate import Checked, check, is_changed
-=======
 from pipelines.ingest.validate import Checked, MaskedImage, check, is_changed
->>>>>>> pixels
 from pipelines.storage.s3 import Storage, read_uri
 
 log = logging.getLogger(__name__)

@@ -31,12 +31,8 @@ from pipelines.images.decode import CONTENT_TYPES
 from pipelines.ingest.commit import enter_in
 from pipelines.ingest.inbox_keys import INDEX, inbox_prefix, read_path
 from pipelines.ingest.index_csv import FileMetadata, Index, describe
-<<<<<<< HEAD
 from pipelines.ingest.kept_folders import kept_folders
-from pipelines.ingest.validate import make_safe
-=======
 from pipelines.ingest.validate import make_safe, open_sample
->>>>>>> pixels
 from pipelines.storage.s3 import Storage
 
 log = logging.getLogger(__name__)
@@ -90,13 +86,7 @@ def take_in(project: Project, posted: Posted, kind: str) -> tuple[int, dict[str,
     file = f"{sha256}.{image.extension}"
     item = {"key": f"{folder}/{file}", "label": posted.label, "type": posted.type, "known": asdict(metadata)}
     run = f"posted {secrets.token_hex(8)}"
-<<<<<<< HEAD
-    with connect() as connection:  # fail before anything is written to S3 if the catalogue is unavailable
-        connection.execute(select(samples.c.id).limit(1))
     with _inbox(Storage(project.bucket), project.name, folder) as put:
-=======
-    with _inbox(Storage(project.bucket), folder) as put:
->>>>>>> pixels
         put(INDEX, _index(file, metadata), "text/csv")
         put(file, posted.data, CONTENT_TYPES[image.format])
         sample = make_safe(posted.data, image, item | {"author": posted.author}, project, run)

@@ -10,6 +10,7 @@ names a version that somebody chose by hand: no run replaces a champion while it
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 _MODEL = "model"
+# Seconds for an answer, and further tries: an upload is answered when the server has brought the file to S3.
+_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
 
 def register(run: Run, package: ModelPackage, evaluation: EvaluationReport) -> Registration:
@@ -38,9 +41,7 @@ def register(run: Run, package: ModelPackage, evaluation: EvaluationReport) -> R
     A training is registered once, however often and by how many at a time this is called: the version with its
     `training_id` is returned. Raises BadPackage if the package is not whole.
     """
-    import mlflow
-
-    client = mlflow.MlflowClient()
+    client = _client()
     project = run.project
     with fetched_package(package.package_uri, Package.open) as opened:
         digest = opened.digest
@@ -63,6 +64,18 @@ def register(run: Run, package: ModelPackage, evaluation: EvaluationReport) -> R
     return Registration(version, digest)
 
 
+def _client() -> MlflowClient:
+    """Return MLflow's client, which gives up on a server that does not answer: by default it tries for 20 minutes.
+
+    While it waits it may hold the project's turn, and nobody else can promote.
+    """
+    import mlflow
+
+    for name, value in _LIMITS.items():
+        os.environ.setdefault(name, value)  # read at each request
+    return mlflow.MlflowClient()
+
+
 def registered(client: MlflowClient, project: str, training_id: str) -> str | None:
     """Return the version that the training was registered as, or None."""
     versions = client.search_model_versions(f"name='{project}' and tags.training_id='{training_id}'")
@@ -75,9 +88,7 @@ def promote(project: str, version: str, *, seen: str | None) -> str | None:
     Returns None if it points at `version` now, else the reason in words. Checked and moved in the project's turn, so
     that of two runs that saw the same champion one alone replaces it.
     """
-    import mlflow
-
-    client = mlflow.MlflowClient()
+    client = _client()
     with registry_turn(project):
         kept, now = held(project), champion(project)
         current = now.version if now else None

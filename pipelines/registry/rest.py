@@ -3,20 +3,24 @@
 With `requests` alone, imported by the first call: what the cache remembers is served without.
 """
 
+import json
 import os
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipelines.config.settings import settings
-from pipelines.errors import RegistryError
+from pipelines.errors import RegistryAway, RegistryError
 
 if TYPE_CHECKING:
     import requests
 
-TIMEOUT = (5, 60)  # seconds to connect, seconds between bytes
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 5.0  # for the first byte of an answer, and for the whole of it
+FILE_SECONDS = 30.0  # between bytes of a file: MLflow fetches it from S3 before it sends the first one
 
 
 def save(address: str, path: Path) -> None:
@@ -24,7 +28,7 @@ def save(address: str, path: Path) -> None:
     import requests
 
     try:
-        with requests.get(address, timeout=TIMEOUT, stream=True, **_proof(address)) as response:
+        with requests.get(address, timeout=(CONNECT_SECONDS, FILE_SECONDS), stream=True, **_proof(address)) as response:
             if response.status_code != 200:
                 raise RegistryError(f"{shown(address)}: answered {response.status_code}{_reason(response)}")
             with path.open("wb") as file:
@@ -40,7 +44,8 @@ def call(path: str, query: dict[str, Any], method: str = "GET") -> dict[str, Any
     """Make one call of MLflow's REST interface; None is its own "not found", and nothing else is.
 
     Raises:
-        RegistryError: any other answer, or none.
+        RegistryAway: no answer within seconds.
+        RegistryError: any other answer.
     """
     sent: dict[str, Any] = {"params": query} if method == "GET" else {"json": query}
     return ask(method, f"{settings().tracking_uri}/api/2.0/mlflow/{path}", **sent)
@@ -49,15 +54,24 @@ def call(path: str, query: dict[str, Any], method: str = "GET") -> dict[str, Any
 def ask(method: str, address: str, **sent: Any) -> dict[str, Any] | None:
     """Make one request and return its JSON object; None and errors as `call`."""
     import requests
+    import urllib3
 
+    end = time.monotonic() + ANSWER_SECONDS
+    body = bytearray()
     try:
-        response = requests.request(method, address, timeout=TIMEOUT, **_proof(address), **sent)
-    except requests.RequestException as error:
-        raise RegistryError(
-            f"MLflow at {shown(settings().tracking_uri)} cannot be reached ({_short(error)})"
-        ) from error
+        with requests.request(
+            method, address, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), stream=True, **_proof(address), **sent
+        ) as response:
+            while chunk := response.raw.read1(
+                1 << 16, decode_content=True
+            ):  # what has arrived, without waiting for more
+                body += chunk
+                if time.monotonic() > end:
+                    raise requests.Timeout(f"its answer was not whole within {ANSWER_SECONDS:g} s")
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise RegistryAway(f"MLflow at {shown(settings().tracking_uri)} cannot be reached ({_short(error)})") from error
     try:
-        answer = response.json()
+        answer = json.loads(body)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):

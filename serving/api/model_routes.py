@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from pipelines.errors import BadPackage, CatalogueError, NoSuchVersion, RegistryError
+from pipelines.errors import BadPackage, CatalogueError, NoSuchVersion, RegistryAway, RegistryError
 from pipelines.registry.client import RegisteredVersion, aliases, fetch, missing_files, versions
 from pipelines.registry.pinning import CHOSEN_BY, Hold, held, hold, release, version_of
 from serving import catalogue
@@ -64,14 +64,19 @@ def promote_version(version: str, project: str | None = None) -> ResponseReturnV
     state = state_of(project)
     try:
         chosen = version_of(state.name, version)
+    except NoSuchVersion as error:
+        raise Refusal(404, str(error)) from error
+    try:
         load(chosen, fetch(chosen), service().config.onnx_threads)
         hold(state.name, chosen.version, account().name, _TURN_SECONDS)
     except NoSuchVersion as error:
         raise Refusal(404, str(error)) from error
     except BadPackage as error:
         raise Refusal(409, f"version {version} of {state.name} cannot serve: {error}") from error
+    except RegistryAway:
+        raise
     except RegistryError:
-        if missing := missing_files(version_of(state.name, version)):
+        if missing := missing_files(chosen):
             why = f"{', '.join(missing)} is not in the registry; register it again"
             raise Refusal(409, f"version {version} of {state.name} cannot serve: {why}") from None
         raise

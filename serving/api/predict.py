@@ -95,7 +95,7 @@ class _Call:
             Refusal: the image cannot be used; 503 if it cannot be judged or journalled now.
         """
         began = time.monotonic()
-        data, source = image.load(self.held.fetcher, self.rules.bucket)
+        data, source = image.load(self.held.fetcher, self.rules)
         sha256 = hashlib.sha256(data).hexdigest()
         serving = self.serving
         cached = None if self.wants_map else serving.cache.get(sha256)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
@@ -74,11 +73,12 @@ def _cursor(place: catalogue.Place) -> str:
 
 
 def _place(cursor: str) -> catalogue.Place:
+    """Return the place that a cursor stands for; only what `_cursor` writes is one."""
     try:
         moment, number = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        place = (datetime.fromisoformat(moment), int(number))
-        if place[0].tzinfo is None or not 0 < place[1] < 2**63:
+        place = (datetime.fromisoformat(moment).astimezone(UTC), int(number))
+        if _cursor(place) != cursor or not 0 < place[1] < 2**63:
             raise ValueError(cursor)
-    except (binascii.Error, ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, OSError, RecursionError):
         raise Refusal(400, "cursor is none that this call gave: take it from the answer before, as `next`") from None
     return place

@@ -4,6 +4,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response, current_app
@@ -21,6 +22,7 @@ from serving.service import Service
 routes = Blueprint("serving", __name__)
 
 _DATABASE_SECONDS = 5.0
+_POLL_SECONDS = 10.0  # within which a poll returns, unless the registry hangs or a large package is being fetched
 _asking = ThreadPoolExecutor(2, "dbconnex")  # in threads: nothing else bounds the wait for a silent database host
 _log = logging.getLogger(__name__)
 
@@ -42,9 +44,10 @@ def status(project: str | None = None) -> ResponseReturnValue:
         "uptime_seconds": round(held.uptime_seconds, 3),
         "journal": _journal(held),
     }
+    overdue = timedelta(seconds=held.config.poll_seconds + _POLL_SECONDS)
     if project is not None:
-        return state_of(project).report() | common
-    reports = {state.name: state.report() for state in held.predictor.states()}
+        return state_of(project).report(overdue, held.started_at) | common
+    reports = {state.name: state.report(overdue, held.started_at) for state in held.predictor.states()}
     unknown = {"project": held.default_project, "status": "unknown project", "model": None, "version": None}
     return reports.get(held.default_project, unknown) | common | {"projects": reports}
 

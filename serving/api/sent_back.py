@@ -41,7 +41,7 @@ def _take(project: str | None, kind: str, label: str) -> ResponseReturnValue:
     rules = rules_of(state)
     sent = read_body(request, words=("group",) if label == "good" else ("type", "group"))
     image = sent.images[0]
-    data, _ = image.load(held.fetcher, rules.bucket)
+    data, _ = image.load(held.fetcher, rules)
     posted = catalogue.Posted(
         data,
         label,

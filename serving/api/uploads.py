@@ -4,14 +4,16 @@ Accepted are JSON (`image_url`, or `image_urls` where a call takes several), mul
 text as fields) and an image as the whole body. Names are case-insensitive; unknown names are refused.
 """
 
+import json
 import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Request
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 
+from pipelines.config.project import Project
 from serving.limits.fetch import Fetcher, too_large
 from serving.logs import shown
 from serving.refusals import Refusal
@@ -37,18 +39,20 @@ class SentImage:
     data: bytes = field(default=b"", repr=False)
     name: str = ""
 
-    def load(self, fetcher: Fetcher, bucket: str) -> tuple[bytes, str]:
+    def load(self, fetcher: Fetcher, project: Project) -> tuple[bytes, str]:
         """Return the bytes and their source: the URL in its loggable form, or `upload`.
+
+        An S3 address must be one that `project` may read.
 
         Raises:
             Refusal: 400 or 413 for an upload; for a URL, as `Fetcher.fetch` raises.
         """
         if self.url:
-            return fetcher.fetch(self.url, bucket), shown(self.url)
+            return fetcher.fetch(self.url, project), shown(self.url)
         if len(self.data) > fetcher.max_bytes:
             raise too_large("the file", fetcher.max_bytes)
         if not self.data:
-            raise Refusal(400, f"the request holds no image: {_HOW}")
+            raise _empty(f"the file {self.name[:64]!r}" if self.name else "the uploaded image")
         return self.data, "upload"
 
 
@@ -143,6 +147,8 @@ def _from_form(request: Request, images: int, words: Collection[str], files: Col
         raise Refusal(400, f"there is no file field {strange[0][:64]!r}: {_how(images, words, files)}")
     if texts := [name for name in request.form if name.lower() in fields]:
         raise Refusal(400, f"{texts[0][:64]} was sent as text: send a file, with curl -F {texts[0][:64]}=@image.png")
+    if empty := [name for name, data in others if not data]:
+        raise _empty(f"the file in {empty[0][:64]!r}")
     named = _named(request.form.items(multi=True), (URL_FIELD, *words) if images else words)
     urls = [_address(named.pop(URL_FIELD))] if URL_FIELD in named else []
     if images and not uploads and not urls:
@@ -191,14 +197,36 @@ def _json(request: Request, images: int) -> dict[str, Any]:
         raise too_long
     request.max_content_length = most
     try:
-        body: Any = request.get_json(force=True)
+        data = request.get_data(cache=False)
     except RequestEntityTooLarge:  # a chunked body, without a Content-Length
         raise too_long from None
-    except (BadRequest, RecursionError):
+    if not data:
+        raise Refusal(400, f"the body is empty: {_HOW}")
+    try:
+        body: Any = json.loads(data, object_pairs_hook=_object, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         raise Refusal(400, f"the body is not valid JSON: {_HOW}") from None
     if not isinstance(body, dict):
         raise Refusal(400, f"the body is a JSON {_json_kind(body)}, not an object: {_HOW}")
     return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of two equal names, others might read the first (RFC 8259, section 4)."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refusal(400, f"the body names {twice[:64]!r} more than once in one object: name it once")
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _empty(what: str) -> Refusal:
+    return Refusal(400, f"{what} is empty, 0 bytes: look whether it was written, and send it again")
 
 
 def _address(value: Any) -> SentImage:

@@ -30,6 +30,23 @@ class ByteRoom:
             self._taken -= size
 
 
+def refuse_encoded(app: Flask) -> None:
+    """Have the app refuse a request with a Content-Encoding: it is not undone, and could be a decompression bomb.
+
+    To be called after `guard`, as `refuse_when_told`.
+    """
+
+    def check() -> None:
+        if request.routing_exception is not None:
+            return
+        given = ",".join(request.headers.getlist("Content-Encoding"))
+        if any(coding.strip().lower() not in ("", "identity") for coding in given.split(",")):
+            why = f"the request has Content-Encoding {given.strip()[:64]!r}: send it as it is, without"
+            raise Refusal(415, why, headers={"Accept-Encoding": "identity"})
+
+    app.before_request(check)
+
+
 def refuse_when_told(app: Flask) -> None:
     """Have the app refuse a request whose environment holds a reason: what the server found while the body arrived.
 

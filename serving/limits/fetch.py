@@ -1,6 +1,7 @@
 """Fetches an image by its URL (http, https or s3) from allowed hosts, within limits of size and time.
 
-S3 objects are read through a presigned URL, so that the same limits apply.
+S3 objects are read through a presigned URL, so that the same limits apply. A request reads what is its project's own,
+and what the project file lists under `read_from`.
 """
 
 import http.client
@@ -11,6 +12,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from pipelines.config.project import Project
+from pipelines.config.s3_addresses import key_problem
 from pipelines.errors import NotFound, StorageError
 from pipelines.storage.s3 import Storage, split_uri
 from serving.api.addresses import judge, never
@@ -30,28 +33,28 @@ class Fetcher:
     """Reads images from URLs sent by clients.
 
     `max_bytes` and `seconds` bound one fetch as a whole, redirects included. `allowed_hosts` are internal hosts
-    (`host` or `host:port`) that may have a private address; `allowed_buckets` are buckets besides the project's own.
+    (`host` or `host:port`) that may have a private address.
     """
 
     max_bytes: int
     seconds: float
     allowed_hosts: frozenset[str] = frozenset()
-    allowed_buckets: frozenset[str] = frozenset()
     _resolvers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "resolve"), repr=False)
 
-    def fetch(self, url: str, bucket: str) -> bytes:
-        """Return the bytes at `url`, for a project whose own bucket is `bucket`.
+    def fetch(self, url: str, project: Project) -> bytes:
+        """Return the bytes at `url` for a request of `project`.
 
         Raises:
             Refusal: 400 for an invalid URL, 404 for a missing image, 413 for a file that is too large, 415 for another
-                content type, 422 for a host or bucket that is not allowed, 424 for a server that fails or is too slow.
+                content type, 422 for an empty file, an S3 key that is not accepted, or a host, bucket or prefix that
+                is not allowed, 424 for a server that fails or is too slow.
         """
         deadline = time.monotonic() + self.seconds
-        if len(url) > MAX_URL:
-            raise Refusal(400, f"image_url has {len(url):,} characters, {MAX_URL:,} are allowed: shorten it")
         scheme = url.partition(":")[0].lower()
         if scheme == "s3":
-            return self._from_s3(url, bucket, deadline)
+            return self._from_s3(url, project, deadline)
+        if len(url) > MAX_URL:
+            raise Refusal(400, f"image_url has {len(url):,} characters, {MAX_URL:,} are allowed: shorten it")
         parts = _parse(url)
         first = shown(parts.geturl())
         for _ in range(MAX_REDIRECTS + 1):
@@ -62,14 +65,17 @@ class Fetcher:
             parts = _redirected(parts, answer, first)
         raise Refusal(424, f"{first}: more than {MAX_REDIRECTS} redirects; give the image's own address")
 
-    def _from_s3(self, uri: str, own_bucket: str, deadline: float) -> bytes:
+    def _from_s3(self, uri: str, project: Project, deadline: float) -> bytes:
         try:
             bucket, key = split_uri("s3" + uri[2:])
         except NotFound:
-            raise Refusal(400, f"image_url {uri!r} is no S3 address: write s3://bucket/key") from None
-        if bucket != own_bucket and bucket not in self.allowed_buckets:
-            remedy = f"use the project's bucket {own_bucket!r}, or have INSPECTLINE_ALLOWED_BUCKETS name it"
-            raise Refusal(422, f"{uri}: bucket {bucket!r} is not allowed; {remedy}")
+            raise Refusal(400, f"image_url {uri[:200]!r} is no S3 address: write s3://bucket/key") from None
+        if problem := key_problem(key):
+            raise Refusal(422, f"image_url {uri[:200]!r}: the key {problem}; give the key of an image")
+        if not project.may_read(bucket, key):
+            own = f"s3://{project.bucket}/{project.name}/"
+            remedy = f"project {project.name} reads below {own} and what its file lists under read_from"
+            raise Refusal(422, f"image_url {uri[:200]!r} is not allowed: {remedy}")
         try:
             parts = urlsplit(Storage(bucket).url(key, seconds=300))
         except StorageError as error:
@@ -156,6 +162,8 @@ class Fetcher:
             raise _too_slow(shown_as, self.seconds)
         if expected is not None and len(data) < expected:
             raise Refusal(424, f"{shown_as}: ended after {len(data):,} of {expected:,} bytes; try again")
+        if not data:
+            raise Refusal(422, f"{shown_as}: the file is empty, 0 bytes; look whether the camera has written it")
         return bytes(data)
 
 

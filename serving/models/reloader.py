@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines.config.project import Project, load_projects
 from pipelines.config.settings import settings
-from pipelines.errors import InspectlineError
+from pipelines.errors import InspectlineError, RegistryAway
 from pipelines.registry.client import RegisteredVersion, fetch, prune
 from pipelines.registry.pinning import to_serve
 from pipelines.storage.files import write_atomically
@@ -44,6 +44,7 @@ class Reloader:
         self._began = datetime.now(UTC)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._away_since: datetime | None = None
         self._tries: dict[str, tuple[RegisteredVersion, int, float]] = {}
 
     def start(self) -> None:
@@ -118,13 +119,17 @@ class Reloader:
             self._review(state)
 
     def poll(self) -> None:
-        """Poll the registry once for every project."""
+        """Poll the registry once for every project; once it does not answer, no other project waits for it again."""
         mistakes = self._read_projects()
+        began, away = datetime.now(UTC), None
         for state in self._predictor.states():
-            problem = None
+            problem = away
             try:
-                if state.project is not None:
+                if state.project is not None and away is None:
                     problem = self._follow(state, state.project)
+            except RegistryAway as error:
+                self._away_since = self._away_since or began
+                problem = away = f"{error}, since {self._away_since.isoformat(timespec='seconds')}"
             except InspectlineError as error:
                 problem = str(error)
             except Exception as error:  # a bug in one project's package must not keep the others waiting
@@ -134,6 +139,8 @@ class Reloader:
                 _log.warning("cannot follow the registry", extra={"project": state.name, "why": problem})
             state.problem, state.polled_at = problem, datetime.now(UTC)
             self._review(state)
+        if away is None:
+            self._away_since = None
 
     def _review(self, state: ProjectState) -> None:
         """Follow the project file's review threshold."""

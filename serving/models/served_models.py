@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +156,16 @@ class ProjectState:
         others = (refusal for refusal in self.refusals if refusal.registered != version.registered)
         self.refused, self.refusals = version, (*others, version)[-_REFUSALS:]
 
-    def report(self) -> dict[str, Any]:
-        """Return the state as `/status` shows it."""
-        serving, refused = self.serving, self.refused
+    def report(self, overdue: timedelta, started_at: datetime) -> dict[str, Any]:
+        """Return the state as `/status` shows it.
+
+        A poll that has not returned for longer than `overdue` is a problem of its own; `started_at` stands for the last
+        poll until there is one.
+        """
+        serving, refused, polled_at = self.serving, self.refused, self.polled_at
+        problem = self.problem
+        if datetime.now(UTC) - (since := polled_at or started_at) > overdue:
+            problem = f"no poll has returned since {_text(since)}: MLflow or S3 is slow, or does not answer"
         return {
             "project": self.name,
             "status": "serving" if serving else "waiting",
@@ -169,7 +176,7 @@ class ProjectState:
             "threshold_policy": serving.package.card.threshold_policy if serving else None,
             "dataset_version": serving.package.card.version_id if serving else None,
             "serving_since": _text(serving.since) if serving else None,
-            "last_poll": {"at": _text(self.polled_at), "problem": self.problem},
+            "last_poll": {"at": _text(polled_at), "problem": problem},
             "refused": refused and {"version": refused.registered.version, "why": refused.why, "at": _text(refused.at)},
         }
 

@@ -21,14 +21,15 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.cpu import usable_cores
 from serving.limits.body_limits import REFUSAL, ByteRoom
-from serving.refusals import Refusal, unavailable
+from serving.refusals import DELAY, Refusal, unavailable
 from serving.server.connection import LAST_REQUEST_SECONDS, REQUEST_SECONDS, Arrival, arrival
-from serving.server.wsgi import AbsentBody, Answer, BodyRequired, Caller, environ
+from serving.server.wsgi import AbsentBody, Answer, BodyRequired, Caller, Environ, environ
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -41,6 +42,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 SMALL_BODY = 64 << 10  # bytes; what is no larger is collected at once, and counts for nothing
 _DRAIN_SECONDS = 1.0  # for the rest of a refused body, so that the connection can stay
+_MOST_DELAYED = 500  # answers, half of the connections that a process keeps
 _LINGER_SECONDS = 0.5  # for a client that was too late to read why
 # After the signal to end: how long new requests are still taken, and how long uploads may go on.
 _LAST_SECONDS = 1.0
@@ -63,6 +65,7 @@ class Gateway:
         self._largest = int(app.config["MAX_CONTENT_LENGTH"])
         self._room = ByteRoom(self._service.config.receive_bytes)
         self._ending = False
+        self._delayed = 0
         self._timeouts: dict[asyncio.Timeout, float] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -75,22 +78,43 @@ class Gateway:
     async def _answer(self, scope: Message, body: _Body, send: Send) -> None:
         if body.expects_continue or not body.small:
             try:
-                await self._send(await self._ask(environ(scope, AbsentBody())), body, send)
+                await self._send(await self._called(self._ask, environ(scope, AbsentBody())), body, send)
                 return
             except BodyRequired:
                 pass
         taken = 0 if body.small else min(body.length or self._largest, self._largest)
         if taken and not self._room.take(taken):
             busy = unavailable("many large images are being received at the moment; try again")
-            await self._send(await self._call(environ(scope, AbsentBody()) | {REFUSAL: busy}), body, send)
+            await self._send(await self._called(self._call, environ(scope, AbsentBody()) | {REFUSAL: busy}), body, send)
             return
         try:
             refusal = await self._collect(body)
             if not body.gone:
                 called_with = environ(scope, body.content, body.content.getbuffer().nbytes) | {REFUSAL: refusal}
-                await self._send(await self._call(called_with), body, send)
+                await self._send(await self._called(self._call, called_with), body, send)
         finally:
             self._room.give_back(taken)
+
+    async def _called(self, call: Caller, called_with: Environ) -> Answer:
+        """Return the answer of a call, after the delay that it asks for.
+
+        At most `_MOST_DELAYED` answers are held back at a time; with others, the connection is closed instead.
+        """
+        answer = await call(called_with)
+        seconds = called_with.get(DELAY, 0.0)
+        if not seconds or self._ending:
+            return answer
+        if self._delayed >= _MOST_DELAYED:
+            return replace(answer, headers=[*answer.headers, (b"connection", b"close")])
+        self._delayed += 1
+        try:
+            async with self._within(seconds, 0.0):
+                await asyncio.sleep(seconds)
+        except TimeoutError:
+            pass
+        finally:
+            self._delayed -= 1
+        return answer
 
     async def _collect(self, body: _Body) -> Refusal | None:
         """Collect the body, up to one byte more than is allowed, and return None, or why it is not here."""

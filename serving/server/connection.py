@@ -6,7 +6,9 @@ No thread waits for a client: all of this runs on the event loop.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +18,7 @@ REQUEST_SECONDS = float(os.environ.get("INSPECTLINE_REQUEST_SECONDS") or 30)
 LAST_REQUEST_SECONDS = 5.0  # for a request that began to arrive before the server ends
 MAX_CONNECTIONS = 1000
 MAX_HEAD_BYTES = 64 << 10
+_HOST = re.compile(rb"[\w.!$&'()*+,;=:%~\[\]-]*", re.ASCII)  # RFC 3986, section 3.2.2, with a port
 
 
 @dataclass
@@ -110,14 +113,30 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             super().on_header(name, value)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed, and close the connection; without a word if an answer has begun."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = json.dumps({"error": msg}).encode()
+            head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
     def on_headers_complete(self) -> None:
-        """Hand the request over to the application, while its body may still be arriving."""
+        """Hand the request over to the application, while its body may still be arriving.
+
+        Raises:
+            _Ambiguous: the head could be read in two ways, which the parser allows; answered with 400.
+        """
+        if problem := _framing_problem(self.parser.get_http_version(), self.headers):
+            raise _Ambiguous(problem)
         self._in_head, self._progress = False, True
         self._head_arrived()
         left = max(0.0, REQUEST_SECONDS - (self.loop.time() - self._began))
         self._arrival = Arrival(left, self.expect_100_continue)
         self.scope.setdefault("state", {})["arrival"] = self._arrival
         super().on_headers_complete()
+        if self.parser.should_upgrade():  # the parser drops what comes with such a request, so no other may follow it
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -146,6 +165,25 @@ class Connection(HttpToolsProtocol):
             self._expect_head(REQUEST_SECONDS)
         else:
             self.transport.close()
+
+
+class _Ambiguous(ValueError):
+    """A request whose end depends on who reads it."""
+
+
+def _framing_problem(version: str, headers: list[tuple[bytes, bytes]]) -> str | None:
+    """Return why a head may be read differently by a proxy in front (RFC 9112, sections 2.3, 3.2 and 6.1), or None."""
+    if version not in ("1.0", "1.1"):  # a request line without a version is also taken with a bare LF at its end
+        return f"HTTP/{version} is not spoken here"
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (version == "1.1" and not hosts):
+        return "not exactly one Host"
+    if not all(_HOST.fullmatch(host) for host in hosts):
+        return "no valid Host"
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings and (version == "1.0" or codings != [b"chunked"]):
+        return "a Transfer-Encoding other than chunked, or in HTTP/1.0"
+    return None
 
 
 def arrival(scope: Any) -> Arrival:

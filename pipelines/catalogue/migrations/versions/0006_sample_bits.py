@@ -6,8 +6,8 @@ Null in rows of before: their images are scaled as they were, each by its own sa
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
