@@ -10,7 +10,7 @@ quoted = '$(subst ','\'',$(value $(1)))'
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status import withdraw decide account test soak env docker-proof lint format lock clean
+.PHONY: help setup demo up down status import export withdraw decide account test soak env docker-proof lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ status: $(STAMP) ## show every process of the stack: state, memory, address, hea
 import: $(STAMP) ## put images into a project's inbox: make import DATA=folder [PROJECT=name] [MAP="folder=good;…"] [YES=1]
 	@$(if $(value DATA),,echo "say which folder: make import DATA=folder [PROJECT=name]" >&2; exit 1;) \
 		$(STACK) import $(call option,--data,DATA) $(call option,--project,PROJECT) $(call option,--map,MAP)
+
+export: $(STAMP) ## write a dataset version to files: make export [PROJECT=name] [FORMAT=mvtec|coco|yolo|labelstudio] [TO=folder] [VERSION=id]
+	@$(STACK) export $(call option,--to,TO) $(call option,--project,PROJECT) $(call option,--format,FORMAT) $(call option,--version,VERSION)
 
 withdraw: $(STAMP) ## keep a sample out of later dataset versions: make withdraw SAMPLE=sha256 [PROJECT=name] [REASON="…"] [UNDO=1]
 	@$(if $(SAMPLE),,echo "say which sample: make withdraw SAMPLE=sha256 [PROJECT=name]" >&2; exit 1;) \

@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from include.stack import boot, demo, images_in, screen, supervision
@@ -65,6 +66,13 @@ def _decide(stack: Stack, options: argparse.Namespace) -> None:
     _datasets(stack, options, ["decide", options.sample, options.label])
 
 
+def _export(stack: Stack, options: argparse.Namespace) -> None:
+    project = _project(options, None)
+    folder = options.to or stack.home / "exports" / f"{project}-{options.format}-{datetime.now():%Y%m%d-%H%M%S}"
+    chosen = ["--version", options.version] if options.version else []
+    _datasets(stack, options, ["export", str(folder), "--format", options.format, *chosen])
+
+
 def _datasets(stack: Stack, options: argparse.Namespace, arguments: list[str]) -> None:
     environ = _running(stack)
     command = [sys.executable, "-m", "pipelines.datasets", *arguments, "--project", _project(options, None)]
@@ -116,6 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     withdrawn = command("withdraw", _withdraw, "keep a sample out of later dataset versions")
     withdrawn.add_argument("--reason")
     withdrawn.add_argument("--undo", action="store_true", help="let later dataset versions have it again")
+    exported = command("export", _export, "write a dataset version to a folder")
+    exported.add_argument("--to", type=Path, help="a new or empty folder (default: one in exports/ of the stack)")
+    exported.add_argument("--format", choices=("mvtec", "coco", "yolo", "labelstudio"), default="mvtec")
+    exported.add_argument("--version")
     decided = command("decide", _decide, "settle a sample's label")
     decided.add_argument("--label", required=True, choices=("good", "anomaly"))
     account = command("account", _account, "make an account for serving, or give it a new password")
@@ -123,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     account.add_argument("--role", choices=("user", "administrator"))
     for part in (withdrawn, decided):
         part.add_argument("--sample", required=True, help="SHA-256 or its first digits, S3 address, or file name")
-    for part in (shown, imported, withdrawn, decided):
+    for part in (shown, imported, withdrawn, decided, exported):
         part.add_argument("--project")
     return parser
 

@@ -20,7 +20,8 @@ def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subqu
     """Return a subquery [sha256, label, disputed, type, mask_key, content], one row per annotated sample of `project`.
 
     Of an anomaly, `type`, `mask_key` and `content` are each those of the latest annotation that has one, whatever the
-    other two are; a deliberate annotation's type goes first. They are null for every other label.
+    other two are; a deliberate annotation's type goes first, and a mask that came after the content replaces it. They
+    are null for every other label.
 
     Over all samples, use it in inner joins only, within `whole_table_joins`: anything else may take time that grows
     with the square of their number. SQLite has no index for the outer join of a table with a subquery: count what has
@@ -55,6 +56,8 @@ def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subqu
     agreed = case((spread.c.low == spread.c.high, spread.c.low))
     label = func.coalesce(decided.c.label, agreed)
     anomalous = label == "anomaly"
+    # A mask that came later replaces the regions before it.
+    newest = spread.c.described >= func.coalesce(spread.c.masked, 0)
     return (
         select(
             spread.c.sha256,
@@ -62,7 +65,7 @@ def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subqu
             label.is_(None).label("disputed"),
             case((anomalous, func.coalesce(decided.c.type, typed.c.type))).label("type"),
             case((anomalous, masked.c.mask_key)).label("mask_key"),
-            case((anomalous, described.c.content)).label("content"),
+            case((anomalous & newest, described.c.content)).label("content"),
         )
         .select_from(spread)
         .outerjoin(decided, decided.c.id == spread.c.decided)

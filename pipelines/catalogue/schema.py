@@ -115,7 +115,9 @@ annotations = Table(
     Column("label", Text, nullable=False),  # good | anomaly; of other tasks a class, or `damage`, `none`
     Column("type", Text),
     Column("mask_key", Text),
-    Column("content", JSON),  # task-specific annotation beyond label, type and mask: regions, boxes, rows
+    Column(
+        "content", JSON(none_as_null=True)
+    ),  # task-specific annotation beyond label, type and mask: regions, boxes, rows
     Column("origin", String(16), nullable=False),  # inbox | decision | serving
     Column("author", Text),
     Column("source_key", Text),

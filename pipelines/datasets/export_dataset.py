@@ -114,7 +114,7 @@ def _version(project: str, version_id: str | None) -> tuple[str, str]:
         row = connection.execute(query.order_by(table.c.created_at.desc()).limit(1)).first()
     if row is None:
         what = f"no dataset version {version_id}" if version_id else "no dataset version yet"
-        raise BadDataset(f"{project} has {what}: python -m pipelines.datasets freeze --project {project} writes one")
+        raise BadDataset(f"{project} has {what}: every run of {project}_retrain writes one")
     return row.version_id, row.manifest_key
 
 

@@ -43,6 +43,7 @@ COLUMNS = (
     "group_key",
     "acquired_at",
 )
+REGIONS = "regions"  # the regions of an anomaly as JSON; null without, and missing in manifests of older versions
 LEAST_TRAINING = 16
 LEAST_VALIDATION = 4
 LEAST_GOOD = 30  # as many as give these with the usual shares
@@ -88,7 +89,9 @@ def freeze(project: str) -> DatasetVersion:
 
 
 def read_manifest(uri: str) -> pd.DataFrame:
-    """Return a manifest: one row a sample in order of sha256, columns `COLUMNS`; missing values are None or NaT.
+    """Return a manifest: one row a sample in order of sha256, columns `COLUMNS` and `REGIONS`.
+
+    Missing values are None or NaT.
 
     Raises:
         BadDataset: the manifest is not there or cannot be read.
@@ -105,7 +108,9 @@ def read_manifest(uri: str) -> pd.DataFrame:
         raise BadDataset(f"the manifest {uri} cannot be read ({error}): restore it from a backup") from error
     if missing := [name for name in COLUMNS if name not in frame.columns]:
         raise BadDataset(f"the manifest {uri} has no column {missing[0]!r}: freeze the dataset again")
-    for name in ("type", "mask_key"):
+    if REGIONS not in frame.columns:
+        frame[REGIONS] = None
+    for name in ("type", "mask_key", REGIONS):
         frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
     frame["acquired_at"] = pd.to_datetime(frame["acquired_at"], utc=True)
     return frame
@@ -114,13 +119,15 @@ def read_manifest(uri: str) -> pd.DataFrame:
 def _manifest_row(row: Mapping[str, Any]) -> dict[str, Any]:
     picked = {name: row[name] for name in COLUMNS}
     picked["acquired_at"] = row["acquired_at"].isoformat() if row["acquired_at"] else None
+    if row["content"]:  # left out where there are none, so that versions without regions keep their names
+        picked[REGIONS] = json.dumps(row["content"], sort_keys=True, ensure_ascii=False)
     return picked
 
 
 def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     import pandas as pd
 
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, REGIONS])
     frame["acquired_at"] = pd.to_datetime(frame["acquired_at"], utc=True, format="ISO8601")
     out = io.BytesIO()
     frame.to_parquet(out, index=False)

@@ -52,7 +52,7 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
     storage = Storage(project.bucket)
     run = content["run"]
     items = content["items"]
-    masked = _masked(project.name, (item["sha256"] for item in items if item["kind"] == "mask"))
+    masked = _masked(project.name, (item["sha256"] for item in items if item["kind"] in ("mask", "regions")))
     checked: list[Checked] = []
     results: list[dict[str, Any]] = []
     for item, outcome in _check_all(items, project, run, masked):

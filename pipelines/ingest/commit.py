@@ -4,6 +4,7 @@ Rows are looked up before they are inserted, under the project's lock, so that r
 same rows as a single one.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def enter_in(
     for mask in masks:
         sha256 = mask.item["sha256"]
         outcome = "annotated" if sha256 in added else "known"
-        result = {"key": mask.item["key"], "outcome": outcome, "sha256": sha256, "kind": "mask"}
+        result = {"key": mask.item["key"], "outcome": outcome, "sha256": sha256, "kind": mask.item["kind"]}
         results.append(result | {"notes": mask.notes})
     for rejection in refused:
         result = {"key": rejection.item["key"], "outcome": "rejected", "reason": rejection.reason}
@@ -172,42 +173,47 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
     wanted: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def want(
-        sha256: str, label: str, kind: str | None, mask_key: str | None, source_key: str, author: str | None = None
+        sha256: str,
+        label: str,
+        kind: str | None,
+        source_key: str,
+        marks: Sample | Mask,
+        author: str | None = None,
     ) -> None:
-        row = {"sha256": sha256, "label": label, "type": kind, "mask_key": mask_key, "source_key": source_key}
-        wanted[tuple(row.values())] = row | {"project": project, "origin": "inbox", "author": author}
+        row = {"sha256": sha256, "label": label, "type": kind, "mask_key": marks.mask_key, "source_key": source_key}
+        key = (*row.values(), _text(marks.content))
+        wanted[key] = row | {"content": marks.content, "project": project, "origin": "inbox", "author": author}
 
     for sample in taken:
         item = sample.item
         if item["label"] and not item.get("deliberate"):
             source = sample.row["source_key"]
-            want(sample.row["sha256"], item["label"], item["type"], sample.mask_key, source, item.get("author"))
+            want(sample.row["sha256"], item["label"], item["type"], source, sample, item.get("author"))
     for late in masks:
         item = late.item
-        want(item["sha256"], "anomaly", item["type"], late.mask_key, item["image_key"])
+        want(item["sha256"], "anomaly", item["type"], item["image_key"], late)
     present: set[tuple[Any, ...]] = set()
+    columns = (annotations.c[name] for name in ("sha256", "label", "type", "mask_key", "source_key", "content"))
+    query = select(*columns).where(annotations.c.project == project, annotations.c.origin == "inbox")
     for chunk in chunks(sorted({key[0] for key in wanted})):
-        rows = connection.execute(
-            select(
-                annotations.c.sha256,
-                annotations.c.label,
-                annotations.c.type,
-                annotations.c.mask_key,
-                annotations.c.source_key,
-            ).where(
-                annotations.c.project == project,
-                annotations.c.origin == "inbox",
-                annotations.c.sha256.in_(chunk),
-            )
-        )
-        for row in rows:
-            present.add(tuple(row))
-            # Also without its mask, which a repeated batch may no longer find in the inbox.
-            present.add((*row[:3], None, row[4]))
+        for sha256, label, kind, mask_key, source_key, content in connection.execute(
+            query.where(annotations.c.sha256.in_(chunk))
+        ):
+            present.add((sha256, label, kind, mask_key, source_key, _text(content)))
+            # Also without its mask and regions, which a repeated batch may no longer find in the inbox.
+            present.add((sha256, label, kind, mask_key, source_key, None))
+            present.add((sha256, label, kind, None, source_key, None))
+            if content:
+                present.add((sha256, label, None, None, source_key, None))
     missing = [row for key, row in wanted.items() if key not in present]
     if missing:
         connection.execute(annotations.insert(), missing)
     return {row["sha256"] for row in missing}
+
+
+def _text(content: dict[str, Any] | None) -> str | None:
+    """Return the regions of an annotation as text, to compare them."""
+    return json.dumps(content, sort_keys=True) if content else None
 
 
 def _enter_rejections(connection: Connection, project: str, run: str, refused: Sequence[Rejection]) -> None:

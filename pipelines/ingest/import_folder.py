@@ -32,6 +32,7 @@ from pipelines.ingest.import_plan import BadFolder, ImportPlan, PlannedImage
 from pipelines.ingest.inbox_keys import INDEX, REGIONS_ENDING, inbox_prefix
 from pipelines.ingest.index_csv import some
 from pipelines.ingest.plan_import import plan_import
+from pipelines.ingest.store_regions import mask_file
 from pipelines.storage.s3 import Storage
 
 THREADS = 8
@@ -135,13 +136,9 @@ def merged_mask(image: PlannedImage) -> bytes:
     Raises:
         BadImage: a mask cannot be read, or differs in size from the image.
     """
-    from PIL import Image
-
     size = size_of(image.file)
     masks = [open_mask(mask.read_bytes(), (size.width, size.height)) for mask in image.masks]
-    out = io.BytesIO()
-    Image.fromarray(np.where(np.logical_or.reduce(masks), 255, 0).astype(np.uint8)).save(out, "PNG")
-    return out.getvalue()
+    return mask_file(np.logical_or.reduce(masks))
 
 
 def _content_name(plan: ImportPlan) -> str:

@@ -23,7 +23,7 @@ from pipelines.ingest.at_rest import Looks
 from pipelines.ingest.commit import side_counts
 from pipelines.ingest.file_names import left_alone, reserved
 from pipelines.ingest.inbox_keys import INDEX, InboxPath, comparable, inbox_prefix, ingest_prefix, mask_stem, read_path
-from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index
+from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index, some
 from pipelines.ingest.index_matching import compare
 from pipelines.storage.s3 import Storage, StoredObject
 
@@ -117,9 +117,8 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
     growing_index = [path.rpartition("/")[0] for path in listing.growing if _is_index(path)]
     unread: list[str] = []
     read = list(_read_indexes(storage, indexes, listing, unread, prefix, looks))
-    masks = _take_masks(entries)
-    growing = {comparable(read_path(path).stem) for path in listing.growing}
-    growing |= {comparable(stem) for path in listing.growing if (stem := mask_stem(read_path(path)))}
+    masks, regions = _take_masks(entries), _take_regions(entries)
+    growing = {comparable(stem) for path in listing.growing for stem in _stems(read_path(path))}
     images: list[str] = []
     for path, (place, item) in entries.items():
         if place.fault:
@@ -133,7 +132,7 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
         if _concerned(path, growing_index):
             listing.wait("their index.csv is still being written")
             continue
-        if stem in growing:  # its mask is not whole yet
+        if stem in growing:  # its mask or its regions are not whole yet
             listing.wait(GROWING, path)
             continue
         metadata = describe(path, (index for index in read if comparable(path) in index.rows), project)
@@ -142,12 +141,16 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
         more["serves_folder"] = looks.seconds > 0
         if mask:
             more["mask"] = _item("mask", mask[1])
+        if marked := regions.pop(stem, None):
+            more["regions"] = _item("regions", marked[1])
         listing.items.append(_item("image", item, **more))
     unread += growing_index
-    for stem in [stem for stem in masks if stem in growing]:  # its image is not whole yet
-        listing.wait(GROWING, masks.pop(stem)[0].path)
-    late = {stem: mask for stem, mask in masks.items() if not _concerned(stem, unread)}
-    _late_masks(project.name, late, listing, prefix, looks)
+    for kind, companions in (("mask", masks), ("regions", regions)):
+        for stem in [stem for stem in companions if stem in growing]:  # its image is not whole yet
+            listing.wait(GROWING, companions.pop(stem)[0].path)
+        late = {stem: companion for stem, companion in companions.items() if not _concerned(stem, unread)}
+        _late_companions(project.name, kind, late, listing, prefix, looks)
+    listing.notes += _shared_stems(images)
     listing.notes += compare(project, read, listing.present, images)
     listing.items.sort(key=lambda item: item["key"])
     return listing
@@ -241,20 +244,51 @@ def _take_masks(entries: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str,
     return masks
 
 
-def _late_masks(
-    project: str, masks: dict[str, tuple[InboxPath, StoredObject]], listing: Listing, prefix: str, looks: Looks
+def _take_regions(entries: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str, tuple[InboxPath, StoredObject]]:
+    """Remove the files of regions from `entries` and return them by the comparable stem of their image."""
+    paths = {comparable(place.regions_of): path for path, (place, _) in entries.items() if place.regions_of}
+    return {stem: entries.pop(path) for stem, path in paths.items()}
+
+
+def _stems(place: InboxPath) -> Iterator[str]:
+    """Yield the stem of the image that a file is or belongs to, in each sense that its name may have."""
+    yield place.stem
+    yield from filter(None, (mask_stem(place), place.regions_of))
+
+
+def _shared_stems(paths: Sequence[str]) -> list[str]:
+    """Return a line on images of one folder whose names differ only in their endings."""
+    stems: dict[str, list[str]] = {}
+    for path in paths:
+        stems.setdefault(comparable(read_path(path).stem), []).append(path)
+    shared = [same for same in stems.values() if len(same) > 1]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} names stand for several images, of which a mask of that name goes to the first alone: "
+        f"{some([' and '.join(same) for same in shared])}; rename them"
+    ]
+
+
+def _late_companions(
+    project: str,
+    kind: str,
+    companions: dict[str, tuple[InboxPath, StoredObject]],
+    listing: Listing,
+    prefix: str,
+    looks: Looks,
 ) -> None:
-    """List the masks of images ingested earlier; those whose image has not arrived yet wait."""
-    images = _earlier_images(project, [prefix + stem for stem in masks])
-    for stem, (place, item) in masks.items():
+    """List the masks or regions of images ingested earlier; those whose image has not arrived yet wait."""
+    images = _earlier_images(project, [prefix + stem for stem in companions])
+    for stem, (place, item) in companions.items():
         if image := images.get(prefix + stem):
-            listing.items.append(_item("mask", item, type=place.type, **image))
+            listing.items.append(_item(kind, item, type=place.type, **image))
         elif now() - looks.first_seen(item) > MASK_WAITS:
             hours = int(MASK_WAITS.total_seconds() // 3600)
-            reason = f"the mask's image {stem}.* did not come within {hours} hours: send both"
-            listing.items.append(_item("refused", item, reason=reason))
+            reason = f"the image {stem}.* of these {kind} did not come within {hours} hours: send both"
+            listing.items.append(_item("refused", item, reason=reason.replace("these mask", "this mask")))
         else:
-            listing.wait("masks whose image is not there yet")
+            listing.wait(f"{'masks' if kind == 'mask' else kind} whose image is not there yet")
 
 
 def _earlier_images(project: str, stems: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -42,6 +42,7 @@ class InboxPath:
         label: good, anomaly, or None (default): unlabelled.
         type: type of the anomaly. Default None.
         mask_of: path without extension of the image this is a mask of. Default None.
+        regions_of: path without extension of the image that its regions are of. Default None.
         fault: why the key is invalid and what to do. Default None: it is valid.
     """
 
@@ -51,6 +52,7 @@ class InboxPath:
     label: str | None = None
     type: str | None = None
     mask_of: str | None = None
+    regions_of: str | None = None
     fault: str | None = None
 
     @property
@@ -69,8 +71,12 @@ def read_path(path: str) -> InboxPath:
     if top not in ("good", "anomaly", "unlabelled"):
         where = f"{top}/" if top else "the inbox itself"
         return InboxPath(path, folder, name, fault=f"{where} says nothing of the image: {_EXPECTED}")
+    with_regions = name.lower().endswith(REGIONS_ENDING) and len(name) > len(REGIONS_ENDING)
     if top != "anomaly":
-        return InboxPath(path, folder, name, label="good" if top == "good" else None)
+        fault = (
+            "regions of an image that is not labelled as an anomaly: put both into anomaly/" if with_regions else None
+        )
+        return InboxPath(path, folder, name, label="good" if top == "good" else None, fault=fault)
     kind = below.partition("/")[0]
     mask = _MASK.fullmatch(name)
     return InboxPath(
@@ -80,6 +86,7 @@ def read_path(path: str) -> InboxPath:
         label="anomaly",
         type=kind if kind not in ("", "anomaly") else None,  # anomaly/anomaly/ is equivalent to anomaly/
         mask_of=f"{folder}/{mask['stem']}" if mask else None,
+        regions_of=f"{folder}/{name[: -len(REGIONS_ENDING)]}" if with_regions else None,
     )
 
 

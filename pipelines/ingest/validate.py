@@ -20,6 +20,7 @@ from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image, read
 from pipelines.images.descriptors import describe
 from pipelines.images.masks import placed
 from pipelines.ingest.inbox_keys import comparable, inbox_prefix, rejected_key
+from pipelines.ingest.store_regions import store_regions
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 
@@ -40,27 +41,31 @@ class Sample:
         row: its row in the catalogue's table `samples`.
         mask_key: key of its mask. Default None.
         notes: messages on its mask for the sender.
+        content: its regions as JSON. Default None.
     """
 
     item: dict[str, Any]
     row: dict[str, Any]
     mask_key: str | None = None
     notes: list[str] = field(default_factory=list)
+    content: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask stored in S3, of an image ingested earlier.
+    """A mask stored in S3, or regions, of an image ingested earlier.
 
     Attributes:
         item: the inbox item.
-        mask_key: key of the mask.
+        mask_key: key of the mask; None of regions of which one is a box.
         notes: messages for the sender.
+        content: the regions as JSON. Default None.
     """
 
     item: dict[str, Any]
-    mask_key: str
+    mask_key: str | None
     notes: list[str] = field(default_factory=list)
+    content: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,8 @@ def check(item: dict[str, Any], project: Project, run: str, masked: dict[str, Ma
     try:
         if item["kind"] == "refused":
             return _reject(item, item["reason"], project, storage)
+        if item["kind"] == "regions":
+            return _check_regions(item, project, storage, masked[item["sha256"]])
         if item["kind"] == "mask":
             return _check_mask(item, project, storage, masked[item["sha256"]])
         return _check_image(item, project, run, storage)
@@ -165,9 +172,12 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
         if _still_landing(item, storage):
             return Checked(unsettled=True)
         refused = _reject(item, str(error), project, storage)
-        if item.get("mask"):
-            reason = "the image of this mask was refused: send both again"
-            _put_first(refused, _refuse_mask(item["mask"], reason, project, storage))
+        for kind in ("mask", "regions"):
+            if item.get(kind):
+                reason = (
+                    f"the image of {'this mask' if kind == 'mask' else 'these regions'} was refused: send both again"
+                )
+                _put_first(refused, _refuse_companion(item[kind], reason, project, storage))
         return refused
     sample = make_safe(data, image, item, project, run)
     checked = Checked(done=[item])
@@ -179,9 +189,28 @@ def _check_image(item: dict[str, Any], project: Project, run: str, storage: Stor
         except NotFound:
             checked.missing.append(mask["key"])
         except BadImage as error:
-            _put_first(checked, _refuse_mask(mask, str(error), project, storage))
+            _put_first(checked, _refuse_companion(mask, str(error), project, storage))
+    if regions := item.get("regions"):
+        sample = _with_regions(sample, regions, (image.width, image.height), project, storage, checked)
     checked.sample = sample
     return checked
+
+
+def _with_regions(
+    sample: Sample, item: dict[str, Any], size: tuple[int, int], project: Project, storage: Storage, checked: Checked
+) -> Sample:
+    """Return a sample with its regions; a mask file goes before the mask that they amount to."""
+    try:
+        stored = store_regions(storage.get(item["key"]), size, project)
+    except NotFound:
+        checked.missing.append(item["key"])
+        return sample
+    except BadImage as error:
+        _put_first(checked, _refuse_companion(item, str(error), project, storage))
+        return sample
+    checked.done.insert(0, item)
+    typed = sample.item | {"type": sample.item["type"] or stored.type}
+    return replace(sample, item=typed, mask_key=sample.mask_key or stored.mask_key, content=stored.content)
 
 
 def open_sample(data: bytes, project: Project) -> OpenedImage:
@@ -244,6 +273,17 @@ def _check_mask(item: dict[str, Any], project: Project, storage: Storage, image:
     return Checked(mask=Mask(item, stored.key, stored.notes), done=[item])
 
 
+def _check_regions(item: dict[str, Any], project: Project, storage: Storage, image: MaskedImage) -> Checked:
+    try:
+        stored = store_regions(storage.get(item["key"]), (image.width, image.height), project)
+    except BadImage as error:
+        if _still_landing(item, storage):
+            return Checked(unsettled=True)
+        return _reject(item, str(error), project, storage)
+    typed = item | {"type": item["type"] or stored.type}
+    return Checked(mask=Mask(typed, stored.mask_key, content=stored.content), done=[item])
+
+
 def store_mask(data: bytes, size: tuple[int, int], project: Project, orientation: int = 1) -> StoredMask:
     """Store the mask of an image among the samples in S3.
 
@@ -263,8 +303,8 @@ def store_mask(data: bytes, size: tuple[int, int], project: Project, orientation
     return StoredMask(key, mask.notes)
 
 
-def _refuse_mask(item: dict[str, Any], reason: str, project: Project, storage: Storage) -> Checked:
-    """Reject a mask listed with its image; one that is still being written is listed again as a late mask."""
+def _refuse_companion(item: dict[str, Any], reason: str, project: Project, storage: Storage) -> Checked:
+    """Reject a mask or regions listed with their image; while still being written, they are listed again as late."""
     try:
         if _still_landing(item, storage):
             return Checked()
