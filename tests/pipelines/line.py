@@ -25,6 +25,7 @@ from pipelines.registry.package_store import package_uri
 from pipelines.steps import DatasetVersion, ModelPackage, PackRef, Run, TrainingParameters
 from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage
+from tests.pipelines.image_files import png16
 from tests.pipelines.packages import good_image, make_package
 
 SIZE = 64
@@ -47,9 +48,11 @@ class Line:
         kind: str | None = None,
         masks: bool = False,
         draw: Callable[[np.random.Generator], np.ndarray] | None = None,
+        bits: int | None = None,
     ) -> None:
         """Put in `count` images of a side (training, validation, test): grey noise, or what `draw` makes, at least 48
-        pixels high and 64 wide; anomalies bear a dark patch.
+        pixels high and 64 wide; anomalies bear a dark patch. With `bits`, files have as many
+        in 16.
         """
         storage = Storage(self.bucket)
         rows: dict[Any, list[dict[str, Any]]] = {samples: [], groups: [], annotations: []}
@@ -63,7 +66,8 @@ class Line:
                 top, left = rng.integers(4, 24), rng.integers(4, 40)
                 pixels[top : top + 16, left : left + 16] = 0
                 mask[top : top + 16, left : left + 16] = 255
-            data = png(pixels)
+            deep = np.rint(pixels.astype(float) * (2 ** (bits or 8) - 1) / 255).astype(np.uint16)
+            data = png16(deep) if bits else png(pixels)
             digest = sha256(data).hexdigest()
             key = f"{self.project}/samples/{digest[:2]}/{digest}.png"
             storage.put(key, data)
@@ -85,6 +89,8 @@ class Line:
                     "source_key": f"{self.project}/inbox/{label}/{self.seed}.png",
                     "group_key": group,
                     "descriptors": describe(pixels),
+                    "sample_bits": 16 if bits else 8,
+                    "sample_peak": float(deep.max()) if bits else None,
                 }
             )
             rows[groups].append({"project": self.project, "group_key": group, "side": side, "origin": "imported"})

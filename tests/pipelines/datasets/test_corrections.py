@@ -4,7 +4,9 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines.catalogue import connect
 from pipelines.catalogue.annotations import latest
@@ -13,9 +15,11 @@ from pipelines.catalogue.schema import now
 from pipelines.config.project import load_project
 from pipelines.datasets.corrections import ImageGone, NoSuchPrediction, annotate, sha256_of
 from pipelines.errors import BadImage
+from pipelines.images.masks import open_mask
 from pipelines.ingest.submission import Posted
 from pipelines.storage.s3 import Storage
 from tests.conftest import Projects
+from tests.pipelines.hostile import encode, textured
 from tests.pipelines.ingest.conftest import Line, image_file
 from tests.pipelines.ingest.test_ingest import mask_file
 
@@ -89,6 +93,29 @@ def test_annotate_when_a_mask_comes_along_then_kept_and_checked(line: Line):
     assert line.samples == []
     say(sha256, "anomaly", mask=mask_file())
     assert line.storage.get(line.labelled[0]["mask_key"]) == mask_file()
+
+
+def test_annotate_when_a_mask_marks_nothing_or_nearly_everything_then_the_answer_says_so(line: Line):
+    sha256 = serve(line)
+    assert say(sha256, "anomaly", mask=mask_file())["notes"] == []
+    for shade, word in ((0, "nothing"), (255, "nearly everything")):
+        mask = encode(Image.new("L", (40, 40), shade))
+        for _ in range(2):  # also where it says nothing new
+            assert any(word in note for note in say(sha256, "anomaly", mask=mask)["notes"])
+
+
+def test_annotate_when_the_image_is_turned_by_exif_then_the_mask_of_its_stored_pixels_is_turned_with_it(line: Line):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    line.send("anomaly/7.jpg", encode(textured(60, 40), "JPEG", exif=exif))
+    line.ingest()
+    marks = np.zeros((40, 60), np.uint8)
+    marks[5:15, 8:20] = 255
+    say(line.samples[0]["sha256"], "anomaly", mask=encode(Image.fromarray(marks)))
+    stored = line.storage.get(line.labelled[0]["mask_key"])
+    np.testing.assert_array_equal(open_mask(stored, (40, 60)), np.rot90(marks, -1) > 0)
+    with pytest.raises(BadImage, match="EXIF"):
+        say(line.samples[0]["sha256"], "anomaly", mask=encode(Image.new("L", (30, 40))))
 
 
 def test_annotate_when_a_group_is_told_or_its_address_shows_it_then_with_the_group(line: Line, projects: Projects):

@@ -69,6 +69,10 @@ def test_annotation_when_a_prediction_is_corrected_then_a_sample_and_seen_beside
         answer = requests.post(f"{server.address}/annotations", data=form, files=files, timeout=30)
         assert answer.status_code == status, answer.text
     assert answer.json()["mask"] is True
+    assert answer.json()["sample"]["notes"] == []
+    empty = {"mask": ("mask.png", io.BytesIO(encoded(np.zeros_like(size))))}
+    answer = requests.post(f"{server.address}/annotations", data=form, files=empty, timeout=30)
+    assert "marks nothing" in answer.json()["sample"]["notes"][0]
 
 
 def row(project: str, number: int, **more: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipelines.tasks.anomaly.package import read_reference
 from tests.conftest import Projects, wait_until
+from tests.pipelines.image_files import png16
 from tests.pipelines.packages import good_image
 from tests.serving.conftest import Registry, Server, encoded, until_rows
 
@@ -185,3 +186,25 @@ def test_dbconnex_when_asked_then_milliseconds_or_503_without_names(server: Serv
     assert not {"topsecret", "someone", "127.0.0.1"} & set(refused.text.replace('"', " ").split())
     server.end()
     assert "topsecret" not in server.log.read_text(encoding="utf-8")
+
+
+def test_predict_when_the_model_has_a_bit_depth_then_every_image_is_scaled_by_it(
+    server: Server, registry: Registry, bad_file: bytes
+):
+    pixels = np.asarray(Image.open(io.BytesIO(bad_file))).astype(int)
+    twelve = png16((pixels * 4095 + 127) // 255)
+    bright = png16(pixels * 257)
+    server.start().until_version(registry.register(threshold=0.1, bits=12))
+    scores = [server.predict(data).json()["anomaly_score"] for data in (bad_file, twelve)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.001)
+    refused = server.predict(bright)
+    assert refused.status_code == 422
+    assert "image.bits" in refused.json()["error"]
+    drawn = [
+        requests.post(f"{server.address}/predict?heatmap=png", files={"file": data}, timeout=30).json()["heatmap"]
+        for data in (bad_file, twelve)
+    ]
+    assert drawn[0] == drawn[1]
+    server.until_version(registry.register(threshold=0.1))  # of before: each image is scaled by itself
+    for data in (twelve, bright):
+        assert server.predict(data).json()["anomaly_score"] == pytest.approx(scores[0], abs=0.001)

@@ -9,10 +9,12 @@ from PIL import Image
 
 from pipelines.datasets.original_images import original_images
 from pipelines.datasets.versions import freeze, read_manifest
-from pipelines.images.descriptors import DESCRIPTORS
+from pipelines.images.decode import open_image
+from pipelines.images.descriptors import DESCRIPTORS, describe
 from pipelines.registry.package_store import fetch_files, fetched_package
 from pipelines.storage.s3 import Storage, read_uri, split_uri
 from pipelines.tasks.anomaly.calibrate import EXAMPLES, calibrate
+from pipelines.tasks.anomaly.compare import score_contenders
 from pipelines.tasks.anomaly.evaluate import evaluate
 from pipelines.tasks.anomaly.onnx_graph import EVIDENCE
 from pipelines.tasks.anomaly.package import AnomalyPackage
@@ -20,6 +22,7 @@ from pipelines.tasks.anomaly.predict import predict, prepare_image
 from pipelines.tasks.anomaly.subset_scoring import prepared_images
 from pipelines.training import runs
 from tests.pipelines.line import pack_of
+from tests.pipelines.packages import good_image, make_package
 
 
 @pytest.fixture
@@ -137,6 +140,58 @@ def test_prepared_images_from_pack_and_from_originals_score_the_same(run_of, lin
         ]
         sent = [prediction.score for prediction in predict(package, list(original_images(line.project, rows)))]
     assert packed == sent
+
+
+def test_calibrate_and_evaluate_when_images_are_deep_then_score_as_serving_does_at_the_models_bit_depth(line, tmp_path):
+    def dim(generator: np.random.Generator) -> np.ndarray:
+        return (good_image(generator, 64)[:48] // 8).astype(np.uint8)
+
+    for side, count in (("training", 16), ("validation", 6), ("test", 2)):
+        line.add(side, "good", count, draw=dim, bits=12)
+    line.add("test", "good", 1, draw=lambda _: np.full((48, 64, 3), 255, np.uint8), bits=12)
+    run = runs.begin(freeze(line.project), {}, force=False, dag_run_id="manual__1")
+    assert run.dataset.bits == 12
+    calibrated = calibrate(run, pack_of(run), line.export(run, tmp_path / "exported"))
+    evaluate(run, pack_of(run), calibrated)
+    manifest = read_manifest(run.dataset.manifest_uri)
+    good = manifest[manifest["subset"] == "validation"].sort_values("sha256")
+    with fetched_package(calibrated.package_uri, AnomalyPackage.open) as package:
+        assert package.card.bits == 12
+        served = [
+            open_image(Storage(line.bucket).get(key), max_pixels=10**6, min_side=1, bits=package.card.bits).pixels
+            for key in good["key"]
+        ]
+        scores = [prediction.score for prediction in predict(package, served)]
+        np.testing.assert_allclose(package.reference["score"], scores, atol=1e-6)
+        brightness = package.reference["descriptors"][:, DESCRIPTORS.index("brightness")]
+        np.testing.assert_allclose(brightness, [describe(pixels)["brightness"] for pixels in served], atol=1e-6)
+        # A champion of before scales each image by itself, whatever the pack holds.
+        itself = [prepare_image(package, pixels).tiles for pixels in original_images(line.project, good)]
+        prepared = prepared_images(run, pack_of(run), good, package.graph, None)
+        for image, tiles in zip(prepared, itself, strict=True):
+            np.testing.assert_array_equal(image.tiles, tiles)
+
+
+def test_compare_when_the_champion_has_another_bit_depth_then_each_decodes_at_its_own(line, tmp_path):
+    line.add("test", "good", 3, bits=14)
+    line.add("test", "anomaly", 3, bits=14)
+    line.add("training", "good", 16, bits=14)
+    line.add("validation", "good", 4, bits=14)
+    rows = read_manifest(freeze(line.project).manifest_uri)
+    good, anomalies = rows[rows["subset"] == "test"], rows[rows["subset"] == "anomaly/test"]
+    packages = [
+        AnomalyPackage.open(make_package(tmp_path / str(bits), size=64, bits=bits)) for bits in (14, 16, None, 12)
+    ]
+    own = score_contenders(line.project, packages[0], packages[0], good, anomalies)
+    wider = score_contenders(line.project, packages[0], packages[1], good, anomalies)
+    np.testing.assert_array_equal(own[0][0], wider[0][0])
+    assert wider[1] is not None
+    assert wider[1][1].max() < own[1][1].max() / 2
+    narrower, champion, failure = score_contenders(line.project, packages[0], packages[3], good, anomalies)
+    np.testing.assert_array_equal(narrower[1], own[0][1])
+    assert champion is None
+    assert "image.bits" in failure
+    assert score_contenders(line.project, packages[0], packages[2], good, anomalies)[1] is not None
 
 
 def test_evaluate_gives_every_figure_with_its_interval_from_test_subsets_alone(run_of, line):

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper, load, numpy_helper, save
 
 from pipelines.errors import BadPackage
+from pipelines.images.decode import open_image
 from pipelines.images.preprocess import restore_map
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.tasks.anomaly.predict import predict, prepare_image
+from tests.pipelines.image_files import png16, tiff
 from tests.pipelines.packages import defective_image, good_image, make_package
 
 
@@ -139,3 +143,41 @@ def test_score_when_the_graph_gives_no_number_refuses(tmp_path: Path):
     save(model, folder / "model.onnx")
     with pytest.raises(BadPackage, match="not a finite number"):
         predict(ScoringGraph(folder / "model.onnx", 64, "fit", threads=1), [np.zeros((64, 64, 3), np.uint8)])
+
+
+DEEP_FILES = {
+    "png": png16,
+    "tiff": tiff,
+    "big-endian": lambda samples: tiff(samples, order=">"),
+    "compressed": lambda samples: tiff(samples, compressed=True),
+}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    bits=st.sampled_from([8, 10, 12, 14, 16]),
+    file=st.sampled_from(sorted(DEEP_FILES)),
+    channels=st.sampled_from(["grey", "grey and alpha", "colour", "colour and alpha"]),
+    darkness=st.floats(0.05, 1),
+    lamp=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_score_when_the_same_picture_has_another_bit_depth_then_the_same_verdict(
+    package: AnomalyPackage, bits: int, file: str, channels: str, darkness: float, lamp: bool, seed: int
+):
+    generator = np.random.default_rng(seed)
+    picture = defective_image(generator, 64) if seed % 2 else good_image(generator, 64)
+    seen = picture.astype(float) * darkness / 255  # as the light falls on the camera, 0 to 1
+    if channels.startswith("grey"):
+        seen = np.repeat(seen[..., :1], 3, axis=2)
+    if lamp:
+        seen[3, 3] = 1
+    samples = np.rint(seen * (2**bits - 1)).astype(np.uint16)
+    if channels.startswith("grey"):
+        samples = samples[..., 0]
+    if channels.endswith("alpha"):
+        samples = np.dstack([samples, np.full(samples.shape[:2], 65535, np.uint16)])
+    eight = np.rint(seen * 255).astype(np.uint8)
+    deep = open_image(DEEP_FILES[file](samples), max_pixels=10**6, min_side=1, bits=bits)
+    first, second = (prediction.score for prediction in predict(package, [eight, deep.pixels]))
+    assert abs(first - second) <= 0.01 * package.card.threshold
