@@ -1,4 +1,4 @@
-"""What senders say and what they send: rows and files that do not meet are counted and named, through a whole ingest."""
+"""What senders say and what they send: rows and files that do not meet are counted and named by an ingest."""
 
 import io
 import unicodedata

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import signal
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -194,3 +195,10 @@ def test_take_in_when_exif_says_when_then_the_sample_knows(line: Line):
     textured(40, 40, seed=5).save(file, "JPEG", exif=exif)
     take_in(rules(), Posted(file.getvalue(), "good"), "retrain")
     assert line.samples[0]["acquired_at"] == datetime(2026, 5, 1, 11, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_take_in_when_the_name_has_umlauts_in_any_form_then_what_was_said_counts(line: Line, form: str):
+    name = unicodedata.normalize(form, "Gehäuse.png")
+    take_in(rules(), good(name=name, group="lot 7"), "retrain")
+    assert line.samples[0]["group_key"] == "lot 7"
