@@ -16,10 +16,11 @@ from datetime import timezone as fixed_offset
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from PIL import Image
+from PIL import Image, JpegImagePlugin, MpoImagePlugin, TiffImagePlugin
 
 from pipelines.images.file_signatures import looks_like
 
+_PLUGINS = (JpegImagePlugin, MpoImagePlugin, TiffImagePlugin)  # registered here, so that no thread loads them later
 _EXIF_IFD = 0x8769
 # (name, tag, tag of its offset, tag of its fraction of a second, whether the tag is in the EXIF directory)
 _TAGS = (
@@ -72,7 +73,7 @@ def _exif(data: bytes) -> Image.Exif | None:
     """Return the EXIF data of a file without decoding its pixels."""
     kind = looks_like(data)
     if kind in ("JPEG", "TIFF"):
-        return Image.open(io.BytesIO(data), formats=("JPEG", "MPO", "TIFF")).getexif()  # reads on from the file later
+        return Image.open(io.BytesIO(data), formats=("JPEG", "TIFF")).getexif()  # reads on from the file later
     if kind == "PNG":
         raw = _chunk(data, b"eXIf", start=8, name_first=False, order="big", trailer=4, even=False)
     elif kind == "WEBP":

@@ -35,6 +35,7 @@ class Index:
         folder: its folder below the inbox; empty for the inbox itself.
         rows: values by column name, by image path below the inbox, comparable. Values that are empty are kept.
         numbers: the row in which each of these paths is named, as a spreadsheet counts: the header is row 1.
+        written: how the index writes each of these paths.
         columns: the names of all columns but that of the files, in lower case.
         warnings: a message for each kind of thing that is not used, to be read after the name of the index.
     """
@@ -42,6 +43,7 @@ class Index:
     folder: str
     rows: dict[str, dict[str, str]] = field(repr=False)
     numbers: dict[str, int] = field(default_factory=dict, repr=False)
+    written: dict[str, str] = field(default_factory=dict, repr=False)
     columns: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -51,9 +53,8 @@ class Index:
         return f"{self.folder}/{INDEX}" if self.folder else INDEX
 
     def row_name(self, path: str) -> str:
-        """Return how messages name the row of `path`: the row's number, and the path as the index writes it."""
-        below = path.removeprefix(f"{self.folder}/") if self.folder else path
-        return f"row {self.numbers[path]} {below}" if path in self.numbers else below
+        """Return how messages name the row of `path`, which `read_index` read: its number and the path as written."""
+        return f"row {self.numbers[path]} {self.written[path]}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def read_index(data: bytes, folder: str) -> Index:
     table = read_table(data)
     rows: dict[str, dict[str, str]] = {}
     numbers: dict[str, int] = {}
+    written: dict[str, str] = {}
     twice: list[str] = []
     nameless: list[str] = []
     for number, row in table.rows:
@@ -95,13 +97,13 @@ def read_index(data: bytes, folder: str) -> Index:
         path = _path(file, folder)
         if path in rows:
             twice.append(f"{file} (rows {numbers[path]} and {number})")
-        rows[path], numbers[path] = row, number
+        rows[path], numbers[path], written[path] = row, number, file
     warnings = list(table.warnings)
     if twice:
         warnings.append(f"names a file twice, and the last row counts: {some(twice)}")
     if nameless:
         warnings.append(f"has rows that name no file, which are not used: {some(nameless)}")
-    return Index(folder, rows, numbers, table.columns, tuple(warnings))
+    return Index(folder, rows, numbers, written, table.columns, tuple(warnings))
 
 
 def unused_columns(index: Index, project: Project) -> list[str]:

@@ -29,7 +29,7 @@ from pipelines.config.project import Project
 from pipelines.errors import InspectlineError, StorageError
 from pipelines.images.decode import CONTENT_TYPES
 from pipelines.ingest.commit import enter_in
-from pipelines.ingest.inbox_keys import INDEX, inbox_prefix, read_path
+from pipelines.ingest.inbox_keys import INDEX, comparable, inbox_prefix, read_path
 from pipelines.ingest.index_csv import FileMetadata, Index, describe
 from pipelines.ingest.kept_folders import kept_folders
 from pipelines.ingest.validate import make_safe, open_sample
@@ -121,7 +121,7 @@ def metadata_of(project: Project, posted: Posted, sha256: str) -> FileMetadata:
     name = posted.name.replace("\\", "/").rpartition("/")[2] or sha256
     path = f"{folder_of(posted.label, posted.type)}/{name}"
     row = {"group": posted.group or "", "subset": posted.subset or ""}
-    metadata = describe(path, [Index("", {path: row})], project)
+    metadata = describe(path, [Index("", {comparable(path): row})], project)
     return replace(metadata, group=metadata.group or sha256)
 
 

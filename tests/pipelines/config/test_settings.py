@@ -33,3 +33,9 @@ def test_settings_when_set_follow_the_environment() -> None:
 def test_settings_when_the_database_is_no_address_shows_one() -> None:
     with pytest.raises(SettingsError, match="INSPECTLINE_DATABASE_URL is 'catalogue.db': give an SQLAlchemy address"):
         settings({"INSPECTLINE_DATABASE_URL": "catalogue.db"})
+
+
+def test_settings_when_the_rest_is_no_number_says_so() -> None:
+    assert settings({"INSPECTLINE_REST_SECONDS": "2.5"}).rest_seconds == 2.5
+    with pytest.raises(SettingsError, match="INSPECTLINE_REST_SECONDS is 'soon': give a number of seconds"):
+        settings({"INSPECTLINE_REST_SECONDS": "soon"})

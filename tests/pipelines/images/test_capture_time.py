@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from pipelines.images.capture_time import capture_time
 from tests.pipelines.hostile import textured
@@ -17,13 +17,21 @@ ORIGINAL, DIGITIZED, CHANGED, OFFSET, FRACTION = 0x9003, 0x9004, 0x0132, 0x9011,
 
 
 def file_with(tags: dict[int, str], kind: str = "JPEG") -> bytes:
+    out = io.BytesIO()
+    if kind == "TIFF":  # Pillow writes no EXIF directory of a TIFF from `exif`
+        info = TiffImagePlugin.ImageFileDirectory_v2()
+        for tag, value in tags.items():
+            if tag == CHANGED:
+                info[tag] = value
+        info[0x8769] = {tag: value for tag, value in tags.items() if tag != CHANGED}
+        textured(40, 32).save(out, kind, tiffinfo=info)
+        return out.getvalue()
     exif = Image.Exif()
     for tag, value in tags.items():
         if tag == CHANGED:
             exif[tag] = value
         else:
             exif.get_ifd(0x8769)[tag] = value
-    out = io.BytesIO()
     textured(40, 32).save(out, kind, exif=exif)
     return out.getvalue()
 

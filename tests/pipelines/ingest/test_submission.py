@@ -1,12 +1,16 @@
 """Submissions: sample and request are inserted together and once, wherever the submission is interrupted."""
 
 import hashlib
+import io
 import os
 import signal
+import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipelines.catalogue import connect, requests
 from pipelines.config.project import Project, load_project
@@ -15,6 +19,7 @@ from pipelines.ingest import submission
 from pipelines.ingest.submission import BadName, Posted, take_in
 from pipelines.requests.status import find_job
 from pipelines.storage.s3 import Storage
+from tests.pipelines.hostile import textured
 from tests.pipelines.ingest.conftest import Line, image_file
 
 
@@ -181,3 +186,19 @@ def test_take_in_when_ingest_takes_the_same_image_meanwhile_leaves_one_sample(
     _, outcome = take_in(rules(), good(group="part 7"), "retrain")
     assert (outcome["subset"], outcome["known"]) == ("training", True)
     assert (len(line.samples), len(line.annotations)) == (1, 1)
+
+
+def test_take_in_when_exif_says_when_then_the_sample_knows(line: Line):
+    exif, file = Image.Exif(), io.BytesIO()
+    exif.get_ifd(0x8769)[0x9003] = "2026:05:01 13:30:00"
+    exif.get_ifd(0x8769)[0x9011] = "+02:00"
+    textured(40, 40, seed=5).save(file, "JPEG", exif=exif)
+    take_in(rules(), Posted(file.getvalue(), "good"), "retrain")
+    assert line.samples[0]["acquired_at"] == datetime(2026, 5, 1, 11, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_take_in_when_the_name_has_umlauts_in_any_form_then_what_was_said_counts(line: Line, form: str):
+    name = unicodedata.normalize(form, "Gehäuse.png")
+    take_in(rules(), good(name=name, group="lot 7"), "retrain")
+    assert line.samples[0]["group_key"] == "lot 7"
