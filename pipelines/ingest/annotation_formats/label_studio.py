@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.images.region_pixels import rasterise
 from pipelines.images.regions import (
     BadRegions,
     Region,
@@ -23,7 +24,6 @@ from pipelines.images.regions import (
     box_region,
     mask_region,
     polygon_region,
-    rasterise,
 )
 from pipelines.ingest.annotation_formats import rle_pack
 from pipelines.ingest.annotation_formats.model import (

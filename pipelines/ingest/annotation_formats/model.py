@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.errors import InspectlineError
 from pipelines.images.decode import open_header
-from pipelines.images.regions import Region, turned
+from pipelines.images.region_pixels import turned
+from pipelines.images.regions import Region
 
 _ORIENTATION = 0x0112
 _HEADER_PIXELS = 1 << 40  # only the header is read
