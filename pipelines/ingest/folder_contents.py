@@ -53,6 +53,7 @@ class FolderContents:
         self._others = [file for file in files.others if file not in ignored]
         self.problems: list[str] = [f"{self.path(path)} cannot be read: {why}" for path, why in files.unreadable]
         self.notes: list[str] = count_note("links lead to nothing", map(self.path, files.broken_links))
+        self._damaged = False
         self.sets = self._read_sets(all_images)
         self.index = read_indexes(root, all_images, self._others)
         self.notes += self.index.notes
@@ -67,7 +68,8 @@ class FolderContents:
         self.masks = pairs.masks
         self.problems += pairs.problems
         self._refuse_stray_masks()
-        self.unread = self._left_aside(taken, ignored)
+        left = self._left_aside(taken, ignored)
+        self.unread = [] if self._damaged else left
 
     def place(self, file: Path) -> Place:
         """Return what the folder of a file was taken for."""
@@ -92,6 +94,7 @@ class FolderContents:
         try:
             return read_annotations(self.root, images, self._others)
         except (BadAnnotations, BadImage) as error:
+            self._damaged = True  # the file is named already
             self.problems.append(str(error))
             return []
 

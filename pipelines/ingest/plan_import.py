@@ -17,6 +17,9 @@ from pipelines.ingest.folder_names import mask_base
 from pipelines.ingest.image_labels import ImageLabels
 from pipelines.ingest.import_plan import BadFolder, ImportPlan, PlannedImage, PlanRow
 
+_LONGEST_PART = 150  # bytes; file systems below S3 allow 255, and masks have a suffix
+_LONGEST_PATH = 600  # bytes; see the limit of inbox keys
+
 
 def plan_import(folder: Path, maps: Mapping[str, str] | None = None) -> ImportPlan:
     """Return the plan for importing a folder; what is not understood is among its `problems`.
@@ -102,6 +105,8 @@ def _name(root: Path, file: Path, endings: Mapping[Path, str], names: set[str]) 
         stem += "-image"
     folder = "/".join(parts[:-1])
     path = f"{folder}/{stem}" if folder else stem
+    if len(path.encode()) > _LONGEST_PATH:
+        path = f"{_shortened(path[: _LONGEST_PATH // 2], str(file))}/{_shortened(stem, str(file))}"
     if path.casefold() in names:
         path += f"-{hashlib.sha256(str(file).encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
     names.add(path.casefold())
@@ -109,10 +114,20 @@ def _name(root: Path, file: Path, endings: Mapping[Path, str], names: set[str]) 
 
 
 def safe_part(part: str) -> str:
-    """Replace characters that not every S3 server accepts in a path component; a hash suffix keeps it unique."""
+    """Replace characters that not every S3 server accepts in a path component, and shorten it to 150 bytes.
+
+    A hash suffix keeps it unique.
+    """
     safe = re.sub(r"[^\w .=+,()@-]+", "_", part).strip(" ") or "_"
-    if safe == part:
+    if safe == part and len(part.encode()) <= _LONGEST_PART:
         return part
     stem, dot, ending = safe.rpartition(".")
-    digits = hashlib.sha256(part.encode("utf-8", "surrogateescape")).hexdigest()[:6]
-    return f"{stem}-{digits}.{ending}" if dot and stem else f"{safe}-{digits}"
+    if dot and stem and len(ending) <= 5:
+        return f"{_shortened(stem, part)}.{ending}"
+    return _shortened(safe, part)
+
+
+def _shortened(safe: str, name: str) -> str:
+    """Return `safe` cut to what a path component may have, with a hash of `name`."""
+    cut = safe.encode()[: _LONGEST_PART - 7].decode("utf-8", "ignore")
+    return f"{cut}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"

@@ -1,7 +1,8 @@
 """Find files that look like annotations of images, and are in no form that is read.
 
 Images whose annotations are not understood would be taken as good. A file looks like annotations if it has the stem of
-an image, or names images beside something else: a list of names alone (`train.txt`) says nothing of what they show.
+an image, if it names images beside something else (a list of names alone, as `train.txt`, says nothing of what they
+show), or if its own name says so (`annotations.json`, `labels.zip`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 _TEXTS = frozenset({".json", ".jsonl", ".ndjson", ".xml", ".csv", ".tsv", ".txt", ".yaml", ".yml", ".xlsx"})
+_NO_TABLES = frozenset({".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".py", ".ipynb", ".yaml", ".yml", ".log"})
+_ANNOTATIONS = re.compile(
+    r"annot|anno(?:[^a-z]|$)|labels?(?:[^a-z]|$)|instances|coco|bbox|ground_?truth", re.IGNORECASE
+)
 _LINES = frozenset({".csv", ".tsv", ".txt"})
 _PROSE = re.compile(r"(?:read_?me|licen[cs]e|copying|changelog|notes?|requirements)\b.*", re.IGNORECASE)
 _MOST_BYTES = 32 << 20
@@ -46,17 +51,22 @@ class UnreadAnnotations:
 
     def find(self, files: Sequence[Path]) -> dict[Path, set[Path]]:
         """Return the images that each file seems to annotate, for the files that seem to annotate any."""
-        found = {file: self._of(file) for file in files if file.suffix.lower() in _TEXTS}
+        found = {file: self._of(file) for file in files}
         return {file: images for file, images in found.items() if images}
 
     def _of(self, file: Path) -> set[Path]:
         if _PROSE.fullmatch(file.stem):
             return set()
         for stem in (_fold(file.stem), _fold(file.stem.removesuffix(".regions"))):
-            if own := self._names.get(stem) or self._stems.get(stem):
+            if file.suffix.lower() in _TEXTS and (own := self._names.get(stem) or self._stems.get(stem)):
                 return {image for image in own if image.parent == file.parent} or set(own)
-        text = _text(file)
-        return self._in_lines(text, file) if file.suffix.lower() in _LINES else self._in_text(text, file)
+        found: set[Path] = set()
+        if file.suffix.lower() in _TEXTS:
+            text = _text(file)
+            found = self._in_lines(text) if file.suffix.lower() in _LINES else self._in_text(text, file)
+        if not found and file.suffix.lower() not in _NO_TABLES and _ANNOTATIONS.search(file.stem):
+            return set().union(*self._names.values())
+        return found
 
     def _in_text(self, text: str, file: Path) -> set[Path]:
         words = _QUOTED.findall(text) if "json" in file.suffix.lower() else re.split(r"[<>\"'\n]", text)
@@ -65,7 +75,7 @@ class UnreadAnnotations:
             found |= self._named(word)
         return found
 
-    def _in_lines(self, text: str, file: Path) -> set[Path]:
+    def _in_lines(self, text: str) -> set[Path]:
         lines = [line for line in text.splitlines() if line.strip()]
         found: set[Path] = set()
         telling = 0
