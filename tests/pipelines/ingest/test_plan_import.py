@@ -1,5 +1,6 @@
 """What folders are taken for: labels, types, masks, splits; and what is not understood."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -181,6 +182,24 @@ def of(plan: ImportPlan, path: str):
             0,
             id="the empty mask of a good image",
         ),
+        pytest.param(
+            ["train/ok/0.bmp", "test/ok/0.bmp", "test/ko/1.bmp", "mask:ground_truth/ko/1.png"],
+            {"good": 2, "anomaly/anomaly": 1},
+            1,
+            id="BTAD",
+        ),
+        pytest.param(
+            ["良品/0.png", "不良品/划痕/1.png", "Gut/2.png", "Ausschuss/3.png"],
+            {"good": 2, "anomaly/划痕": 1, "anomaly/anomaly": 1},
+            0,
+            id="other languages",
+        ),
+        pytest.param(
+            ["good/cam1/0.png", "good/lot 7/0.png", "bad/cam1/0.png", "bad/lot 7/1.png", "bad/2026-05-01/dent/0.png"],
+            {"good": 2, "anomaly/anomaly": 2, "anomaly/dent": 1},
+            0,
+            id="cameras, lots and dates are no types",
+        ),
         pytest.param(["a.png", "b.jpg"], {"good": 2}, 0, id="images alone"),
         pytest.param(["train/a.png", "test/b.png"], {"good": 1, "unlabelled": 1}, 0, id="splits without folders"),
         pytest.param(
@@ -217,6 +236,12 @@ def test_plan_when_layout_is_known_then_each_image_is_what_it_is(tmp_path: Path,
             ["unlabelled/0.png", "good/1.png", "mask:unlabelled/0_mask.png"], "unlabelled/0.png", id="unlabelled"
         ),
         pytest.param(["set1/good/a.png", "set2/good/a.png"], "set1 itself", id="two data sets"),
+        pytest.param(["c/Data/Normal/a.png", "d/Data/Normal/a.png"], "c itself", id="two data sets, deeper"),
+        pytest.param(["test/good/a.png", "test/heatmaps/a.png"], "heatmaps/", id="heat maps are no type"),
+        pytest.param(["good/rgb/a.png", "good/xyz/a.png"], "good/xyz/", id="depth beside colour, as in MVTec 3D"),
+        pytest.param(["test/good/a.png", "test/anomaly_maps/a.png"], "anomaly_maps/", id="anomaly maps"),
+        pytest.param(["good/a.png", "bad/a.png", "bad_overlay/a.png"], "bad_overlay/", id="overlays of anomalies"),
+        pytest.param(["test/good/a.png", "test/2026-05-01/a.png"], "2026-05-01/", id="a date is no type"),
     ],
 )
 def test_plan_when_something_is_not_understood_then_it_is_named_and_nothing_is_imported(tmp_path: Path, names, named):
@@ -322,3 +347,15 @@ def test_lines_when_printed_then_every_folder_has_its_meaning(tmp_path: Path):
     assert table["good"][:2] == ["good", "2"]
     assert table["bad"][:3] == ["anomaly", "1", "1"]
     assert Counter(line.startswith("not understood") for line in plan.lines())[True] == 1
+
+
+def test_plan_when_splits_have_a_year_as_in_coco_then_they_are_understood(tmp_path: Path):
+    plan = plan_import(draw(tmp_path, "train2017/good/a.png", "val2017/good/b.png", "test2017/good/c.png"))
+    assert [image.split for image in plan.images] == ["test", "train", "validation"]
+
+
+def test_plan_when_a_folder_named_unlabelled_is_listed_in_an_annotation_file_then_it_stays_unlabelled(tmp_path: Path):
+    draw(tmp_path, "good/a.png", "unlabelled/b.png")
+    images = [{"id": number, "file_name": name} for number, name in enumerate(["a.png", "b.png"])]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "categories": [], "annotations": []}))
+    assert counts(plan_import(tmp_path)) == {"good": 1, "unlabelled": 1}
