@@ -7,7 +7,7 @@ itself is a problem of the plan.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import BadImage
@@ -125,7 +125,7 @@ class ImageLabels:
                 "what kind of anomaly it is into a column type"
             )
             return None
-        regions = tuple(_without_general_type(region) for region in annotated.regions) if annotated else ()
+        regions = annotated.regions if annotated else ()
         if kind == "anomaly":
             of_type = self._files.index.rows[file].get("type") or type_name(regions)
             return ImageLabel("anomaly", of_type, "by index.csv", regions, masks)
@@ -139,7 +139,7 @@ class ImageLabels:
     def _by_annotation(
         self, file: Path, place: Place, annotated: Annotated, source: str, masks: tuple[Path, ...]
     ) -> ImageLabel | None:
-        regions = tuple(_without_general_type(region) for region in annotated.regions if not _is_good(region))
+        regions = tuple(region for region in annotated.regions if not _is_good(region))
         if place.kind == "unlabelled" and (regions or annotated.label):
             self._problem(f"{self._path(file)} is in a folder named unlabelled, and {source} labels it: move it")
             return None
@@ -216,11 +216,6 @@ class ImageLabels:
 
 def _is_good(region: Region) -> bool:
     return region.type is not None and meaning_of(region.type).kind == "good"
-
-
-def _without_general_type(region: Region) -> Region:
-    """Return a region without the type `anomaly`, which stands for no type."""
-    return replace(region, type=None) if region.type and region.type.casefold() == "anomaly" else region
 
 
 def _look(files: Sequence[Path], contents: FolderContents) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipelines.images.regions import types_of
 from pipelines.ingest.folder_contents import FolderContents
 from pipelines.ingest.folder_files import find_files
 from pipelines.ingest.folder_layouts import data_root
 from pipelines.ingest.folder_names import mask_base
-from pipelines.ingest.image_labels import ImageLabels
+from pipelines.ingest.image_labels import ImageLabel, ImageLabels
 from pipelines.ingest.import_plan import BadFolder, ImportPlan, PlannedImage, PlanRow
 
 _LONGEST_PART = 150  # bytes; file systems below S3 allow 255, and masks have a suffix
@@ -54,7 +55,7 @@ def plan_import(folder: Path, maps: Mapping[str, str] | None = None) -> ImportPl
                     file,
                     name,
                     label.label,
-                    _safe_type(label.type),
+                    _folder_type(label),
                     place.split,
                     label.masks,
                     label.regions,
@@ -91,8 +92,12 @@ def _group_same_stems(images: Sequence[PlannedImage], root: Path) -> tuple[list[
     return grouped, [note]
 
 
-def _safe_type(kind: str | None) -> str | None:
-    return None if kind is None or kind.casefold() == "anomaly" else safe_part(kind)
+def _folder_type(label: ImageLabel) -> str | None:
+    """Return the type to name the inbox's folder after; None if the regions give it, and a folder's name cannot."""
+    if label.type is None or label.type.casefold() == "anomaly":
+        return None
+    safe = safe_part(label.type)
+    return None if safe != label.type and label.type == types_of(label.regions) else safe
 
 
 def _name(root: Path, file: Path, endings: Mapping[Path, str], names: set[str]) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.images.regions import Region
 from pipelines.ingest.annotation_formats import coco, csv_tables, cvat, label_studio, labelme, via, voc, yolo
 from pipelines.ingest.annotation_formats.model import (
     Annotated,
@@ -28,6 +30,8 @@ _MOST_BYTES = 1 << 30
 def read_annotations(root: Path, images: Sequence[Path], others: Sequence[Path]) -> list[AnnotationSet]:
     """Return what the annotation files of a folder say, one entry a file or format.
 
+    A region of the type `anomaly` has no type: that is the word of formats that need one.
+
     Args:
         root: the imported folder.
         images: its image files, masks among them.
@@ -37,7 +41,16 @@ def read_annotations(root: Path, images: Sequence[Path], others: Sequence[Path])
         BadAnnotations: an annotation file cannot be read or contradicts its images; says which.
     """
     files = ImageFiles(root, tuple(images))
-    return [found for found in _read_all(files, others) if found.images or found.notes]
+    sets = (_without_general_type(found) for found in _read_all(files, others))
+    return [found for found in sets if found.images or found.notes]
+
+
+def _without_general_type(found: AnnotationSet) -> AnnotationSet:
+    def cleared(region: Region) -> Region:
+        return replace(region, type=None) if region.type and region.type.casefold() == "anomaly" else region
+
+    images = {image: replace(said, regions=tuple(map(cleared, said.regions))) for image, said in found.images.items()}
+    return replace(found, images=images)
 
 
 def _read_all(images: ImageFiles, others: Sequence[Path]) -> Iterable[AnnotationSet]:

@@ -29,6 +29,9 @@ REGIONS: dict[str, list[Region]] = {
     "a mask and a box": [mask_region("rust", MARKED), box_region("rust", (0, 0, 40, 40))],
     "one mask": [mask_region("rust", MARKED)],
     "no type": [polygon_region(None, [TRIANGLE])],
+    "general type": [box_region("anomaly", (3, 3, 5, 5)), box_region("Anomaly", (8, 8, 5, 5))],
+    "like a number": [box_region("1e3", (3, 3, 5, 5)), polygon_region("yes", [TRIANGLE])],
+    "like a label": [box_region("OK: no", (3, 3, 5, 5)), polygon_region("a/b", [TRIANGLE])],
     "words": [box_region("Kratzer, tief", (3, 3, 5, 5))],
 }
 
