@@ -17,7 +17,7 @@ from pipelines.errors import BadImage, NotFound
 from pipelines.images.bit_depth import check_range
 from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image, read_orientation
 from pipelines.images.descriptors import describe
-from pipelines.images.masks import placed
+from pipelines.images.mask_placement import placed
 from pipelines.ingest.inbox_keys import inbox_prefix, rejected_key
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
