@@ -18,7 +18,7 @@ from pipelines.images.bit_depth import check_range
 from pipelines.images.capture_time import capture_time
 from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image, read_orientation
 from pipelines.images.descriptors import describe
-from pipelines.images.masks import placed
+from pipelines.images.mask_placement import placed
 from pipelines.ingest.inbox_keys import comparable, inbox_prefix, rejected_key
 from pipelines.ingest.store_regions import store_regions
 from pipelines.storage import keys
