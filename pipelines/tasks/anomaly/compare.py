@@ -1,4 +1,4 @@
-"""Two versions beside each other on the same test samples, and what their figures say of promoting the first."""
+"""Two versions beside each other on the same test samples, and what their metrics say of promoting the first."""
 
 from __future__ import annotations
 

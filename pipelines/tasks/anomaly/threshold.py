@@ -1,6 +1,6 @@
 """Thresholds on the anomaly score: an image is called anomalous when its score is **above** the threshold.
 
-Three ways to set one, each on samples that neither training nor the test figures use:
+Three ways to set one, each on samples that neither training nor the test metrics use:
 
 - `conformal`: from good images alone, with a promised false-positive rate (split conformal prediction);
 - `f1`: the best F1 on the good validation and the `anomaly/threshold` samples;
