@@ -36,7 +36,8 @@ def plan_images(folder: Path, maps: Sequence[str] = (), *, ask: bool = False) ->
     Raises:
         BadFolder: it holds no images or is not understood, or the answer was no.
     """
-    from pipelines.ingest.import_folder import confirm, read_maps
+    from pipelines.ingest.folder_maps import read_maps
+    from pipelines.ingest.import_folder import confirm
     from pipelines.ingest.import_plan import BadFolder
     from pipelines.ingest.plan_import import plan_import
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import InspectlineError
+from pipelines.images import run_lengths
 
 DIGITS = 3  # decimals of a coordinate
 MOST_REGIONS = 10_000
@@ -98,11 +99,8 @@ def box_region(kind: str | None, box: Sequence[float], attributes: Mapping[str, 
 
 def mask_region(kind: str | None, marked: NDArray[np.bool_], attributes: Mapping[str, Value] | None = None) -> Region:
     """Return a region of a mask, bool [height, width]."""
-    from faster_coco_eval.core import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(marked.astype(np.uint8)))
     height, width = marked.shape
-    return Region(kind, mask=(height, width, encoded["counts"].decode("ascii")), attributes=attributes or {})
+    return Region(kind, mask=(height, width, run_lengths.encode(marked)), attributes=attributes or {})
 
 
 def encoded_region(
@@ -113,7 +111,7 @@ def encoded_region(
     Raises:
         BadRegions: the encoding is damaged, or does not fit the size.
     """
-    return mask_region(kind, _decode(size, counts), attributes)
+    return mask_region(kind, _decoded(size, counts), attributes)
 
 
 def from_json(content: Any) -> tuple[Region, ...]:
@@ -185,6 +183,18 @@ def check_fit(regions: Sequence[Region], size: tuple[int, int]) -> None:
             )
 
 
+def mask_of(region: Region) -> NDArray[np.bool_]:
+    """Return the pixels of a region with a mask, bool [height, width].
+
+    Raises:
+        BadRegions: it has none, or its encoding is damaged.
+    """
+    if not region.mask:
+        raise BadRegions("the region has no mask: give polygons a size first")
+    height, width, counts = region.mask
+    return _decoded((height, width), counts)
+
+
 def bounds(region: Region) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of a region in pixels."""
     if region.box:
@@ -194,79 +204,10 @@ def bounds(region: Region) -> tuple[float, float, float, float]:
         xs = [x for polygon in region.polygons for x, _ in polygon]
         ys = [y for polygon in region.polygons for _, y in polygon]
         return min(xs), min(ys), max(xs), max(ys)
-    rows, columns = np.nonzero(rasterise(region))
+    rows, columns = np.nonzero(mask_of(region))
     if not len(rows):
         return 0.0, 0.0, 0.0, 0.0
     return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
-
-
-def rasterise(region: Region, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Return the region as bool [height, width] in an image of `size` (width, height; default that of its mask)."""
-    from faster_coco_eval.core import mask as coco
-
-    if region.mask:
-        return _decode(region.mask[:2], region.mask[2])
-    assert size is not None
-    width, height = size
-    if region.box:
-        marked = np.zeros((height, width), dtype=bool)
-        left, top, right, bottom = bounds(region)
-        marked[max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))] = True
-        return marked
-    rings = [[value for point in _clipped(polygon, size) for value in point] for polygon in region.polygons]
-    # COCO's rasteriser: a pixel belongs to a polygon if its centre does.
-    return np.asarray(coco.decode(coco.merge(coco.frPyObjects(rings, height, width)))).astype(bool)
-
-
-def union(regions: Sequence[Region], size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Return all regions as one mask, bool [height, width]; None if one of them is a box, which is not exact."""
-    if not regions or not all(region.exact for region in regions):
-        return None
-    width, height = size
-    marked = np.zeros((height, width), dtype=bool)
-    for region in regions:
-        marked |= rasterise(region, size)
-    return marked
-
-
-def turned(region: Region, orientation: int, stored: tuple[int, int]) -> Region:
-    """Return a region drawn on the stored pixels in pixels of the upright image.
-
-    Args:
-        region: the region in pixels as stored.
-        orientation: EXIF orientation of the image, 1 to 8 (EXIF 2.32, tag 0x0112).
-        stored: width and height of the stored pixels.
-    """
-    width, height = stored
-    move = {
-        2: lambda x, y: (width - x, y),
-        3: lambda x, y: (width - x, height - y),
-        4: lambda x, y: (x, height - y),
-        5: lambda x, y: (y, x),
-        6: lambda x, y: (height - y, x),
-        7: lambda x, y: (height - y, width - x),
-        8: lambda x, y: (y, width - x),
-    }.get(orientation)
-    if move is None:
-        return region
-    if region.mask:
-        marked = rasterise(region)
-        upright = {
-            2: lambda: marked[:, ::-1],
-            3: lambda: marked[::-1, ::-1],
-            4: lambda: marked[::-1],
-            5: lambda: marked.T,
-            6: lambda: np.rot90(marked, -1),
-            7: lambda: marked[::-1, ::-1].T,
-            8: lambda: np.rot90(marked, 1),
-        }[orientation]()
-        return mask_region(region.type, upright, region.attributes)
-    if region.box:
-        left, top, right, bottom = bounds(region)
-        (x1, y1), (x2, y2) = move(left, top), move(right, bottom)
-        return box_region(region.type, (min(x1, x2), min(y1, y2), abs(x2 - x1), abs(y2 - y1)), region.attributes)
-    polygons = [[move(x, y) for x, y in polygon] for polygon in region.polygons]
-    return polygon_region(region.type, polygons, region.attributes)
 
 
 def types_of(regions: Sequence[Region]) -> str | None:
@@ -309,26 +250,8 @@ def _number(value: Any) -> float:
     return round(float(value), DIGITS) + 0.0  # adding 0 turns -0.0 into 0.0
 
 
-def _clipped(polygon: Points, size: tuple[int, int]) -> list[tuple[float, float]]:
-    """Return the polygon with its points moved into the image, which COCO's rasteriser requires."""
-    width, height = size
-    return [(min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))) for x, y in polygon]
-
-
-def _decode(size: Sequence[int], counts: str | Sequence[int]) -> NDArray[np.bool_]:
-    from faster_coco_eval.core import mask as coco
-
+def _decoded(size: Sequence[int], counts: str | Sequence[int]) -> NDArray[np.bool_]:
     try:
-        height, width = (int(value) for value in size)
-        if not (0 < height <= 1 << 16 and 0 < width <= 1 << 16):
-            raise ValueError(f"its size is {width} x {height}")
-        if isinstance(counts, str):
-            encoded = {"size": [height, width], "counts": counts.encode("ascii")}
-        else:
-            numbers = [int(count) for count in counts]
-            if min(numbers, default=0) < 0 or sum(numbers) != height * width:
-                raise ValueError(f"its runs cover {sum(numbers):,} of {height * width:,} pixels")
-            encoded = coco.frPyObjects({"size": [height, width], "counts": numbers}, height, width)
-        return np.asarray(coco.decode(encoded)).astype(bool)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise BadRegions(f"a run-length encoding is damaged ({' '.join(str(error).split())[:100]})") from None
+        return run_lengths.decode(size, counts)
+    except ValueError as error:
+        raise BadRegions(f"a run-length encoding is damaged ({error})") from None

@@ -66,11 +66,15 @@ class FolderFiles:
         images: image files, sorted.
         others: other files, sorted.
         endings: the ending to give an image whose name does not have the right one.
+        broken_links: links that lead to nothing.
+        unreadable: files and folders that cannot be read, and why.
     """
 
     images: tuple[Path, ...]
     others: tuple[Path, ...]
     endings: dict[Path, str]
+    broken_links: tuple[Path, ...] = ()
+    unreadable: tuple[tuple[Path, str], ...] = ()
 
 
 def find_files(root: Path) -> FolderFiles:
@@ -78,15 +82,18 @@ def find_files(root: Path) -> FolderFiles:
     images: list[Path] = []
     others: list[Path] = []
     endings: dict[Path, str] = {}
-    for file in sorted(_walk(root)):
-        if file.suffix.lower() in ENDINGS:
+    walk = _Walk(root)
+    for file in sorted(walk.files()):
+        if not os.access(file, os.R_OK):
+            walk.unreadable.append((file, "you have no right to read it"))
+        elif file.suffix.lower() in ENDINGS:
             images.append(file)
         elif file.suffix.lower() not in _OTHERS and (kind := _content(file)):
             images.append(file)
             endings[file] = kind
         else:
             others.append(file)
-    return FolderFiles(tuple(images), tuple(others), endings)
+    return FolderFiles(tuple(images), tuple(others), endings, tuple(walk.broken_links), tuple(walk.unreadable))
 
 
 def _content(file: Path) -> str | None:
@@ -97,41 +104,71 @@ def _content(file: Path) -> str | None:
         return None
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield each file once: first what lies there itself, then what is only linked to."""
-    seen: set[Path] = {root.resolve()}
-    links: list[Path] = []
-    folders = [root]
-    while folders or links:
-        if folders:
-            folder = folders.pop()
-        else:
-            linked = links.pop(0)
-            target = linked.resolve()
-            if target in seen or not target.exists():
-                continue
-            seen.add(target)
-            if not target.is_dir():
-                yield linked
-                continue
-            folder = linked
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
-                continue
-            path = Path(entry.path)
-            if entry.is_symlink():
-                links.append(path)
-            elif entry.is_dir():
-                if entry.name.lower() not in _SYSTEM_FOLDERS:
+class _Walk:
+    """Walks a folder, and collects what cannot be read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.broken_links: list[Path] = []
+        self.unreadable: list[tuple[Path, str]] = []
+
+    def files(self) -> Iterator[Path]:
+        """Yield each file once: first what lies there itself, then what is only linked to."""
+        seen: set[Path] = {self.root.resolve()}
+        links: list[Path] = []
+        folders = [self.root]
+        while folders or links:
+            if folders:
+                folder = folders.pop()
+            else:
+                linked = links.pop(0)
+                target = self._target(linked)
+                if target is None or target in seen:
+                    continue
+                seen.add(target)
+                if not target.is_dir():
+                    yield linked
+                    continue
+                folder = linked
+            for entry in self._entries(folder):
+                if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
+                    continue
+                path = Path(entry.path)
+                if entry.is_symlink():
+                    links.append(path)
+                elif entry.is_dir():
+                    if entry.name.lower() not in _SYSTEM_FOLDERS:
+                        seen.add(path.resolve())
+                        folders.append(path)
+                elif entry.is_file() and path.resolve() not in seen:
                     seen.add(path.resolve())
-                    folders.append(path)
-            elif entry.is_file() and path.resolve() not in seen:
-                seen.add(path.resolve())
-                yield path
+                    yield path
+
+    def _target(self, link: Path) -> Path | None:
+        try:
+            target = link.resolve()
+            if target.exists():
+                return target
+        except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
+            pass
+        self.broken_links.append(link)
+        return None
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        try:
+            return sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            self.unreadable.append((folder, (error.strerror or str(error)).lower()))
+            return []
 
 
-def looks_like_mask(file: Path) -> bool:
-    """Return whether an image file has few values as a mask does: at most 16, all grey or indexed."""
+def looks_like_mask(file: Path, flat: bool = True) -> bool:
+    """Return whether an image file has few values as a mask does: at most 16 greys or indices, or 4 colours.
+
+    Args:
+        file: the image file.
+        flat: what to return of an image with a single value, which may be an empty mask. Default True.
+    """
     import numpy as np
     from PIL import Image
 
@@ -144,7 +181,8 @@ def looks_like_mask(file: Path) -> bool:
                 colours = np.asarray(image.convert("RGB"))
                 if not (colours.max(axis=2) == colours.min(axis=2)).all():
                     return len(np.unique(colours.reshape(-1, 3), axis=0)) <= 4
-            return len(np.unique(pixels)) <= 16
+            values = len(np.unique(pixels))
+            return values <= 16 and (flat or values > 1)
     except Exception:  # a file that is no image is refused by ingest, which says why
         return False
 

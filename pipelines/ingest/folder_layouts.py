@@ -9,24 +9,24 @@ and the others anomalies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from pipelines.ingest.folder_maps import MAP_FORM, FolderMaps
 from pipelines.ingest.folder_names import (
     Meaning,
     anomaly_counterparts,
     good_counterparts,
+    is_derived,
+    is_place_or_time,
     meaning_of,
     normalised,
 )
-from pipelines.ingest.import_plan import BadFolder
 
 Kind = Literal["good", "anomaly", "unlabelled", "mask", "ignore", "open", "unknown"]
 Parts = tuple[str, ...]
-MAP_FORM = "--map FOLDER=good|anomaly|anomaly/TYPE|mask|unlabelled|ignore"
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,12 @@ class FolderTree:
     Args:
         root: the imported folder.
         files: its image files.
-        maps: what somebody said that folders are, by folder or pattern relative to the root.
+        maps: what somebody said that folders are.
     """
 
-    def __init__(self, root: Path, files: Sequence[Path], maps: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: Path, files: Sequence[Path], maps: FolderMaps) -> None:
         self.root = root
+        self._maps = maps
         self._children: dict[Parts, set[str]] = {}
         self.folders: set[Parts] = set()
         for file in files:
@@ -68,8 +69,15 @@ class FolderTree:
             self.folders.add(parts)
             for depth in range(len(parts)):
                 self._children.setdefault(parts[:depth], set()).add(parts[depth])
-        self._maps = [_read_map(folder, meaning, self) for folder, meaning in (maps or {}).items()]
         self._places: dict[Parts, Place] = {}
+        # Names below folders of good images, as of cameras or lots: they are no types of anomalies.
+        self._below_good = {
+            normalised(name)
+            for parts in self.folders
+            for depth, above in enumerate(parts)
+            if meaning_of(above).kind == "good"
+            for name in parts[depth + 1 :]
+        }
 
     def place(self, parts: Parts) -> Place:
         """Return what the folder at `parts` below the root was taken for."""
@@ -89,15 +97,13 @@ class FolderTree:
 
     def _mapped(self, parts: Parts) -> Place | None:
         """Return what somebody said of the folder, or of the nearest folder above it."""
-        for depth in range(len(parts), -1, -1):
-            path = "/".join(parts[:depth]) or "."
-            for pattern, meaning in self._maps:
-                if fnmatchcase(path, pattern):
-                    kind, _, of_type = meaning.partition("/")
-                    split = next((found.split for found in map(meaning_of, parts) if found.split), None)
-                    words = _words(parts[depth:]) if kind == "mask" else _words(parts)
-                    return Place(kind, of_type or None, split, words, mapped=True)  # type: ignore[arg-type]
-        return None
+        found = self._maps.find(parts)
+        if found is None:
+            return None
+        said, depth = found
+        split = next((name.split for name in map(meaning_of, parts) if name.split), None)
+        words = _words(parts[depth:]) if said.kind == "mask" else _words(parts)
+        return Place(said.kind, said.type, split, words, mapped=True)  # type: ignore[arg-type]
 
     def _meaning(self, parts: Parts) -> Meaning:
         """Return what the last name of a path says beside its siblings: `bad_parts` explains `good_parts`."""
@@ -116,6 +122,10 @@ class FolderTree:
         above_is_known = meaning_of(self.root.name).kind in ("split", "anomaly")
         for depth in range(1, len(parts) + 1):
             name, found = parts[depth - 1], self._meaning(parts[:depth])
+            if found.kind in ("unknown", "good", "anomaly") and kind != "mask" and is_derived(name):
+                path = "/".join(parts[:depth])
+                reason = f"{path}/ does not hold images of the camera by its name: say what it is with {MAP_FORM}"
+                return Place("unknown", split=split, reason=reason)
             if found.kind == "neutral":
                 continue
             if found.kind == "mask":
@@ -134,9 +144,10 @@ class FolderTree:
                 of_type = of_type or (found.rest if found.kind == "anomaly" and found.rest else None)
                 above_is_known = True
             elif kind == "anomaly":
-                of_type = of_type or name
+                if not (is_place_or_time(name) or normalised(name) in self._below_good):
+                    of_type = of_type or name
             elif kind == "open":
-                if not (above_is_known and self._beside_good(parts[: depth - 1])):
+                if is_place_or_time(name) or not (above_is_known and self._beside_good(parts[: depth - 1])):
                     return Place("unknown", split=split, reason=self._not_understood(parts, depth))
                 kind, of_type = "anomaly", name
         return Place(kind, of_type, split, tuple(words))
@@ -154,9 +165,13 @@ class FolderTree:
 
     def _not_understood(self, parts: Parts, depth: int) -> str:
         path = "/".join(parts[:depth])
-        below = self._children.get(parts[:depth], set())
-        if any(meaning_of(name).kind in ("good", "anomaly", "split") for name in below):
-            return f"{path}/ holds folders that are understood, and it is not: give {self.root / path} itself"
+        below = [folder[depth:] for folder in self.folders if folder[:depth] == parts[:depth]]
+        if any(meaning_of(name).kind in ("good", "anomaly", "split") for names in below for name in names):
+            good = next((names[-1] for names in below if names and meaning_of(names[-1]).kind == "good"), "good")
+            return (
+                f"{path}/ holds folders that are understood, and it is not: give {self.root / path} itself, or say "
+                f"what the folders are, as in --map '*/{good}=good'"
+            )
         return (
             f"{path}/ is not understood: name it good, anomaly/{parts[depth - 1]} or unlabelled, say so with "
             f"{MAP_FORM}, or give the label of each file in an index.csv"
@@ -187,20 +202,3 @@ def _words(parts: Sequence[str]) -> Parts:
         elif found.kind != "neutral":
             words += normalised(name).split("_")
     return tuple(words)
-
-
-def _read_map(folder: str, meaning: str, tree: FolderTree) -> tuple[str, str]:
-    """Return a folder (or pattern) and its meaning as given by `--map FOLDER=MEANING`.
-
-    Raises:
-        BadFolder: the meaning is none of those, or there is no such folder with images.
-    """
-    pattern = folder.replace("\\", "/").strip("/").removeprefix("./") or "."
-    meaning = meaning.strip().strip("/")
-    kind, _, of_type = meaning.partition("/")
-    if kind not in ("good", "anomaly", "mask", "unlabelled", "ignore") or (of_type and kind != "anomaly"):
-        raise BadFolder(f"--map {folder}={meaning}: {meaning!r} is no meaning of a folder: write {MAP_FORM}")
-    known = {"."} | {"/".join(parts[:depth]) for parts in tree.folders for depth in range(1, len(parts) + 1)}
-    if not any(fnmatchcase(path, pattern) for path in known):
-        raise BadFolder(f"--map {folder}={meaning}: no folder {folder!r} with images is in {tree.root}")
-    return pattern, meaning

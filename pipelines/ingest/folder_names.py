@@ -13,141 +13,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.catalogue.splits import SPLITS
+from pipelines.ingest.folder_words import (
+    ANOMALY,
+    DERIVED,
+    GOOD,
+    MADE_FROM_IMAGES,
+    MASK_NAMES,
+    MASK_WORDS,
+    NEUTRAL,
+    UNLABELLED,
+    VIEWS,
+)
 
 Kind = Literal["good", "anomaly", "mask", "unlabelled", "split", "neutral", "unknown"]
 
-GOOD = frozenset(
-    [
-        "good",
-        "ok",
-        "okay",
-        "normal",
-        "pass",
-        "passed",
-        "io",
-        "i_o",
-        "healthy",
-        "flawless",
-        "intact",
-        "undamaged",
-        "accepted",
-        "gut",
-        "fault_free",
-        "defect_free",
-        "defectfree",
-        "no_defect",
-        "no_defects",
-        "without_defect",
-        "without_defects",
-        "non_defective",
-        "no_damage",
-        "no_anomaly",
-        "no_anomalies",
-    ]
+_SPLIT_OF_YEAR = re.compile(r"(train|val|valid|test)_?((?:19|20)\d\d)")
+_DATE = re.compile(
+    r"(?:19|20)\d\d(?:_?(?:0[1-9]|1[0-2])(?:_?(?:0[1-9]|[12]\d|3[01]))?)?(?:_?t?_?\d{2}(?:_?\d{2}){1,2})?"
 )
-ANOMALY = frozenset(
-    [
-        "anomaly",
-        "anomalies",
-        "anomalous",
-        "abnormal",
-        "bad",
-        "ng",
-        "nok",
-        "not_ok",
-        "not_good",
-        "no_good",
-        "nio",
-        "n_i_o",
-        "fail",
-        "failed",
-        "failure",
-        "failures",
-        "defect",
-        "defects",
-        "defective",
-        "def",
-        "faulty",
-        "damaged",
-        "reject",
-        "rejected",
-        "rejects",
-        "scrap",
-    ]
-)
-_MASK_WORDS = frozenset(["mask", "masks", "gt", "groundtruth", "ground_truth", "groundtruths"])
-# Mask folders by their whole name only, since these words also stand for other things.
-_MASK_NAMES = frozenset(
-    [
-        "label",
-        "labels",
-        "annotation",
-        "annotations",
-        "seg",
-        "segmentation",
-        "segmentations",
-        "segmentationclass",
-        "segmentationobject",
-    ]
-)
-_UNLABELLED = frozenset(
-    [
-        "unlabelled",
-        "unlabeled",
-        "unknown",
-        "unsorted",
-        "unclassified",
-        "to_label",
-        "todo",
-        "test_private",
-        "private_test",
-        "private",
-    ]
-)
-_NEUTRAL = frozenset(
-    [
-        "images",
-        "image",
-        "img",
-        "imgs",
-        "jpegimages",
-        "data",
-        "dataset",
-        "pictures",
-        "picture",
-        "pics",
-        "photos",
-        "photo",
-        "rgb",
-        "raw",
-        "dir",
-        "folder",
-        "files",
-        "set",
-        "split",
-        "public",
-    ]
-)
-_VIEWS = frozenset(
-    [
-        "front",
-        "back",
-        "rear",
-        "top",
-        "bottom",
-        "side",
-        "left",
-        "right",
-        "inner",
-        "outer",
-        "upper",
-        "lower",
-        "cam",
-        "camera",
-        "view",
-    ]
-)
-_MASK_SUFFIX = re.compile(r"(?P<stem>.+)[_\-. ](?P<word>mask|gt|label|seg|groundtruth)[_\-. ]?\d*", re.IGNORECASE)
+_MASK_SUFFIX = re.compile(r"(?P<stem>.+)[_\-. ](?P<word>mask|gt|label|seg|ground_?truth)[_\-. ]?\d*", re.IGNORECASE)
+_MASK_PREFIX = re.compile(r"(?:mask|gt|label|seg|groundtruth)[_\-. ]+(?P<stem>.+)", re.IGNORECASE)
 _STEM_WORDS = frozenset(["mask", "masks", "gt", "groundtruth", "label", "seg", "image", "img", "images"])
 
 
@@ -169,7 +54,7 @@ class Meaning:
     @property
     def view(self) -> bool:
         """Return whether the rest only names a view or a number: `ok_front`, `good_2`."""
-        return all(word in _VIEWS or word.isdigit() for word in self.rest.split("_"))
+        return all(word in VIEWS or word.isdigit() for word in self.rest.split("_"))
 
 
 def normalised(name: str) -> str:
@@ -192,9 +77,9 @@ def meaning_of(name: str) -> Meaning:
     if exact := _exact(whole):
         return exact
     words = whole.split("_")
-    telling = [word for word in words if word not in _NEUTRAL and not word.isdigit()]
+    telling = [word for word in words if word not in NEUTRAL and not word.isdigit()]
     if not telling:
-        return Meaning("neutral" if any(word in _NEUTRAL for word in words) else "unknown")
+        return Meaning("neutral" if any(word in NEUTRAL for word in words) else "unknown")
     if exact := _exact("_".join(telling)):
         return exact
     if telling[:2] == ["test", "private"]:
@@ -209,6 +94,29 @@ def meaning_of(name: str) -> Meaning:
             found = Meaning("good", rest)
             return found if head == "ok" or found.view else Meaning("unknown")
     return Meaning("unknown")
+
+
+def is_derived(name: str) -> bool:
+    """Return whether a folder holds something made from images, or another kind of picture: heat maps, depth.
+
+    >>> is_derived("heatmaps"), is_derived("depth_map"), is_derived("scratch")
+    (True, True, False)
+    """
+    words = normalised(name).split("_")
+    return "_".join(words) in DERIVED or "_".join(words[-2:]) in DERIVED or words[-1] in MADE_FROM_IMAGES
+
+
+def is_place_or_time(name: str) -> bool:
+    """Return whether a name only says where or when images were taken: `cam2`, `front`, `2026-05-01`.
+
+    >>> is_place_or_time("Camera 2"), is_place_or_time("2026-05-01"), is_place_or_time("3"), is_place_or_time("dent")
+    (True, True, False, False)
+    """
+    whole = normalised(name)
+    if _DATE.fullmatch(whole):
+        return True
+    words = [word for word in re.findall(r"[^\W\d_]+|\d+", whole) if not word.isdigit()]
+    return bool(words) and all(word in VIEWS for word in words)
 
 
 def good_counterparts(names: Iterable[str]) -> frozenset[str]:
@@ -230,9 +138,14 @@ def anomaly_counterparts(names: Iterable[str]) -> frozenset[str]:
 
 
 def mask_base(stem: str) -> tuple[str, str] | None:
-    """Return the image's stem and the mask's word of a name such as `7_mask`, `7_GT` or `7_mask_2`; None of others."""
-    match = _MASK_SUFFIX.fullmatch(stem)
-    return (match["stem"], match["word"].lower()) if match else None
+    """Return the image's stem and the mask's word of a name such as `7_mask`, `7_GT` or `7_mask_2`; None of others.
+
+    The word is `before` for names such as `mask_7`, which are those of masks only beside a `7`.
+    """
+    if match := _MASK_SUFFIX.fullmatch(stem):
+        return match["stem"], match["word"].lower()
+    match = _MASK_PREFIX.fullmatch(stem)
+    return (match["stem"], "before") if match else None
 
 
 def stem_key(stem: str) -> str:
@@ -247,21 +160,22 @@ def stem_key(stem: str) -> str:
 
 
 def _exact(name: str) -> Meaning | None:
-    if split := SPLITS.get(name):
+    of_year = _SPLIT_OF_YEAR.fullmatch(name)  # `train2017` of COCO
+    if split := SPLITS.get(of_year[1] if of_year else name):
         return Meaning("split", split=split)
     if name in GOOD:
         return Meaning("good")
     if name in ANOMALY:
         return Meaning("anomaly")
-    if name in _MASK_WORDS or name in _MASK_NAMES:
+    if name in MASK_WORDS or name in MASK_NAMES:
         return Meaning("mask")
-    if name in _UNLABELLED:
+    if name in UNLABELLED:
         return Meaning("unlabelled")
-    return Meaning("neutral") if name in _NEUTRAL else None
+    return Meaning("neutral") if name in NEUTRAL else None
 
 
 def _without_masks(words: Sequence[str]) -> str | None:
     """Return the words other than those for a mask, joined; None if there is none of those."""
     joined = "_".join(words).replace("ground_truth", "groundtruth").split("_")
-    rest = [word for word in joined if word not in _MASK_WORDS and word != "label"]
-    return "_".join(rest) if any(word in _MASK_WORDS for word in joined) else None
+    rest = [word for word in joined if word not in MASK_WORDS and word != "label"]
+    return "_".join(rest) if any(word in MASK_WORDS for word in joined) else None

@@ -27,8 +27,9 @@ from pipelines.errors import InspectlineError
 from pipelines.images.masks import open_mask
 from pipelines.images.regions import dumps
 from pipelines.ingest.annotation_formats import size_of
+from pipelines.ingest.folder_maps import read_maps
 from pipelines.ingest.import_index import acquired
-from pipelines.ingest.import_plan import BadFolder, ImportPlan, PlannedImage
+from pipelines.ingest.import_plan import ImportPlan, PlannedImage
 from pipelines.ingest.inbox_keys import INDEX, REGIONS_ENDING, inbox_prefix
 from pipelines.ingest.index_csv import some
 from pipelines.ingest.plan_import import plan_import
@@ -176,21 +177,6 @@ def _csv(rows: Sequence[dict[str, str]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
-
-
-def read_maps(texts: Sequence[str]) -> dict[str, str]:
-    """Return folders and meanings of texts such as `scratched=anomaly/scratch`; several are separated by `;`.
-
-    Raises:
-        BadFolder: a text has no `=`.
-    """
-    maps = {}
-    for text in filter(None, (part.strip() for entry in texts for part in entry.split(";"))):
-        folder, sign, meaning = text.rpartition("=")
-        if not sign or not folder:
-            raise BadFolder(f"--map {text}: write FOLDER=good|anomaly|anomaly/TYPE|mask|unlabelled|ignore")
-        maps[folder] = meaning
-    return maps
 
 
 def confirm(plan: ImportPlan, yes: bool) -> bool:

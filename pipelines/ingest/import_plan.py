@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ class ImportPlan:
         """
         if self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-            raise BadFolder(f"{self.root}: {self.problems[0]}{more}")
+            raise BadFolder(printable(f"{self.root}: {self.problems[0]}{more}"))
         if not self.images:
             raise BadFolder(
                 f"{self.root} holds no images (JPEG, PNG, BMP, TIFF, WebP): give one with good/ and anomaly/, "
@@ -123,7 +124,13 @@ class ImportPlan:
         lines.append(f"{len(self.images)} images, {self.masks} masks{marked}: {counts}")
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"not understood: {problem}" for problem in self.problems]
-        return lines
+        return [printable(line) for line in lines]
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters, line ends and undecodable bytes of names as escapes such as `\\n`."""
+    odd = {letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs", "Cf", "Zl", "Zp")}
+    return text.translate({ord(letter): letter.encode("unicode_escape").decode() for letter in odd}) if odd else text
 
 
 def type_name(regions: Sequence[Region]) -> str | None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipelines.config.project import Project
 from pipelines.errors import BadImage
-from pipelines.images.regions import BadRegions, Region, check_fit, loads, to_json, types_of, union
+from pipelines.images.region_pixels import union
+from pipelines.images.regions import BadRegions, Region, check_fit, loads, to_json, types_of
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 

@@ -1,4 +1,4 @@
-"""Read annotations from the formats of other tools: COCO, Pascal VOC, YOLO, Label Studio and CSV of boxes.
+"""Read annotations of other tools: COCO, Pascal VOC, YOLO, Label Studio, CVAT, LabelMe, VIA, CSV of boxes and runs.
 
 Shapes are kept as they were drawn. Own readers, since the libraries that read these formats turn polygons into masks
 (supervision) or bring OpenCV and some hundred megabytes (datumaro, label-studio-sdk).
@@ -7,10 +7,11 @@ Shapes are kept as they were drawn. Own readers, since the libraries that read t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from pipelines.ingest.annotation_formats import coco, csv_boxes, label_studio, voc, yolo
+from pipelines.ingest.annotation_formats import coco, csv_tables, cvat, label_studio, labelme, via, voc, yolo
 from pipelines.ingest.annotation_formats.model import (
     Annotated,
     AnnotationSet,
@@ -43,25 +44,69 @@ def _read_all(images: ImageFiles, others: Sequence[Path]) -> Iterable[Annotation
     class_folders = sorted({file.parent for file in images.files if file.parent.name.lower() == voc.CLASS_FOLDER})
     if class_folders:
         yield voc.read_segmentation(class_folders, images)
-    xml = [file for file in others if file.suffix.lower() == ".xml"]
-    if xml and not class_folders:
-        yield voc.read_xml(xml, images)
+    yield from _read_xml([file for file in others if file.suffix.lower() == ".xml"], images, bool(class_folders))
+    labelme_files: list[tuple[Path, Any]] = []
     for file in others:
         if file.suffix.lower() == ".json" and not file.name.lower().endswith(".regions.json"):
-            yield from _read_json(file, images)
-        elif file.suffix.lower() == ".csv" and file.name.lower() != "index.csv":
-            yield from filter(None, [csv_boxes.read(file, images)])
+            content = _parsed(file)
+            if labelme.is_labelme(content):
+                labelme_files.append((file, content))
+            else:
+                yield from _guarded(file, _read_json, content, file, images)
+        elif file.suffix.lower() in (".csv", ".tsv") and file.name.lower() != "index.csv":
+            yield from _guarded(file, csv_tables.read, file, images)
+    if labelme_files:
+        yield from _guarded(labelme_files[0][0], labelme.read, labelme_files, images)
     yield from filter(None, [yolo.read(others, images)])
 
 
-def _read_json(file: Path, images: ImageFiles) -> Iterable[AnnotationSet]:
+def _guarded(file: Path, read: Callable[..., AnnotationSet | None], *arguments: Any) -> Iterable[AnnotationSet]:
+    """Yield what `read` returns for its arguments.
+
+    Raises:
+        BadAnnotations: the content has another form than its format defines.
+    """
+    try:
+        found = read(*arguments)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise BadAnnotations(f"{file} is damaged or of an unknown form ({what[:120]}): export it again") from None
+    if found:
+        yield found
+
+
+def _read_xml(files: Sequence[Path], images: ImageFiles, with_masks: bool) -> Iterable[AnnotationSet]:
+    from defusedxml import DefusedXmlException, ElementTree
+
+    voc_files = []
+    for file in files:
+        try:
+            tree = ElementTree.fromstring(file.read_bytes())
+        except (ElementTree.ParseError, DefusedXmlException, ValueError, LookupError) as error:
+            raise BadAnnotations(f"{file} is no XML that can be read ({error}): export it again") from None
+        if tree.tag == "annotation":
+            voc_files.append((file, tree))
+        elif tree.tag == "annotations" and (tree.find("image") is not None or tree.find("track") is not None):
+            yield from _guarded(file, cvat.read, tree, file, images)
+    # Masks say more than the boxes of the same data set.
+    if voc_files and not with_masks:
+        yield from _guarded(voc_files[0][0], voc.read_xml, voc_files, images)
+
+
+def _parsed(file: Path) -> Any:
     if file.stat().st_size > _MOST_BYTES:
         raise BadAnnotations(f"{file} has more than {_MOST_BYTES:,} bytes: split it up")
     try:
-        content = json.loads(read_text(file))
+        return json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise BadAnnotations(f"{file} is no JSON ({error}): export it again, or move it out of the folder") from None
+
+
+def _read_json(content: Any, file: Path, images: ImageFiles) -> AnnotationSet | None:
     if coco.is_coco(content):
-        yield coco.read(content, file, images)
-    elif label_studio.is_label_studio(content):
-        yield label_studio.read(content, file, images)
+        return coco.read(content, file, images)
+    if (tasks := label_studio.tasks_of(content)) is not None:
+        return label_studio.read(tasks, file, images)
+    if (entries := via.entries_of(content)) is not None:
+        return via.read(entries, file, images)
+    return None

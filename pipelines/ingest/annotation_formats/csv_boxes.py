@@ -6,8 +6,6 @@ A row with a file and no box says that the image shows nothing to mark. The head
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,9 +16,9 @@ from pipelines.ingest.annotation_formats.model import (
     BadAnnotations,
     ImageFiles,
     count_note,
-    read_text,
     upright_regions,
 )
+from pipelines.ingest.folder_names import meaning_of
 
 _FILE = ("filename", "file_name", "file", "image", "image_path", "img", "path", "name", "image_name", "image_id")
 _CLASS = ("class", "label", "type", "category", "class_name", "label_name", "region_type", "damage")
@@ -33,21 +31,12 @@ _BOXES = (
 )
 
 
-def read(file: Path, images: ImageFiles) -> AnnotationSet | None:
-    """Return the boxes of a CSV; None if it has no columns of boxes.
+def read(lines: Sequence[Sequence[str]], file: Path, images: ImageFiles) -> AnnotationSet | None:
+    """Return the boxes of the lines of a CSV, the header first; None if it has no columns of boxes.
 
     Raises:
         BadAnnotations: a row cannot be read or contradicts its image; says which.
     """
-    text = read_text(file)
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    except csv.Error as error:
-        raise BadAnnotations(f"{file} is no CSV ({error}): save it again as CSV") from None
-    if not lines:
-        return None
     header, rows = [name.strip().lower() for name in lines[0]], lines[1:]
     if _is_retinanet(lines[0]):
         header, rows = ["path", "x1", "y1", "x2", "y2", "class"], lines
@@ -58,7 +47,7 @@ def read(file: Path, images: ImageFiles) -> AnnotationSet | None:
     if name_column is None or box is None:
         return None
     kind_column = next((name for name in _CLASS if name in columns and name not in (name_column, *box)), None)
-    found: dict[Path, list[tuple[int, list[str]]]] = {}
+    found: dict[Path, list[tuple[int, Sequence[str]]]] = {}
     missing = []
     for number, row in enumerate(rows, start=len(lines) - len(rows) + 1):
         if not any(cell.strip() for cell in row):
@@ -102,12 +91,14 @@ def _annotated(
     declared = None
     for number, row in rows:
         cells = [row[columns[name]].strip() for name in box]
+        kind = (row[columns[kind_column]].strip() if kind_column else "") or None
         if not any(cells):
+            if kind and meaning_of(kind).kind != "good":
+                raise BadAnnotations(f"{file}, row {number}: has the class {kind!r} and no box: add it, or clear both")
             continue
         try:
             a, b, c, d = (float(cell) for cell in cells)
             values = (a, b, c - a, d - b) if corners else (a, b, c, d)
-            kind = (row[columns[kind_column]].strip() if kind_column else "") or None
             regions.append(box_region(kind, values))
             if corners and {"width", "height"} <= set(columns):
                 declared = int(float(row[columns["width"]])), int(float(row[columns["height"]]))

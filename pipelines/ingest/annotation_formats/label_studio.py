@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.images.region_pixels import rasterise
 from pipelines.images.regions import (
     BadRegions,
     Region,
@@ -23,7 +24,6 @@ from pipelines.images.regions import (
     box_region,
     mask_region,
     polygon_region,
-    rasterise,
 )
 from pipelines.ingest.annotation_formats import rle_pack
 from pipelines.ingest.annotation_formats.model import (
@@ -40,14 +40,36 @@ _ELLIPSE_POINTS = 64
 _LABELS = ("rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "labels")
 
 
-def is_label_studio(content: Any) -> bool:
-    """Return whether parsed JSON is Label Studio's full export."""
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in content)
-        and any("annotations" in task or "completions" in task for task in content)
-    )
+def tasks_of(content: Any) -> list[Mapping[str, Any]] | None:
+    """Return the tasks of an export, of its short form (JSON-MIN), or a task alone; None of other JSON."""
+    if isinstance(content, dict):
+        if isinstance(content.get("task"), dict) and isinstance(
+            content.get("result"), list
+        ):  # of a storage it wrote to
+            return tasks_of([content["task"] | {"annotations": [content]}])
+        return tasks_of([content]) if "annotations" in content and isinstance(content.get("data"), dict) else None
+    if not isinstance(content, list) or not content or not all(isinstance(task, dict) for task in content):
+        return None
+    if all(isinstance(task.get("data"), dict) for task in content):
+        named = any("annotations" in task or "completions" in task or _file_name(task["data"]) for task in content)
+        return content if named else None
+    short = [_of_short_form(task) for task in content]
+    return [task for task in short if task] if all(short) else None
+
+
+def _of_short_form(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the task of an entry of JSON-MIN, which has the results beside the data; None of anything else."""
+    if not {"annotation_id", "annotator", "lead_time"} & set(task):
+        return None
+    results: list[Mapping[str, Any]] = []
+    for value in task.values():
+        if isinstance(value, list) and all(isinstance(entry, dict) and "original_width" in entry for entry in value):
+            results += [{"value": entry} | entry for entry in value]
+    for name in ("choice", "choices"):
+        if choice := task.get(name):
+            results.append({"value": {"choices": choice if isinstance(choice, list) else [choice]}})
+    data = {name: value for name, value in task.items() if isinstance(value, str) and "." in value}
+    return {"id": task.get("id"), "data": data, "annotations": [{"result": results}]}
 
 
 def read(content: Sequence[Mapping[str, Any]], file: Path, images: ImageFiles) -> AnnotationSet:
@@ -59,6 +81,7 @@ def read(content: Sequence[Mapping[str, Any]], file: Path, images: ImageFiles) -
     read: dict[Path, Annotated] = {}
     missing: list[str] = []
     ignored: list[str] = []
+    predicted: list[str] = []
     for task in content:
         name = _file_name(task["data"])
         image = images.find(name, file.parent) if name else None
@@ -66,11 +89,14 @@ def read(content: Sequence[Mapping[str, Any]], file: Path, images: ImageFiles) -
             missing.append(name or f"task {task.get('id')}")
             continue
         where = f"{file}: task {task.get('id')} ({name})"
+        if not task.get("annotations") and task.get("predictions"):
+            predicted.append(str(name))
         done = [entry for entry in task.get("annotations") or task.get("completions") or [] if _counts(entry)]
         if image in read:
             raise BadAnnotations(f"{where} stands for the same file as another task: remove one")
         read[image] = _annotated(done[-1].get("result") or [], image, where, ignored) if done else Annotated(done=False)
     notes = count_note("tasks have no image file", missing)
+    notes += count_note("tasks have predictions and nobody's annotation: they stay unlabelled", predicted)
     notes += count_note("results of other kinds were left out", ignored)
     return AnnotationSet("Label Studio JSON", read, frozenset({file}), tuple(notes))
 
@@ -92,7 +118,7 @@ def _file_name(data: Mapping[str, Any]) -> str | None:
 
 def _annotated(results: Sequence[Mapping[str, Any]], image: Path, where: str, ignored: list[str]) -> Annotated:
     regions: list[Region] = []
-    label = None
+    label, unclear = None, False
     for result in results:
         value = result.get("value") or {}
         try:
@@ -100,6 +126,7 @@ def _annotated(results: Sequence[Mapping[str, Any]], image: Path, where: str, ig
                 kinds = {meaning_of(str(choice)).kind for choice in value["choices"]} & {"good", "anomaly"}
                 label = next(iter(kinds)) if len(kinds) == 1 else label
                 if not kinds:
+                    unclear = True
                     ignored.append(f"choice {', '.join(map(str, value['choices']))}")
                 continue
             found = _regions(result, value)
@@ -110,7 +137,8 @@ def _annotated(results: Sequence[Mapping[str, Any]], image: Path, where: str, ig
             continue
         size = (int(result["original_width"]), int(result["original_height"]))
         regions += upright_regions(found, size, image)
-    return Annotated(tuple(regions), label=label)
+    # A choice that is not understood may well say that the image shows a defect.
+    return Annotated(tuple(regions), done=bool(regions or label or not unclear), label=label)
 
 
 def _regions(result: Mapping[str, Any], value: Mapping[str, Any]) -> list[Region] | None:

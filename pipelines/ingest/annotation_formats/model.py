@@ -11,7 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.errors import InspectlineError
 from pipelines.images.decode import open_header
-from pipelines.images.regions import Region, turned
+from pipelines.images.region_pixels import turned
+from pipelines.images.regions import Region
+from pipelines.ingest.folder_names import meaning_of
 
 _ORIENTATION = 0x0112
 _HEADER_PIXELS = 1 << 40  # only the header is read
@@ -66,10 +68,12 @@ class ImageFiles:
     root: Path
     files: tuple[Path, ...]
     _by_name: dict[str, list[Path]] = field(init=False, repr=False)
+    _by_stem: dict[str, list[Path]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._by_name = {}
+        self._by_name, self._by_stem = {}, {}
         for file in self.files:
+            self._by_stem.setdefault(_key(file.stem), []).append(file)
             self._by_name.setdefault(_key(file.name), []).append(file)
 
     def find(self, name: str, beside: Path) -> Path | None:
@@ -97,6 +101,12 @@ class ImageFiles:
         if len(ranked) > 1 and closeness(ranked[0]) == closeness(ranked[1]):
             return None
         return ranked[0]
+
+    def beside(self, file: Path) -> Path | None:
+        """Return the image with the stem of `file`: in its folder, or else the only one anywhere; None without one."""
+        found = self._by_stem.get(_key(file.stem), [])
+        own = [image for image in found if image.parent == file.parent]
+        return own[0] if len(own) == 1 else found[0] if len(found) == 1 else None
 
 
 def _key(name: str) -> str:
@@ -163,6 +173,12 @@ def upright_regions(regions: Iterable[Region], declared: tuple[int, int] | None,
     )
 
 
+def whole_image_label(words: Iterable[str]) -> str | None:
+    """Return good or anomaly where the words for a whole image mean one of them; None of others or of both."""
+    kinds = {meaning_of(word).kind for word in words} & {"good", "anomaly"}
+    return next(iter(kinds)) if len(kinds) == 1 else None
+
+
 def count_note(what: str, names: Iterable[str], shown: int = 5) -> list[str]:
     """Return a line that counts and names: `3 rows without a file: a.png, b.png, c.png`; nothing without names."""
     every = list(names)
@@ -172,15 +188,17 @@ def count_note(what: str, names: Iterable[str], shown: int = 5) -> list[str]:
     return [f"{len(every)} {what}: {', '.join(every[:shown])}{more}"]
 
 
-def read_text(file: Path) -> str:
-    """Return the text of an annotation file in UTF-8 or UTF-16.
+def read_text(file: Path, fallback: str | None = None) -> str:
+    """Return the text of an annotation file in UTF-8 or UTF-16, or else in the encoding `fallback`.
 
     Raises:
-        BadAnnotations: it is neither.
+        BadAnnotations: it is none of them.
     """
     data = file.read_bytes()
     try:
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         return io.TextIOWrapper(io.BytesIO(data), encoding="utf-16" if wide else "utf-8-sig").read()
     except UnicodeDecodeError:
+        if fallback and b"\0" not in data:
+            return data.decode(fallback, "replace")
         raise BadAnnotations(f"{file} is no UTF-8 text: save it as UTF-8") from None

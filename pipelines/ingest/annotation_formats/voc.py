@@ -30,39 +30,27 @@ CLASS_FOLDER, OBJECT_FOLDER = "segmentationclass", "segmentationobject"
 _VOID = (224, 224, 192)  # colour of index 255 in VOC's palette
 
 
-def read_xml(files: Iterable[Path], images: ImageFiles) -> AnnotationSet:
-    """Return the regions of VOC's XML files.
+def read_xml(files: Iterable[tuple[Path, Any]], images: ImageFiles) -> AnnotationSet:
+    """Return the regions of VOC's XML files, given as path and parsed XML; also of LabelMe's old form.
 
     Raises:
-        BadAnnotations: a file is damaged or contradicts its image; says which.
+        BadAnnotations: a file contradicts its image; says which.
     """
-    from defusedxml import DefusedXmlException, ElementTree
-
     read: dict[Path, Annotated] = {}
     used, missing = [], []
-    for file in files:
-        try:
-            tree = ElementTree.fromstring(file.read_bytes())
-        except (ElementTree.ParseError, DefusedXmlException, ValueError) as error:
-            raise BadAnnotations(f"{file} is no XML that can be read ({error}): export it again") from None
-        if tree.tag != "annotation":
-            continue
+    for file, tree in files:
         used.append(file)
         name = (tree.findtext("filename") or "").strip()
-        image = (images.find(name, file.parent) if name else None) or _by_stem(images, file)
+        image = (images.find(name, file.parent) if name else None) or images.beside(file)
         if image is None:
             missing.append(name or file.name)
             continue
-        regions = (_region(part, file) for part in tree.iter("object"))
+        objects = (part for part in tree.iter("object") if (part.findtext("deleted") or "0").strip() != "1")
+        regions = (_region(part, file) for part in objects)
         read[image] = Annotated(upright_regions(regions, _size(tree), image))
     return AnnotationSet(
         "Pascal VOC XML", read, frozenset(used), tuple(count_note("images of the XML files are not there", missing))
     )
-
-
-def _by_stem(images: ImageFiles, file: Path) -> Path | None:
-    found = [image for image in images.files if image.stem == file.stem]
-    return found[0] if len(found) == 1 else None
 
 
 def _size(tree: Any) -> tuple[int, int] | None:
@@ -81,11 +69,15 @@ def _region(part: Any, file: Path) -> Region:
         if text and text not in ("0", "Unspecified"):
             attributes[name] = text
     try:
+        if (points := part.findall("polygon/pt")) and len(points) > 2:  # LabelMe's
+            return polygon_region(
+                kind, [[[float(point.findtext(axis)) for axis in "xy"] for point in points]], attributes
+            )
         if (outline := part.find("polygon")) is not None and len(outline):
             texts = {child.tag: float(child.text) for child in outline if child.text}
             count = len(texts) // 2
-            points = [(texts[f"x{index}"], texts[f"y{index}"]) for index in range(1, count + 1)]
-            return polygon_region(kind, [points], attributes)
+            corners = [(texts[f"x{index}"], texts[f"y{index}"]) for index in range(1, count + 1)]
+            return polygon_region(kind, [corners], attributes)
         left, top, right, bottom = (float(part.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
         return box_region(kind, (left, top, right - left, bottom - top), attributes)
     except (BadRegions, KeyError, TypeError, ValueError) as error:

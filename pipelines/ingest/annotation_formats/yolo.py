@@ -42,7 +42,10 @@ def find_names(files: Iterable[Path]) -> tuple[Path, dict[int, str]] | None:
             if isinstance(names, list):
                 return file, {number: str(name) for number, name in enumerate(names)}
             if isinstance(names, dict):
-                return file, {int(number): str(name) for number, name in names.items()}
+                try:
+                    return file, {int(number): str(name) for number, name in names.items()}
+                except (TypeError, ValueError):
+                    raise BadAnnotations(f"{file}: names must be a list, or number: name") from None
         elif file.name.lower() in _NAME_FILES:
             lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
             return file, dict(enumerate(lines))
@@ -50,15 +53,16 @@ def find_names(files: Iterable[Path]) -> tuple[Path, dict[int, str]] | None:
 
 
 def find_labels(image: Path, root: Path) -> Path | None:
-    """Return the text file of an image: `labels/` in place of `images/` in its path, or beside it."""
+    """Return the text file of an image: in `labels/` instead of, above or below a folder of its path, or beside it."""
     parts = list(image.relative_to(root).with_suffix(".txt").parts)
     places = [index for index, part in enumerate(parts[:-1]) if part.lower() == "images"]
-    for index in reversed(places):
-        other = root.joinpath(*parts[:index], "labels", *parts[index + 1 :])
-        if other.is_file():
-            return other
-    beside = image.with_suffix(".txt")
-    return beside if beside.is_file() else None
+    candidates = [root.joinpath(*parts[:index], "labels", *parts[index + 1 :]) for index in reversed(places)]
+    candidates.append(image.with_suffix(".txt"))
+    for index in reversed(range(len(parts))):
+        candidates.append(root.joinpath(*parts[:index], "labels", *parts[index:]))
+        if index < len(parts) - 1:
+            candidates.append(root.joinpath(*parts[:index], "labels", *parts[index + 1 :]))
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def read(files: Sequence[Path], images: ImageFiles) -> AnnotationSet | None:
@@ -67,6 +71,8 @@ def read(files: Sequence[Path], images: ImageFiles) -> AnnotationSet | None:
     Raises:
         BadAnnotations: a line cannot be read, or its class has no name; says which.
     """
+    if not any(file.suffix.lower() == ".txt" for file in files):
+        return None
     labels = {image: found for image in images.files if (found := find_labels(image, images.root))}
     if not labels or not all(map(_looks_like, list(labels.values())[:20])):
         return None

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.images.region_pixels import rasterise, turned, union
 from pipelines.images.regions import (
     BadRegions,
     Region,
@@ -16,10 +17,7 @@ from pipelines.images.regions import (
     loads,
     mask_region,
     polygon_region,
-    rasterise,
-    turned,
     types_of,
-    union,
 )
 
 SIZE = (40, 30)

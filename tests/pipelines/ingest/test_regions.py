@@ -6,7 +6,8 @@ import pytest
 from pipelines.catalogue import connect
 from pipelines.catalogue.samples import labelled_samples
 from pipelines.images.masks import open_mask
-from pipelines.images.regions import Region, box_region, dumps, from_json, mask_region, polygon_region, rasterise
+from pipelines.images.region_pixels import rasterise
+from pipelines.images.regions import Region, box_region, dumps, from_json, mask_region, polygon_region
 from tests.pipelines.ingest.conftest import Line, image_file
 
 SCRATCH = polygon_region("scratch", [[(5, 5), (30, 5), (30, 9), (5, 9)]], {"severity": "minor"})

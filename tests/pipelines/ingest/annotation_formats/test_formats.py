@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipelines.images.regions import bounds, rasterise
+from pipelines.images.region_pixels import rasterise
+from pipelines.images.regions import bounds
 from pipelines.ingest.annotation_formats import rle_pack
 from pipelines.ingest.plan_import import plan_import
 
