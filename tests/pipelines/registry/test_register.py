@@ -159,7 +159,9 @@ def test_promote_without_a_champion_sets_the_alias(three):
 
 def test_promote_when_the_alias_moved_since_the_run_began_leaves_it_and_says_so(three):
     register.promote(three, "1", expected=None)
-    assert register.promote(three, "2", expected=None) == "the champion was none when the run began and is version 1 now"
+    assert (
+        register.promote(three, "2", expected=None) == "the champion was none when the run began and is version 1 now"
+    )
     register.promote(three, "2", expected="1")
     why = register.promote(three, "3", expected="1")
     assert why == "the champion was version 1 when the run began and is version 2 now"
