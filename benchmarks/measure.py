@@ -24,7 +24,7 @@ from pipelines.config.project import ModelSettings
 from pipelines.evaluation import metrics
 from pipelines.evaluation.intervals import clopper_pearson
 from pipelines.evaluation.metrics import Confusion
-from pipelines.evaluation.pixel_metrics import PixelCounts, pixel_figures
+from pipelines.evaluation.pixel_metrics import PixelCounts, measure_pixels
 from pipelines.images.descriptors import DESCRIPTORS, describe
 from pipelines.images.preprocess import prepare, restore_map
 from pipelines.images.tiling import parts
@@ -97,7 +97,7 @@ def judge(images: ImageSet, detector: Detector, held_back: list[Path], rate: flo
     alarms = FalseAlarms.of(
         verdicts.false_positive, verdicts.good, threshold.promised, n=threshold.n, rank=threshold.rank
     )
-    located = pixel_figures(pixels) if pixels.usable else None
+    located = measure_pixels(pixels) if pixels.usable else None
     return {
         "auroc": metrics.auroc(good, scores[types != "good"]).to_json(),
         "average_precision": metrics.average_precision(good, scores[types != "good"]).to_json(),

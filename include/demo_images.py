@@ -3,7 +3,7 @@
 Each image shows the top of a cylindrical cell in its holder: a rolled rim, a gasket, a lathe-turned cap, and a nickel
 tab welded on with six spots. Light (strength, direction, colour, gradient), metal textures, position, rotation and
 focus vary from image to image, in good ones as much as in defective ones, so that neither brightness nor any other
-plain figure tells them apart. Defects: scratches, dents, stains, missing welds, each with its mask.
+plain number tells them apart. Defects: scratches, dents, stains, missing welds, each with its mask.
 
 Everything follows from the seed and the image's number: `python -m include.demo_images FOLDER --good 540`.
 """

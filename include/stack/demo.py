@@ -112,7 +112,7 @@ def _show(training: Outcome) -> None:
         )
     counted = ", ".join(f"{count} {subset}" for subset, count in training.counts.items() if count)
     _say("Images", counted)
-    console.print(outcome.figures_table(training.result["metrics"]))
+    console.print(outcome.metrics_table(training.result["metrics"]))
     _say("Threshold", outcome.threshold_sentence(training.result, training.detail))
     _say("Promotion", outcome.promotion_sentence(training.result))
     for note in dict.fromkeys(training.result.get("notes", [])):

@@ -73,17 +73,17 @@ def outcome_of(project: str, dag_run_id: str) -> Outcome:
     )
 
 
-def figures_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the metrics with their 95 % intervals."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("on the test subsets, which nothing was set with")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     for name in [*METRIC_TITLES, *(other for other in metrics if other not in METRIC_TITLES)]:
-        if figure := metrics.get(name):
-            low, high = figure.get("low"), figure.get("high")
+        if metric := metrics.get(name):
+            low, high = metric.get("low"), metric.get("high")
             interval = "" if low is None or high is None else f"{_number(low)} – {_number(high)}"
-            table.add_row(METRIC_TITLES.get(name, name.replace("_", " ")), _number(figure["value"]), interval)
+            table.add_row(METRIC_TITLES.get(name, name.replace("_", " ")), _number(metric["value"]), interval)
     return table
 
 

@@ -58,7 +58,7 @@ def declare(stack: Stack, project: str, source: str) -> Path | None:
         "title": project.replace("_", " ").capitalize(),
         "bucket": "inspectline",
         "timezone": "UTC",
-        "model": {"preset": "small", "input_size": 128, "time_budget_minutes": 3},
+        "model": {"preset": "small", "input_size": 128, "time_budget_minutes": 10},
         "threshold": {
             "policy": "least_cost",
             "false_positive_rate": 0.01,

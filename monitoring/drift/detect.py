@@ -115,10 +115,10 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
 def _false_alarms(package: AnomalyPackage, current: current_window.Current) -> report.FalseAlarms | None:
     """Return whether the threshold keeps its promised false-positive rate; None if it promises none."""
     detail = package.card.threshold_detail
-    if not {"promise_kept_at", "n_validation", "conformal_rank"} <= detail.keys():
+    if detail is None:
         return None
     return report.FalseAlarms.of(
-        current.false_alarms, len(current), detail["promise_kept_at"], detail["n_validation"], detail["conformal_rank"]
+        current.false_alarms, len(current), detail.promise_kept_at, detail.n_validation, detail.conformal_rank
     )
 
 

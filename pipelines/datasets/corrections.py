@@ -6,7 +6,7 @@ next dataset version has it.
 
 import hashlib
 import secrets
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, select
@@ -20,6 +20,7 @@ from pipelines.config.project import Project
 from pipelines.errors import InspectlineError, NotFound
 from pipelines.images.decode import read_orientation
 from pipelines.ingest.commit import enter_in
+from pipelines.ingest.items import InboxItem
 from pipelines.ingest.submission import Posted, folder_of, metadata_of, sample_now
 from pipelines.ingest.validate import Sample, StoredMask, make_safe, open_sample, store_mask
 from pipelines.storage.s3 import Storage
@@ -107,8 +108,8 @@ def _taken(project: Project, served: RowMapping, posted: Posted, run: str) -> Sa
     image = open_sample(data, project.model_copy(update={"image": rules}))
     source = served["source"] or ""
     named = replace(posted, name="" if source == "upload" else source)
-    item = {"key": key, "label": posted.label, "type": posted.type, "deliberate": True}
-    item["known"] = asdict(metadata_of(project, named, hashlib.sha256(data).hexdigest()))
+    known = metadata_of(project, named, hashlib.sha256(data).hexdigest())
+    item = InboxItem("image", key, label=posted.label, type=posted.type, known=known, deliberate=True)
     return make_safe(data, image, item, project, run)
 
 

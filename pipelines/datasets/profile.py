@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-# The report's figures do not gain from more rows, and its time grows with them.
+# The report's numbers do not gain from more rows, and its time grows with them.
 MOST_ROWS = 20_000
 
 

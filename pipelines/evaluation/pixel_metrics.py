@@ -93,7 +93,7 @@ class PixelCounts:
 
 
 @dataclass(frozen=True)
-class PixelFigures:
+class PixelMetrics:
     """Pixel-level metrics; the intervals are percentiles of a bootstrap over images, whose pixels are not independent.
 
     Attributes:
@@ -105,7 +105,7 @@ class PixelFigures:
     aupro: Estimate
 
 
-def pixel_figures(counts: PixelCounts, samples: int = 500, seed: int = 0) -> PixelFigures:
+def measure_pixels(counts: PixelCounts, samples: int = 500, seed: int = 0) -> PixelMetrics:
     """Return the pixel-level metrics of the accumulated images.
 
     AUPRO is defined as in Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 129 (2021), section 5.2: the
@@ -121,7 +121,7 @@ def pixel_figures(counts: PixelCounts, samples: int = 500, seed: int = 0) -> Pix
         ValueError: there are no normal or no anomalous pixels.
     """
     if not counts.usable:
-        raise ValueError("pixel figures need a mask with anomalous pixels and some normal ones")
+        raise ValueError("pixel metrics need a mask with anomalous pixels and some normal ones")
     normal, anomalous, overlap = _dense(counts.images)
     everything = np.ones((1, len(counts.images)))
     auroc, aupro = (float(values[0]) for values in _areas(everything, normal, anomalous, overlap))
@@ -134,7 +134,7 @@ def pixel_figures(counts: PixelCounts, samples: int = 500, seed: int = 0) -> Pix
             # Stratified resampling keeps images with and without regions in every resample.
             weights[:, stratum] = rng.multinomial(len(stratum), np.full(len(stratum), 1 / len(stratum)), size=samples)
     draws = _areas(weights, normal, anomalous, overlap)
-    return PixelFigures(_percentiles(auroc, draws[0]), _percentiles(aupro, draws[1]))
+    return PixelMetrics(_percentiles(auroc, draws[0]), _percentiles(aupro, draws[1]))
 
 
 def _bin(error_map: NDArray[np.float32]) -> NDArray[np.int64]:

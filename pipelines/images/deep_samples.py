@@ -4,8 +4,9 @@ Pillow has no pixel format for colour, or for grey with alpha, of 16 bits per sa
 low byte is read by decoding the file once more with the bytes of each sample swapped. That keeps one decoder for files
 of strangers, and adds nothing to serving's image; the alternatives, as of December 2026:
 
-* OpenCV (Apache-2.0) adds 150 MB, and codecs of its own to keep patched;
-* imagecodecs (BSD) adds 60 MB, and many more codecs; tifffile (BSD) needs it for compressed files;
+* OpenCV, headless (Apache-2.0), adds 160 MB, and codecs of its own to keep patched;
+* imagecodecs (BSD) adds 89 MB, and many more codecs, and needs Python 3.12; tifffile (BSD) needs it for most compressed
+  files;
 * pypng (MIT) is small, and undoes the filters of rows in Python, which takes seconds for an image.
 """
 

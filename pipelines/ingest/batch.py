@@ -24,6 +24,7 @@ from pipelines.config.project import Project, load_project
 from pipelines.errors import NotFound, StorageError
 from pipelines.ingest.commit import enter, find_earlier
 from pipelines.ingest.inbox_keys import ingest_prefix
+from pipelines.ingest.items import InboxItem
 from pipelines.ingest.kept_folders import kept_folders
 from pipelines.ingest.validate import Checked, MaskedImage, check, is_changed
 from pipelines.storage.s3 import Storage, read_uri
@@ -51,15 +52,15 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
         project = with_project_bits(connection, load_project(content["project"]))
     storage = Storage(project.bucket)
     run = content["run"]
-    items = content["items"]
-    masked = _masked(project.name, (item["sha256"] for item in items if item["kind"] in ("mask", "regions")))
+    items = [InboxItem.from_json(item) for item in content["items"]]
+    masked = _masked(project.name, (str(item.sha256) for item in items if item.kind in ("mask", "regions")))
     checked: list[Checked] = []
     results: list[dict[str, Any]] = []
     for item, outcome in _check_all(items, project, run, masked):
         if isinstance(outcome, StorageError):
-            results.append({"key": item["key"], "outcome": "failed", "reason": str(outcome)})
+            results.append({"key": item.key, "outcome": "failed", "reason": str(outcome)})
         elif outcome.unsettled:
-            results.append({"key": item["key"], "outcome": "waiting", "reason": "it is still being written"})
+            results.append({"key": item.key, "outcome": "waiting", "reason": "it is still being written"})
         else:
             checked.append(outcome)
     failures = [result for result in results if result["outcome"] == "failed"]
@@ -87,13 +88,13 @@ def ingest_batch(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_all(
-    items: list[dict[str, Any]], project: Project, run: str, masked: dict[str, MaskedImage]
-) -> Iterator[tuple[dict[str, Any], Checked | StorageError]]:
-    def attempt(item: dict[str, Any]) -> Checked | StorageError:
+    items: list[InboxItem], project: Project, run: str, masked: dict[str, MaskedImage]
+) -> Iterator[tuple[InboxItem, Checked | StorageError]]:
+    def attempt(item: InboxItem) -> Checked | StorageError:
         try:
             return check(item, project, run, masked)
         except StorageError as error:
-            log.warning("%s stays in the inbox: %s", item["key"], error)
+            log.warning("%s stays in the inbox: %s", item.key, error)
             return error
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="ingest") as threads:
@@ -111,22 +112,22 @@ def _masked(project: str, hashes: Iterable[str]) -> dict[str, MaskedImage]:
         return {row.sha256: MaskedImage(row.width, row.height, row.key) for row in rows}
 
 
-def _clear(done: Sequence[list[dict[str, Any]]], storage: Storage, project: str) -> None:
+def _clear(done: Sequence[list[InboxItem]], storage: Storage, project: str) -> None:
     """Delete processed objects from the inbox, except those that have been overwritten meanwhile; folders stay."""
 
-    def remove(items: list[dict[str, Any]]) -> None:
+    def remove(items: list[InboxItem]) -> None:
         for item in items:
             try:
                 if not is_changed(item, storage):
-                    storage.delete(item["key"])
+                    storage.delete(item.key)
             except NotFound:
                 continue
             except StorageError as error:  # the next run lists it again and recognises its content
-                log.warning("%s could not be removed from the inbox: %s", item["key"], error)
+                log.warning("%s could not be removed from the inbox: %s", item.key, error)
                 return
 
     with (
-        kept_folders(storage, project, (item["key"] for items in done for item in items)),
+        kept_folders(storage, project, (item.key for items in done for item in items)),
         ThreadPoolExecutor(THREADS, thread_name_prefix="ingest") as threads,
     ):
         list(threads.map(remove, done))

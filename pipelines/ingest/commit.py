@@ -69,15 +69,15 @@ def enter_in(
     rows = _rows(connection, project.name, hashes)
     added = _annotate(connection, project.name, taken, masks)
     _enter_rejections(connection, project.name, run, refused)
-    disputed = _disputed(connection, project.name, hashes | {mask.item["sha256"] for mask in masks})
+    disputed = _disputed(connection, project.name, hashes | {str(mask.item.sha256) for mask in masks})
     results = [_outcome(sample, rows[sample.row["sha256"]], run, added, sides, disputed) for sample in taken]
     for mask in masks:
-        sha256 = mask.item["sha256"]
+        sha256 = str(mask.item.sha256)
         outcome = "annotated" if sha256 in added else "known"
-        result = {"key": mask.item["key"], "outcome": outcome, "sha256": sha256, "kind": mask.item["kind"]}
+        result = {"key": mask.item.key, "outcome": outcome, "sha256": sha256, "kind": mask.item.kind}
         results.append(result | {"notes": mask.notes})
     for rejection in refused:
-        result = {"key": rejection.item["key"], "outcome": "rejected", "reason": rejection.reason}
+        result = {"key": rejection.item.key, "outcome": "rejected", "reason": rejection.reason}
         results.append(result | {"rejected_key": rejection.rejected_key})
     return results
 
@@ -158,13 +158,13 @@ def _give_sides(
 
 
 def _group(key: str, members: Sequence[Sample]) -> NewGroup:
-    metadata = [sample.item["known"] for sample in sorted(members, key=lambda sample: str(sample.item["key"]))]
+    metadata = [sample.item.known for sample in sorted(members, key=lambda sample: str(sample.item.key))]
     return NewGroup(
         key,
         size=len(members),
-        anomalous=all(sample.item["label"] == "anomaly" for sample in members),
-        split=next((entry["split"] for entry in metadata if entry["split"]), None),
-        asked=next((entry["asked"] for entry in metadata if entry["asked"]), None),
+        anomalous=all(sample.item.label == "anomaly" for sample in members),
+        split=next((entry.split for entry in metadata if entry.split), None),
+        asked=next((entry.asked for entry in metadata if entry.asked), None),
     )
 
 
@@ -186,12 +186,12 @@ def _annotate(connection: Connection, project: str, taken: Sequence[Sample], mas
 
     for sample in taken:
         item = sample.item
-        if item["label"] and not item.get("deliberate"):
+        if item.label and not item.deliberate:
             source = sample.row["source_key"]
-            want(sample.row["sha256"], item["label"], item["type"], source, sample, item.get("author"))
+            want(sample.row["sha256"], item.label, item.type, source, sample, item.author)
     for late in masks:
         item = late.item
-        want(item["sha256"], "anomaly", item["type"], item["image_key"], late)
+        want(str(item.sha256), "anomaly", item.type, str(item.image_key), late)
     present: set[tuple[Any, ...]] = set()
     columns = (annotations.c[name] for name in ("sha256", "label", "type", "mask_key", "source_key", "content"))
     query = select(*columns).where(annotations.c.project == project, annotations.c.origin == "inbox")
@@ -218,11 +218,11 @@ def _text(content: dict[str, Any] | None) -> str | None:
 
 def _enter_rejections(connection: Connection, project: str, run: str, refused: Sequence[Rejection]) -> None:
     for rejection in refused:
-        source_key = comparable(rejection.item["key"])
+        source_key = comparable(rejection.item.key)
         same = and_(
             rejections.c.project == project,
             rejections.c.source_key == source_key,
-            rejections.c.etag == rejection.item["etag"],
+            rejections.c.etag == rejection.item.etag,
         )
         values = {
             "reason": rejection.reason,
@@ -232,9 +232,7 @@ def _enter_rejections(connection: Connection, project: str, run: str, refused: S
         }
         if not connection.execute(update(rejections).where(same).values(**values)).rowcount:
             connection.execute(
-                rejections.insert().values(
-                    project=project, source_key=source_key, etag=rejection.item["etag"], **values
-                )
+                rejections.insert().values(project=project, source_key=source_key, etag=rejection.item.etag, **values)
             )
 
 
@@ -250,16 +248,16 @@ def _outcome(
     sample: Sample, row: RowMapping, run: str, added: set[str], sides: dict[str, str], disputed: set[str]
 ) -> dict[str, Any]:
     sha256 = sample.row["sha256"]
-    metadata = sample.item["known"]
+    metadata = sample.item.known
     if row["ingest_run"] == run and row["source_key"] == sample.row["source_key"]:
         outcome = "accepted"
     else:
         outcome = "annotated" if sha256 in added else "known"
-    notes = [*metadata["notes"], *sample.notes]
-    asked = metadata["split"] or metadata["asked"]
+    notes = [*metadata.notes, *sample.notes]
+    asked = metadata.split or metadata.asked
     allowed = ("training", "validation") if asked == "train" else (asked,)
     if asked and row["side"] not in allowed:
         notes.append(f"{asked} was asked for, but its group is in {row['side']} and stays there")
     if sha256 in disputed:
         notes.append("disputed: it came under both labels, and stays out of training until somebody decides")
-    return {"key": sample.item["key"], "outcome": outcome, "sha256": sha256, "side": row["side"], "notes": notes}
+    return {"key": sample.item.key, "outcome": outcome, "sha256": sha256, "side": row["side"], "notes": notes}

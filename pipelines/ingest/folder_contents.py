@@ -64,6 +64,7 @@ class FolderContents:
         self._sidecars = self._read_sidecars(all_images)
         masks = self._mask_files(candidates)
         self.images = [file for file in candidates if file not in masks]
+        self.notes += self.index.without_row(root, self.images)
         pairs = pair_masks(self.tree, self.images, sorted(masks))
         self.masks = pairs.masks
         self.problems += pairs.problems

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.ingest.import_plan import BadFolder
 from pipelines.ingest.inbox_keys import INDEX, comparable
-from pipelines.ingest.index_csv import BadIndex, Index, read_index, read_time, some
+from pipelines.ingest.index_csv import BadIndex, read_index, read_time, some
 
 # Columns whose name says that they hold the time of acquisition, used where `acquired_at` is empty.
 _TIME_COLUMNS = re.compile(r"acquired_at|timestamp|(?:date_?)?time(?:_.*)?|date(?:_.*)?", re.IGNORECASE)
@@ -22,10 +22,18 @@ class FolderIndex:
     Attributes:
         rows: values by column, by image file; of several files the deepest counts.
         notes: what does not meet or is not used, in lines for people.
+        folders: the folders of the index files that have rows.
     """
 
     rows: Mapping[Path, dict[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+    def without_row(self, root: Path, images: Sequence[Path]) -> list[str]:
+        """Return a line on the images beside and below an index file that no index has a row for."""
+        covered = (image for image in images if any(image.is_relative_to(folder) for folder in self.folders))
+        without = [image.relative_to(root).as_posix() for image in covered if image not in self.rows]
+        return [f"{len(without)} images have no row in {INDEX}: {some(without)}"] if without else []
 
 
 def read_indexes(root: Path, images: Sequence[Path], others: Sequence[Path]) -> FolderIndex:
@@ -38,6 +46,7 @@ def read_indexes(root: Path, images: Sequence[Path], others: Sequence[Path]) -> 
     by_path = {comparable(image.relative_to(root).as_posix()): image for image in images}
     rows: dict[Path, dict[str, str]] = {}
     notes: list[str] = []
+    folders: list[Path] = []
     for file in files:
         folder = file.parent.relative_to(root).as_posix()
         path = file.relative_to(root).as_posix()
@@ -46,22 +55,14 @@ def read_indexes(root: Path, images: Sequence[Path], others: Sequence[Path]) -> 
         except BadIndex as error:
             raise BadFolder(f"{file} {error}") from None
         notes += [f"{path} {warning}" for warning in index.warnings]
-        notes += _unmet(path, index, by_path, file.parent)
+        if missing := [index.row_name(name) for name in index.rows if name not in by_path]:
+            notes.append(f"{path}: {len(missing)} of {len(index.rows)} rows match no image: {some(missing)}")
+        if index.rows:
+            folders.append(file.parent)
         for name, row in index.rows.items():
             if image := by_path.get(name):
                 rows.setdefault(image, {}).update({column: value for column, value in row.items() if value})
-    return FolderIndex(rows, tuple(notes))
-
-
-def _unmet(path: str, index: Index, by_path: Mapping[str, Path], folder: Path) -> list[str]:
-    """Return a line for the rows without a file, and one for the files without a row."""
-    notes = []
-    if missing := [index.row_name(name) for name in index.rows if name not in by_path]:
-        notes.append(f"{path}: {len(missing)} of {len(index.rows)} rows match no image: {some(missing)}")
-    without = [name for name, image in by_path.items() if name not in index.rows and image.is_relative_to(folder)]
-    if index.rows and without:
-        notes.append(f"{path}: {len(without)} images have no row: {some(without)}")
-    return notes
+    return FolderIndex(rows, tuple(notes), tuple(folders))
 
 
 def acquired(row: Mapping[str, str], timezone: str) -> tuple[dict[str, str], str | None]:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import select
 
@@ -25,6 +25,7 @@ from pipelines.ingest.file_names import left_alone, reserved
 from pipelines.ingest.inbox_keys import INDEX, InboxPath, comparable, inbox_prefix, ingest_prefix, mask_stem, read_path
 from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index, some
 from pipelines.ingest.index_matching import compare
+from pipelines.ingest.items import InboxItem, ItemKind
 from pipelines.storage.s3 import Storage, StoredObject
 
 # Airflow expands at most 1,024 mapped tasks; the remaining objects wait for the next run, five minutes later.
@@ -50,7 +51,7 @@ class Listing:
         growing: paths of files that are still being written.
     """
 
-    items: list[dict[str, Any]] = field(default_factory=list)
+    items: list[InboxItem] = field(default_factory=list)
     indexes: list[dict[str, Any]] = field(default_factory=list)
     waiting: dict[str, int] = field(default_factory=dict)
     named: dict[str, list[str]] = field(default_factory=dict)
@@ -91,7 +92,8 @@ def list_inbox(project: str, run_id: str, batch_size: int = 100, patience: float
     prefix = ingest_prefix(project, run_id)
     batches = []
     for index, items in enumerate(cut[:MOST_BATCHES], start=1):
-        content = {"project": project, "run": run_id, "index": index, "expected": expected, "items": items}
+        content = {"project": project, "run": run_id, "index": index, "expected": expected}
+        content["items"] = [item.to_json() for item in items]
         uri = storage.put(f"{prefix}/batch-{index:04}.json", json.dumps(content).encode(), "application/json")
         label = f"batch {index} · {len(items)} {'image' if len(items) == 1 else 'images'} · {_common_folder(items)}…"
         batches.append(
@@ -137,22 +139,30 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
             continue
         metadata = describe(path, (index for index in read if comparable(path) in index.rows), project)
         mask = masks.pop(stem, None)
-        more: dict[str, Any] = {"label": place.label, "type": place.type, "known": asdict(metadata)}
-        more["serves_folder"] = looks.seconds > 0
-        if mask:
-            more["mask"] = _item("mask", mask[1])
-        if marked := regions.pop(stem, None):
-            more["regions"] = _item("regions", marked[1])
-        listing.items.append(_item("image", item, **more))
+        marked = regions.pop(stem, None)
+        listing.items.append(
+            _item(
+                "image",
+                item,
+                label=place.label,
+                type=place.type,
+                known=metadata,
+                mask=_item("mask", mask[1]) if mask else None,
+                regions=_item("regions", marked[1]) if marked else None,
+                serves_folder=looks.seconds > 0,
+            )
+        )
     unread += growing_index
-    for kind, companions in (("mask", masks), ("regions", regions)):
+    late_kinds: tuple[tuple[Literal["mask", "regions"], dict[str, tuple[InboxPath, StoredObject]]], ...]
+    late_kinds = (("mask", masks), ("regions", regions))
+    for kind, companions in late_kinds:
         for stem in [stem for stem in companions if stem in growing]:  # its image is not whole yet
             listing.wait(GROWING, companions.pop(stem)[0].path)
         late = {stem: companion for stem, companion in companions.items() if not _concerned(stem, unread)}
         _late_companions(project.name, kind, late, listing, prefix, looks)
     listing.notes += _shared_stems(images)
     listing.notes += compare(project, read, listing.present, images)
-    listing.items.sort(key=lambda item: item["key"])
+    listing.items.sort(key=lambda item: item.key)
     return listing
 
 
@@ -189,9 +199,8 @@ def _concerned(path: str, folders: Sequence[str]) -> bool:
     return any(not folder or path.startswith(f"{folder}/") for folder in folders)
 
 
-def _item(kind: str, stored: StoredObject, **more: Any) -> dict[str, Any]:
-    modified = stored.modified.isoformat()
-    return {"kind": kind, "key": stored.key, "size": stored.size, "etag": stored.etag, "modified": modified} | more
+def _item(kind: ItemKind, stored: StoredObject, **more: Any) -> InboxItem:
+    return InboxItem(kind, stored.key, stored.size, stored.etag, stored.modified, **more)
 
 
 def _read_indexes(
@@ -272,7 +281,7 @@ def _shared_stems(paths: Sequence[str]) -> list[str]:
 
 def _late_companions(
     project: str,
-    kind: str,
+    kind: Literal["mask", "regions"],
     companions: dict[str, tuple[InboxPath, StoredObject]],
     listing: Listing,
     prefix: str,
@@ -309,18 +318,18 @@ def _earlier_images(project: str, stems: Sequence[str]) -> dict[str, dict[str, s
     return images
 
 
-def _expected(project: str, items: list[dict[str, Any]]) -> dict[str, int]:
+def _expected(project: str, items: list[InboxItem]) -> dict[str, int]:
     """Count the good and unlabelled images expected after this run, for the balance of subsets."""
-    splits = [item["known"]["split"] for item in items if item["kind"] == "image" and item["label"] != "anomaly"]
+    splits = [item.known.split for item in items if item.kind == "image" and item.label != "anomaly"]
     with connect() as connection:
         good, _ = side_counts(connection, project)
     train = good.get("training", 0) + good.get("validation", 0) + splits.count("train")
     return asdict(Expected(unsplit=sum(good.values()) + len(splits), train=train))
 
 
-def _common_folder(items: list[dict[str, Any]]) -> str:
+def _common_folder(items: list[InboxItem]) -> str:
     """Return the folder shared by all items, at most label and type, with a trailing slash, or an empty string."""
-    folders = [item["key"].split("/")[2:-1][:2] for item in items]
+    folders = [item.key.split("/")[2:-1][:2] for item in items]
     shared = []
     for parts in zip(*folders, strict=False):
         if len(set(parts)) > 1:

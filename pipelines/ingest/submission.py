@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, and_, select
@@ -31,6 +31,7 @@ from pipelines.images.decode import CONTENT_TYPES
 from pipelines.ingest.commit import enter_in
 from pipelines.ingest.inbox_keys import INDEX, comparable, inbox_prefix, read_path
 from pipelines.ingest.index_csv import FileMetadata, Index, describe
+from pipelines.ingest.items import InboxItem
 from pipelines.ingest.kept_folders import kept_folders
 from pipelines.ingest.validate import make_safe, open_sample
 from pipelines.storage.s3 import Storage
@@ -84,12 +85,19 @@ def take_in(project: Project, posted: Posted, kind: str) -> tuple[int, dict[str,
     metadata = metadata_of(project, posted, sha256)
     folder = f"{inbox_prefix(project.name)}{folder_of(posted.label, posted.type)}/posted/{sha256}"
     file = f"{sha256}.{image.extension}"
-    item = {"key": f"{folder}/{file}", "label": posted.label, "type": posted.type, "known": asdict(metadata)}
+    item = InboxItem(
+        "image",
+        f"{folder}/{file}",
+        label=posted.label,
+        type=posted.type,
+        known=metadata,
+        author=posted.author,
+    )
     run = f"posted {secrets.token_hex(8)}"
     with _inbox(Storage(project.bucket), project.name, folder) as put:
         put(INDEX, _index(file, metadata), "text/csv")
         put(file, posted.data, CONTENT_TYPES[image.format])
-        sample = make_safe(posted.data, image, item | {"author": posted.author}, project, run)
+        sample = make_safe(posted.data, image, item, project, run)
         with transaction() as connection:
             lock_project(connection, project.name)
             (result,) = enter_in(connection, project, run, [sample])

@@ -18,8 +18,10 @@ from pipelines.images.bit_depth import check_range
 from pipelines.images.capture_time import capture_time
 from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image, read_orientation
 from pipelines.images.descriptors import describe
-from pipelines.images.masks import placed
+from pipelines.images.mask_placement import placed
 from pipelines.ingest.inbox_keys import comparable, inbox_prefix, rejected_key
+from pipelines.ingest.index_csv import FileMetadata
+from pipelines.ingest.items import InboxItem
 from pipelines.ingest.store_regions import store_regions
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
@@ -44,7 +46,7 @@ class Sample:
         content: its regions as JSON. Default None.
     """
 
-    item: dict[str, Any]
+    item: InboxItem
     row: dict[str, Any]
     mask_key: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -62,7 +64,7 @@ class Mask:
         content: the regions as JSON. Default None.
     """
 
-    item: dict[str, Any]
+    item: InboxItem
     mask_key: str | None
     notes: list[str] = field(default_factory=list)
     content: dict[str, Any] | None = None
@@ -106,7 +108,7 @@ class Rejection:
         rejected_key: key of the copy.
     """
 
-    item: dict[str, Any]
+    item: InboxItem
     reason: str
     rejected_key: str
 
@@ -127,12 +129,12 @@ class Checked:
     sample: Sample | None = None
     mask: Mask | None = None
     rejections: list[Rejection] = field(default_factory=list)
-    done: list[dict[str, Any]] = field(default_factory=list)
+    done: list[InboxItem] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unsettled: bool = False
 
 
-def check(item: dict[str, Any], project: Project, run: str, masked: dict[str, MaskedImage]) -> Checked:
+def check(item: InboxItem, project: Project, run: str, masked: dict[str, MaskedImage]) -> Checked:
     """Validate one item of a batch.
 
     Args:
@@ -146,70 +148,68 @@ def check(item: dict[str, Any], project: Project, run: str, masked: dict[str, Ma
     """
     storage = Storage(project.bucket)
     try:
-        if item["kind"] == "refused":
-            return _reject(item, item["reason"], project, storage)
-        if item["kind"] == "regions":
-            return _check_regions(item, project, storage, masked[item["sha256"]])
-        if item["kind"] == "mask":
-            return _check_mask(item, project, storage, masked[item["sha256"]])
+        if item.kind == "refused":
+            return _reject(item, str(item.reason), project, storage)
+        if item.kind == "regions":
+            return _check_regions(item, project, storage, masked[str(item.sha256)])
+        if item.kind == "mask":
+            return _check_mask(item, project, storage, masked[str(item.sha256)])
         return _check_image(item, project, run, storage)
     except NotFound:  # removed by another worker or by its sender
-        return Checked(missing=[item["key"]])
+        return Checked(missing=[item.key])
 
 
-def _check_image(item: dict[str, Any], project: Project, run: str, storage: Storage) -> Checked:
+def _check_image(item: InboxItem, project: Project, run: str, storage: Storage) -> Checked:
     rules = project.image
     try:
-        if item["size"] > rules.max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES:
-            raise BadImage(
-                f"the file has {item['size']:,} bytes, more than any image allowed here: send a smaller image"
-            )
-        data = storage.get(item["key"])
-        if item.get("serves_folder") and is_changed(item, storage):  # it may have been read half-written
+        if item.size > rules.max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES:
+            raise BadImage(f"the file has {item.size:,} bytes, more than any image allowed here: send a smaller image")
+        data = storage.get(item.key)
+        if item.serves_folder and is_changed(item, storage):  # it may have been read half-written
             return Checked(unsettled=True)
         image = open_sample(data, project)
     except BadImage as error:
         if _still_landing(item, storage):
             return Checked(unsettled=True)
         refused = _reject(item, str(error), project, storage)
-        for kind in ("mask", "regions"):
-            if item.get(kind):
+        for kind, companion in (("mask", item.mask), ("regions", item.regions)):
+            if companion:
                 reason = (
                     f"the image of {'this mask' if kind == 'mask' else 'these regions'} was refused: send both again"
                 )
-                _put_first(refused, _refuse_companion(item[kind], reason, project, storage))
+                _put_first(refused, _refuse_companion(companion, reason, project, storage))
         return refused
     sample = make_safe(data, image, item, project, run)
     checked = Checked(done=[item])
-    if mask := item.get("mask"):
+    if mask := item.mask:
         try:
-            stored = store_mask(storage.get(mask["key"]), (image.width, image.height), project, image.orientation)
+            stored = store_mask(storage.get(mask.key), (image.width, image.height), project, image.orientation)
             sample = replace(sample, mask_key=stored.key, notes=stored.notes)
             checked.done.insert(0, mask)
         except NotFound:
-            checked.missing.append(mask["key"])
+            checked.missing.append(mask.key)
         except BadImage as error:
             _put_first(checked, _refuse_companion(mask, str(error), project, storage))
-    if regions := item.get("regions"):
+    if regions := item.regions:
         sample = _with_regions(sample, regions, (image.width, image.height), project, storage, checked)
     checked.sample = sample
     return checked
 
 
 def _with_regions(
-    sample: Sample, item: dict[str, Any], size: tuple[int, int], project: Project, storage: Storage, checked: Checked
+    sample: Sample, item: InboxItem, size: tuple[int, int], project: Project, storage: Storage, checked: Checked
 ) -> Sample:
     """Return a sample with its regions; a mask file goes before the mask that they amount to."""
     try:
-        stored = store_regions(storage.get(item["key"]), size, project)
+        stored = store_regions(storage.get(item.key), size, project)
     except NotFound:
-        checked.missing.append(item["key"])
+        checked.missing.append(item.key)
         return sample
     except BadImage as error:
         _put_first(checked, _refuse_companion(item, str(error), project, storage))
         return sample
     checked.done.insert(0, item)
-    typed = sample.item | {"type": sample.item["type"] or stored.type}
+    typed = replace(sample.item, type=sample.item.type or stored.type)
     return replace(sample, item=typed, mask_key=sample.mask_key or stored.mask_key, content=stored.content)
 
 
@@ -226,9 +226,9 @@ def open_sample(data: bytes, project: Project) -> OpenedImage:
     return image
 
 
-def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Project, run: str) -> Sample:
+def make_safe(data: bytes, image: OpenedImage, item: InboxItem, project: Project, run: str) -> Sample:
     """Store a decoded image among the samples in S3 and return its entry for the catalogue."""
-    known = with_capture_time(item["known"], data, project)
+    known = with_capture_time(item.known, data, project)
     sha256 = hashlib.sha256(data).hexdigest()
     key = keys.sample(project.name, sha256, image.extension)
     Storage(project.bucket).put(key, data, CONTENT_TYPES[image.format])
@@ -241,31 +241,30 @@ def make_safe(data: bytes, image: OpenedImage, item: dict[str, Any], project: Pr
         "height": image.height,
         "mode": image.mode,
         "size_bytes": len(data),
-        "source_key": comparable(item["key"]),
-        "group_key": known["group"] or sha256,
-        "acquired_at": _moment(known["acquired_at"]),
+        "source_key": comparable(item.key),
+        "group_key": known.group or sha256,
+        "acquired_at": _moment(known.acquired_at),
         "ingest_run": run,
         "descriptors": describe(image.pixels),
         "sample_bits": image.depth.bits,
         "sample_peak": image.depth.high if image.depth.bits > 8 else None,
         "described_bits": None if project.image.bits == "auto" else project.image.bits,
     }
-    return Sample(item | {"known": known}, row)
+    return Sample(replace(item, known=known), row)
 
 
-def with_capture_time(known: dict[str, Any], data: bytes, project: Project) -> dict[str, Any]:
+def with_capture_time(known: FileMetadata, data: bytes, project: Project) -> FileMetadata:
     """Return the metadata of an image with the time of its EXIF data, if the sender named none that can be read."""
-    if known["acquired_at"]:
+    if known.acquired_at:
         return known
     moment, notes = capture_time(data, project.timezone)
-    acquired_at = moment.isoformat() if moment else None
-    return known | {"acquired_at": acquired_at, "notes": [*known["notes"], *notes]}
+    return replace(known, acquired_at=moment.isoformat() if moment else None, notes=(*known.notes, *notes))
 
 
-def _check_mask(item: dict[str, Any], project: Project, storage: Storage, image: MaskedImage) -> Checked:
+def _check_mask(item: InboxItem, project: Project, storage: Storage, image: MaskedImage) -> Checked:
     try:
         orientation = read_orientation(storage.get(image.key))
-        stored = store_mask(storage.get(item["key"]), (image.width, image.height), project, orientation)
+        stored = store_mask(storage.get(item.key), (image.width, image.height), project, orientation)
     except BadImage as error:
         if _still_landing(item, storage):
             return Checked(unsettled=True)
@@ -273,14 +272,14 @@ def _check_mask(item: dict[str, Any], project: Project, storage: Storage, image:
     return Checked(mask=Mask(item, stored.key, stored.notes), done=[item])
 
 
-def _check_regions(item: dict[str, Any], project: Project, storage: Storage, image: MaskedImage) -> Checked:
+def _check_regions(item: InboxItem, project: Project, storage: Storage, image: MaskedImage) -> Checked:
     try:
-        stored = store_regions(storage.get(item["key"]), (image.width, image.height), project)
+        stored = store_regions(storage.get(item.key), (image.width, image.height), project)
     except BadImage as error:
         if _still_landing(item, storage):
             return Checked(unsettled=True)
         return _reject(item, str(error), project, storage)
-    typed = item | {"type": item["type"] or stored.type}
+    typed = replace(item, type=item.type or stored.type)
     return Checked(mask=Mask(typed, stored.mask_key, content=stored.content), done=[item])
 
 
@@ -303,20 +302,20 @@ def store_mask(data: bytes, size: tuple[int, int], project: Project, orientation
     return StoredMask(key, mask.notes)
 
 
-def _refuse_companion(item: dict[str, Any], reason: str, project: Project, storage: Storage) -> Checked:
+def _refuse_companion(item: InboxItem, reason: str, project: Project, storage: Storage) -> Checked:
     """Reject a mask or regions listed with their image; while still being written, they are listed again as late."""
     try:
         if _still_landing(item, storage):
             return Checked()
         return _reject(item, reason, project, storage)
     except NotFound:
-        return Checked(missing=[item["key"]])
+        return Checked(missing=[item.key])
 
 
-def _reject(item: dict[str, Any], reason: str, project: Project, storage: Storage) -> Checked:
+def _reject(item: InboxItem, reason: str, project: Project, storage: Storage) -> Checked:
     """Copy an object to rejected/ and write the reason beside it."""
-    key = rejected_key(project.name, item["key"].removeprefix(inbox_prefix(project.name)))
-    storage.copy(item["key"], key)
+    key = rejected_key(project.name, item.key.removeprefix(inbox_prefix(project.name)))
+    storage.copy(item.key, key)
     storage.put(f"{key}.reason.txt", f"{reason}\n".encode(), "text/plain; charset=utf-8")
     return Checked(rejections=[Rejection(item, reason, key)], done=[item])
 
@@ -328,22 +327,22 @@ def _put_first(of_image: Checked, of_mask: Checked) -> None:
     of_image.done[:0] = of_mask.done
 
 
-def _still_landing(item: dict[str, Any], storage: Storage) -> bool:
+def _still_landing(item: InboxItem, storage: Storage) -> bool:
     """Return whether an object has changed since it was listed, after waiting until it is `SETTLE_SECONDS` old."""
-    age = (now() - datetime.fromisoformat(item["modified"])).total_seconds()
+    age = (now() - item.modified).total_seconds() if item.modified else SETTLE_SECONDS
     if age < SETTLE_SECONDS:
         time.sleep(SETTLE_SECONDS - max(age, 0))
     return is_changed(item, storage)
 
 
-def is_changed(item: dict[str, Any], storage: Storage) -> bool:
+def is_changed(item: InboxItem, storage: Storage) -> bool:
     """Return whether the object differs from the one that was listed.
 
     Raises:
         NotFound: it no longer exists.
     """
-    present = storage.stat(item["key"])
-    return (present.etag, present.size) != (item["etag"], item["size"])
+    present = storage.stat(item.key)
+    return (present.etag, present.size) != (item.etag, item.size)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -2,7 +2,7 @@
 
 Both are scored now, on the same test samples as they were sent. With 20 or more test anomalies their AUROC decides: the
 project's minimum, and a paired bootstrap of the difference. With fewer, the false-positive rate on good test images and
-a fixed set of synthetic defects decide. Whatever the figures, the alias moves only from where the run found it, never
+a fixed set of synthetic defects decide. Whatever the metrics, the alias moves only from where the run found it, never
 from a version held by hand, and not if the run was asked to register only.
 """
 
@@ -110,8 +110,8 @@ def _act(run: Run, version: str, comparison: Comparison) -> tuple[bool, str]:
         return False, f"Only registered, as the run was asked to; {fitness}: {reasons}."
     if not comparison.fit:
         return False, f"Not promoted: {reasons}."
-    if obstacle := register.promote(run.project, version, seen=run.champion.version if run.champion else None):
-        return False, f"Not promoted: {obstacle}. By its figures it could have been: {reasons}."
+    if obstacle := register.promote(run.project, version, expected=run.champion.version if run.champion else None):
+        return False, f"Not promoted: {obstacle}. By its metrics it could have been: {reasons}."
     return True, f"Promoted: {reasons}."
 
 

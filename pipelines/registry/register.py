@@ -82,8 +82,8 @@ def registered(client: MlflowClient, project: str, training_id: str) -> str | No
     return min((str(version.version) for version in versions), key=int, default=None)
 
 
-def promote(project: str, version: str, *, seen: str | None) -> str | None:
-    """Move `champion` to `version` if it still points at `seen` (None: there was none) and is not held.
+def promote(project: str, version: str, *, expected: str | None) -> str | None:
+    """Move `champion` to `version` if it still points at `expected` (None: there was none) and is not held.
 
     Returns None if it points at `version` now, else the reason in words. Checked and moved in the project's turn, so
     that of two runs that saw the same champion one alone replaces it.
@@ -96,8 +96,8 @@ def promote(project: str, version: str, *, seen: str | None) -> str | None:
             return None
         if kept:
             return f"version {kept.version} is held by hand: release it to let a run replace the champion"
-        if current != seen:
-            return f"the champion was {_named(seen)} when the run began and is {_named(current)} now"
+        if current != expected:
+            return f"the champion was {_named(expected)} when the run began and is {_named(current)} now"
         client.set_registered_model_alias(project, CHAMPION, version)
     return None
 
@@ -110,7 +110,7 @@ def describe(run: Run, package: Package, evaluation: EvaluationReport, notes: li
         "",
         f"Threshold **{evaluation.threshold:.6g}** ({evaluation.policy.replace('_', ' ')}), score above it: anomalous.",
         "",
-        "| figure (test images) | value | 95 % interval |",
+        "| metric (test images) | value | 95 % interval |",
         "| --- | --- | --- |",
     ]
     for name, title in METRIC_TITLES.items():

@@ -12,8 +12,8 @@ from pipelines.catalogue.schema import requests, trainings
 
 _ENDED = ("done", "failed")
 _LARGEST_ID = 2**63 - 1
-# The figures of `pipelines.tasks.anomaly.evaluate` that an answer names, by the names of the answer.
-_FIGURES = {
+# The metrics of `pipelines.tasks.anomaly.evaluate` that an answer names, by the names of the answer.
+_METRICS = {
     "new_validation_error": "reconstruction_error_validation",
     "new_anomaly_error": "reconstruction_error_anomaly",
 }
@@ -67,12 +67,12 @@ def answer(result: dict[str, Any]) -> dict[str, Any]:
     """Return what a run's result says to whoever asked for it; what it does not say is None.
 
     `new_validation_error` and `new_anomaly_error` are the new version's mean reconstruction errors on the validation
-    set and on the test anomalies. `skipped` says why a run had nothing to do: the figures are then those of the run
+    set and on the test anomalies. `skipped` says why a run had nothing to do: the metrics are then those of the run
     that had done the same, if there was one.
     """
     metrics = result.get("metrics") or {}
-    figures = {name: (metrics.get(figure) or {}).get("value") for name, figure in _FIGURES.items()}
-    return figures | {
+    values = {name: (metrics.get(metric) or {}).get("value") for name, metric in _METRICS.items()}
+    return values | {
         "promoted": result.get("promoted"),
         "model_version": result.get("version"),
         "threshold": result.get("threshold"),

@@ -177,7 +177,7 @@ def calibrate(**context: Any) -> Any:
 
 @task
 def evaluate(**context: Any) -> Any:
-    """Score the test subsets; log figures with confidence intervals, and pictures, to MLflow."""
+    """Score the test subsets; log metrics with confidence intervals, and plots, to MLflow."""
     run = _run(context)
     return _task(run).evaluate(run, _pack(context), _package(context, "calibrate")).to_json()
 

@@ -21,7 +21,7 @@ def drift(project: str, **context: Any) -> Any:
 # Follows `complete` and `drift`: one success is enough, since a failed drift report must not suppress the mail.
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
 def report(**context: Any) -> Any:
-    """Mail what was trained, its figures beside the champion's, what was promoted, and what ingest left out."""
+    """Mail what was trained, its metrics beside the champion's, what was promoted, and what ingest left out."""
     from monitoring.mail.mails import training_mail
     from notifier import send
     from pipelines.config.project import load_project

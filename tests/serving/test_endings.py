@@ -93,7 +93,7 @@ def test_predictions_when_s3_is_away_then_caught_up_later(
         assert [answer.status_code for answer in answers] == [200] * 5
         wait_until(lambda: server.status()["journal"]["problem"] is not None, 60, "S3 seen to be away")
         assert server.status()["journal"]["waiting"] == 5
-        assert server.predict_url(f"s3://{projects.bucket}/x.png").status_code == 503
+        assert server.predict_url(f"s3://{projects.bucket}/{registry.project}/x.png").status_code == 503
         relay.up()
         assert {row["request_id"] for row in until_rows(5, 60)} == {answer.json()["request_id"] for answer in answers}
 

@@ -43,7 +43,7 @@ def stand(server: Server, registry: Registry, projects: Projects, good_file: byt
     server.start(INSPECTLINE_AUTH="accounts", INSPECTLINE_PROXIES="1", INSPECTLINE_WAIT_SECONDS="0").until_version(
         version
     )
-    image = Storage(projects.bucket).put("camera/good.png", good_file)
+    image = Storage(projects.bucket).put(f"{registry.project}/camera/good.png", good_file)
     addresses = [
         image,
         image.replace("good", "none"),

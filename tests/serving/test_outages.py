@@ -92,7 +92,7 @@ def test_parts_when_stopped_one_by_one_and_all_at_once_then_predictions_go_on_an
         def call(method: str, path: str, **body: object) -> Callable[[], requests.Response]:
             return lambda: requests.request(method, server.address + path, timeout=60, **body)  # type: ignore[arg-type]
 
-        image = {"image_url": f"s3://{projects.bucket}/x.png"}
+        image = {"image_url": f"s3://{projects.bucket}/{registry.project}/x.png"}
         needs = {
             mlflow: [call("GET", "/models"), call("POST", f"/models/{version}/promote")],
             storage: [call("POST", "/predict", json=image)],

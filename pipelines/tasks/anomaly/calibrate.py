@@ -75,7 +75,7 @@ def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPac
         scores = np.array([value for value, _ in scored], dtype=np.float64)
         policy = run.settings.threshold.model_dump(exclude={"review_false_positive_rate"})
         choice = choose(scores, anomaly_scores, **policy)
-        notes = choice.notes + _grouping_note(good)
+        notes = choice.report.notes + _grouping_note(good)
         write_reference(
             folder,
             score=scores.astype(np.float32),
@@ -91,7 +91,7 @@ def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPac
             **origin,
             threshold=choice.value,
             threshold_policy=choice.policy,
-            threshold_detail={**choice.detail, "notes": notes},
+            threshold_detail=replace(choice.report, notes=notes),
             score_range={
                 "p50": float(np.quantile(scores, 0.5)),
                 "p99": float(np.quantile(scores, 0.99)),

@@ -1,4 +1,4 @@
-"""Two versions beside each other on the same test samples, and what their figures say of promoting the first."""
+"""Two versions beside each other on the same test samples, and what their metrics say of promoting the first."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class ScoredContender:
     @property
     def promised_rate(self) -> float:
         """The false-positive rate that its threshold promises."""
-        return float(self.package.card.threshold_detail.get("promise_kept_at", 1.0))
+        detail = self.package.card.threshold_detail
+        return detail.promise_kept_at if detail else 1.0
 
     @property
     def verdicts(self) -> Confusion:

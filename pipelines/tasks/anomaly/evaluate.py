@@ -1,6 +1,6 @@
 """Judges a package on the test subsets alone, and logs what it finds to MLflow and S3.
 
-A figure that the project's images do not allow (no anomalies yet, no masks) is left out, and a note says so. Everything
+A metric that the project's images do not allow (no anomalies yet, no masks) is left out, and a note says so. Everything
 is computed anew from the images, so that a retried task finds the same and writes it over what was there.
 """
 
@@ -19,7 +19,7 @@ from pipelines.datasets.original_images import read_mask
 from pipelines.errors import BadDataset
 from pipelines.evaluation import metrics
 from pipelines.evaluation.metrics import Confusion
-from pipelines.evaluation.pixel_metrics import PixelCounts, pixel_figures
+from pipelines.evaluation.pixel_metrics import PixelCounts, measure_pixels
 from pipelines.images.preprocess import restore_map
 from pipelines.registry.package_store import fetched_package, working_folder
 from pipelines.steps import Estimate, EvaluationReport, ModelPackage, PackRef, Run
@@ -41,7 +41,7 @@ def evaluate(run: Run, pack: PackRef, package: ModelPackage) -> EvaluationReport
     """
     from pipelines.datasets.versions import read_manifest
     from pipelines.tasks.anomaly.evaluation_log import log_evaluation
-    from pipelines.tasks.anomaly.plots import draw_figures
+    from pipelines.tasks.anomaly.plots import draw_plots
 
     project = load_project(run.project)
     manifest = read_manifest(run.dataset.manifest_uri)
@@ -49,7 +49,7 @@ def evaluate(run: Run, pack: PackRef, package: ModelPackage) -> EvaluationReport
         tested = score_test_subsets(run, pack, opened, manifest)
         report = judge(tested, opened, run.settings.threshold.defect_rate)
         whole = replace(report, notes=[*package.notes, *report.notes])
-        draw_figures(folder / "figures", run.project, opened, tested, whole)
+        draw_plots(folder / "figures", run.project, opened, tested, whole)
         stored = {
             "project": run.project,
             "task": run.task,
@@ -75,7 +75,7 @@ def open_package(folder: Path) -> AnomalyPackage:
 def score_test_subsets(run: Run, pack: PackRef, package: AnomalyPackage, manifest: pd.DataFrame) -> ScoredTestSet:
     """Score the samples of `test` and `anomaly/test`, counting pixels where it is known which are anomalous.
 
-    Pixel figures want the good images too, and leave out anomalies without a mask: their pixels are unknown.
+    Pixel metrics want the good images too, and leave out anomalies without a mask: their pixels are unknown.
     """
     rows = manifest[manifest["subset"].isin(["test", "anomaly/test"])].sort_values(["label", "sha256"])
     rows = rows.reset_index(drop=True)
@@ -128,9 +128,9 @@ def judge(tested: ScoredTestSet, package: AnomalyPackage, defect_rate: float) ->
             notes.append("No test image lies above the threshold: precision cannot be given.")
         if len(anomalies) < ENOUGH_ANOMALIES:
             notes.append(
-                f"With only {len(anomalies)} test anomalies every figure about anomalies is rough: see intervals."
+                f"With only {len(anomalies)} test anomalies every metric about anomalies is rough: see intervals."
             )
-    estimates |= _pixel_figures(tested, notes)
+    estimates |= _measured_pixels(tested, notes)
     types = tested.rows.loc[tested.rows["label"] == "anomaly", "type"]
     return EvaluationReport(
         metrics={name: estimate for name, estimate in estimates.items() if estimate is not None},
@@ -150,7 +150,7 @@ def judge(tested: ScoredTestSet, package: AnomalyPackage, defect_rate: float) ->
     )
 
 
-def _pixel_figures(tested: ScoredTestSet, notes: list[str]) -> dict[str, Estimate | None]:
+def _measured_pixels(tested: ScoredTestSet, notes: list[str]) -> dict[str, Estimate | None]:
     if not tested.pixels.usable:
         if len(tested.anomalies):
             notes.append("No test anomaly has a mask: pixel AUROC and AUPRO cannot be given.")
@@ -159,5 +159,5 @@ def _pixel_figures(tested: ScoredTestSet, notes: list[str]) -> dict[str, Estimat
         notes.append(
             f"Pixel AUROC and AUPRO rest on the {tested.masked} of {len(tested.anomalies)} test anomalies with a mask."
         )
-    figures = pixel_figures(tested.pixels)
-    return {"pixel_auroc": figures.pixel_auroc, "aupro": figures.aupro}
+    measured = measure_pixels(tested.pixels)
+    return {"pixel_auroc": measured.pixel_auroc, "aupro": measured.aupro}

@@ -99,12 +99,16 @@ def _write_tables(folder: Path, package: AnomalyPackage, tested: ScoredTestSet, 
 def _threshold_rows(package: AnomalyPackage) -> list[dict[str, Any]]:
     """Return a row for each threshold considered, with its bounds on the samples that it was set on."""
     rows = []
-    for name, described in package.card.threshold_detail.get("thresholds", {}).items():
-        row = {"threshold": name, "served": name == package.card.threshold_policy, "value": described["value"]}
-        for figure in ("false_positive_rate", "recall"):
-            bounds = described[figure] or {}
+    detail = package.card.threshold_detail
+    for name, considered in detail.thresholds.items() if detail else ():
+        row = {"threshold": name, "served": name == package.card.threshold_policy, "value": considered.value}
+        for metric, estimate in (
+            ("false_positive_rate", considered.false_positive_rate),
+            ("recall", considered.recall),
+        ):
             row |= {
-                f"{figure}{end}": bounds.get(key) for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+                f"{metric}{end}": getattr(estimate, key) if estimate else None
+                for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
             }
-        rows.append(row | {"f1": described["f1"], "expected_cost": described["expected_cost"]})
+        rows.append(row | {"f1": considered.f1, "expected_cost": considered.expected_cost})
     return rows

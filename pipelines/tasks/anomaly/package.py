@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipelines.config.project import Resize
 from pipelines.errors import BadPackage, first_line
@@ -22,6 +22,7 @@ from pipelines.images.preprocess import PreparedImage
 from pipelines.registry import package
 from pipelines.registry.package import GRAPH, REFERENCE, Package, PackageCard
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
+from pipelines.tasks.anomaly.threshold_report import ThresholdReport
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -59,7 +60,7 @@ class AnomalyCard(PackageCard):
         bits: bit depth that images of more than eight bits per sample are scaled by; None: each by its own samples.
         threshold: an anomaly score above it is an anomaly.
         threshold_policy: the policy that set it.
-        threshold_detail: how it was set: the promise, the other thresholds considered, notes.
+        threshold_detail: how it was set; None in packages of older versions that kept less.
         score_range: how good validation images score.
         onnx_tolerance: allowed difference of anomaly scores when the stored examples are scored again.
     """
@@ -72,9 +73,16 @@ class AnomalyCard(PackageCard):
     bits: Literal[1, 8, 10, 12, 14, 16] | None = None
     threshold: Finite
     threshold_policy: str
-    threshold_detail: dict[str, Any] = Field(default_factory=dict)
+    threshold_detail: ThresholdReport | None = None
     score_range: ScoreRange
     onnx_tolerance: Annotated[float, Field(ge=0)]
+
+    @field_validator("threshold_detail", mode="before")
+    @classmethod
+    def _known_form(cls, value: Any) -> Any:
+        """Return None for the report of a package that an older version wrote in another form."""
+        known = {each.name for each in fields(ThresholdReport)}
+        return None if isinstance(value, dict) and not known - {"notes"} <= set(value) <= known else value
 
 
 @dataclass(frozen=True)

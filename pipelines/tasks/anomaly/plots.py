@@ -25,7 +25,7 @@ GALLERY = 6
 _LARGEST_SIDE = 480
 
 
-def draw_figures(
+def draw_plots(
     folder: Path, project_name: str, package: AnomalyPackage, tested: ScoredTestSet, report: EvaluationReport
 ) -> None:
     """Draw every plot that the test scores allow into `folder`, as PNG."""

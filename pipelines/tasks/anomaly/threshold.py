@@ -1,6 +1,6 @@
 """Thresholds on the anomaly score: an image is called anomalous when its score is **above** the threshold.
 
-Three ways to set one, each on samples that neither training nor the test figures use:
+Three ways to set one, each on samples that neither training nor the test metrics use:
 
 - `conformal`: from good images alone, with a promised false-positive rate (split conformal prediction);
 - `f1`: the best F1 on the good validation and the `anomaly/threshold` samples;
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from pipelines.config.metrics import percent
 from pipelines.errors import NotEnoughImages
 from pipelines.evaluation.intervals import CONFIDENCE, beta_quantile, clopper_pearson
 from pipelines.steps import Estimate
+from pipelines.tasks.anomaly.threshold_report import ConsideredThreshold, ThresholdReport
 
 MINIMUM_ANOMALIES = 10
 POLICY_NAMES = {"conformal": "conformal", "f1": "best F1", "least_cost": "least cost"}
@@ -50,15 +51,17 @@ class ConformalThreshold:
 
 @dataclass(frozen=True)
 class Choice:
-    """The threshold to serve, how it was set, and all that was considered.
+    """The threshold to serve, and how it was set.
 
-    `detail` is plain JSON for model.json; `notes` are sentences for people.
+    Attributes:
+        value: the threshold.
+        policy: the policy that set it.
+        report: how it was set.
     """
 
     value: float
     policy: str
-    detail: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
+    report: ThresholdReport
 
 
 def conformal(good: ArrayLike, false_positive_rate: float) -> ConformalThreshold:
@@ -195,38 +198,37 @@ def choose(
     costs = {"cost_false_alarm": cost_false_alarm, "cost_miss": cost_miss, "defect_rate": defect_rate}
     thresholds = {name: _described(t, good, anomalies, costs) for name, t in values.items()}
     # Chosen by its rank alone, the conformal threshold has a known distribution; the others are counted.
-    thresholds["conformal"]["false_positive_rate"] = promise.realised.to_json()
-    detail = {
-        "policy_asked": policy,
-        "policy_served": served,
-        "n_validation": len(good),
-        "n_anomaly_threshold": len(anomalies),
-        "promised_fpr": promise.asked,
-        "promise_kept_at": promise.promised,
-        "conformal_rank": promise.rank,
-        "costs": costs,
-        "confidence": CONFIDENCE,
-        "thresholds": thresholds,
-    }
-    return Choice(value=value, policy=served, detail=detail, notes=notes)
+    thresholds["conformal"] = replace(thresholds["conformal"], false_positive_rate=promise.realised)
+    report = ThresholdReport(
+        policy_asked=policy,
+        policy_served=served,
+        n_validation=len(good),
+        n_anomaly_threshold=len(anomalies),
+        promised_fpr=promise.asked,
+        promise_kept_at=promise.promised,
+        conformal_rank=promise.rank,
+        costs=costs,
+        confidence=CONFIDENCE,
+        thresholds=thresholds,
+        notes=notes,
+    )
+    return Choice(value=value, policy=served, report=report)
 
 
-def _described(threshold: float, good: Scores, anomalies: Scores, costs: dict[str, float]) -> dict[str, Any]:
-    """Describe a threshold on the samples it was set on; the test subsets give the figures to quote."""
+def _described(threshold: float, good: Scores, anomalies: Scores, costs: dict[str, float]) -> ConsideredThreshold:
+    """Describe a threshold on the samples it was set on."""
     alarms, detected = int(np.sum(good > threshold)), int(np.sum(anomalies > threshold))
-    described: dict[str, Any] = {
-        "value": threshold,
-        "false_positive_rate": clopper_pearson(alarms, len(good)).to_json(),
-        "recall": None,
-        "f1": None,
-        "expected_cost": None,
-    }
-    if len(anomalies):
-        recall = clopper_pearson(detected, len(anomalies))
-        described["recall"] = recall.to_json()
-        described["f1"] = 2 * detected / (detected + alarms + len(anomalies))
-        described["expected_cost"] = float(_cost(alarms / len(good), recall.value, **costs))
-    return described
+    rate = clopper_pearson(alarms, len(good))
+    if not len(anomalies):
+        return ConsideredThreshold(threshold, rate)
+    recall = clopper_pearson(detected, len(anomalies))
+    return ConsideredThreshold(
+        threshold,
+        rate,
+        recall,
+        f1=2 * detected / (detected + alarms + len(anomalies)),
+        expected_cost=float(_cost(alarms / len(good), recall.value, **costs)),
+    )
 
 
 def _realised_rate(n: int, rank: int) -> Estimate:

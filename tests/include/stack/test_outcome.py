@@ -103,7 +103,7 @@ def test_force_when_nothing_was_trained_is_not_needed(enter):
 
 def test_figures_when_shown_have_names_for_people_and_intervals():
     out = io.StringIO()
-    Console(file=out, width=120).print(outcome.figures_table(RESULT["metrics"]))
+    Console(file=out, width=120).print(outcome.metrics_table(RESULT["metrics"]))
 
     rows = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert "AUROC 0.981 0.962 – 0.994" in rows

@@ -21,7 +21,7 @@ from pipelines.datasets.corrections import annotate
 from pipelines.errors import RegistryError
 from pipelines.ingest.submission import Posted
 from pipelines.storage.s3 import Storage, read_uri
-from pipelines.tasks.anomaly.threshold import most_alarms
+from pipelines.tasks.anomaly.threshold import choose, most_alarms
 from tests.conftest import Projects
 from tests.monitoring.conftest import Line
 
@@ -195,8 +195,11 @@ def raised(line: Line, surfaces: Surfaces) -> list[str]:
     images = surfaces(120, seed=50)
     line.promote(images)
     assert line.package is not None
-    highest = float(line.package.reference["score"].max())
-    detail = {"promise_kept_at": 1 / 121, "n_validation": 120, "conformal_rank": 120}
+    scores = line.package.reference["score"].astype(float)
+    highest = float(scores.max())
+    costs = {"cost_false_alarm": 1, "cost_miss": 20, "defect_rate": 0.01}
+    detail = choose(scores, [], policy="conformal", false_positive_rate=1 / 121, **costs).report
+    assert (detail.n_validation, detail.conformal_rank) == (120, 120)
     line.promote(images, threshold=highest, threshold_detail=detail)
     marked = surfaces(MARKED, seed=51)
     for image in marked:

@@ -246,7 +246,7 @@ def test_training_mail_when_there_is_no_champion_and_no_figure_then_says_so(cell
     mail = training_mail(RUN, Outcome("1"), decision)
     assert mail.subject.endswith("version 1 trained, not promoted")
     for words in both(mail):
-        assert "no test images to give figures on" in words
+        assert "no test images to give metrics on" in words
         assert "no champion yet" in words
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import label
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluation.pixel_metrics import PixelCounts, pixel_figures
+from pipelines.evaluation.pixel_metrics import PixelCounts, measure_pixels
 
 
 def maps(seed, images=6, size=24, signal=1.5, quantise=None):
@@ -54,9 +54,9 @@ def counted(pairs):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_pixel_figures_on_small_maps_equal_the_slow_references(seed):
+def test_measure_pixels_on_small_maps_equal_the_slow_references(seed):
     pairs = maps(seed)
-    metrics = pixel_figures(counted(pairs), samples=50)
+    metrics = measure_pixels(counted(pairs), samples=50)
     errors = np.concatenate([error.ravel() for error, _ in pairs])
     truth = np.concatenate([mask.ravel() for _, mask in pairs])
     assert metrics.pixel_auroc.value == pytest.approx(roc_auc_score(truth, errors), abs=1e-3)
@@ -68,10 +68,10 @@ def test_pixel_figures_on_small_maps_equal_the_slow_references(seed):
 
 @given(st.integers(0, 1000), st.sampled_from([1e-12, 1e-3, 1.0, 1e6]))
 @settings(max_examples=25)
-def test_pixel_figures_when_the_error_changes_scale_stay_what_they_were(seed, scale):
+def test_measure_pixels_when_the_error_changes_scale_stay_what_they_were(seed, scale):
     pairs = maps(seed, images=3)
     scaled = [((error.astype(np.float64) * scale).astype(np.float32), mask) for error, mask in pairs]
-    plain, other = (pixel_figures(counted(some), samples=2) for some in (pairs, scaled))
+    plain, other = (measure_pixels(counted(some), samples=2) for some in (pairs, scaled))
     assert other.aupro.value == pytest.approx(plain.aupro.value, abs=0.01)
     assert other.pixel_auroc.value == pytest.approx(plain.pixel_auroc.value, abs=0.003)
 
@@ -82,33 +82,33 @@ def test_aupro_counts_a_small_region_as_much_as_a_large_one():
     mask[35, 35] = True
     found_large = np.where(mask, 0, 0.5).astype(np.float32)
     found_large[2:22, 2:22] = 1.0
-    figures = pixel_figures(counted([(found_large, mask)]), samples=2)
+    figures = measure_pixels(counted([(found_large, mask)]), samples=2)
     # The large region is detected first, the single pixel only after every normal one: half the regions.
     assert figures.aupro.value == pytest.approx(0.5, abs=1e-6)
     assert figures.pixel_auroc.value > 0.99
 
 
-def test_pixel_figures_of_a_perfect_and_of_a_reversed_map_are_one_and_nought():
+def test_measure_pixels_of_a_perfect_and_of_a_reversed_map_are_one_and_nought():
     mask = np.zeros((16, 16), bool)
     mask[4:8, 4:8] = True
     perfect = mask.astype(np.float32)
-    assert pixel_figures(counted([(perfect, mask)]), 2).aupro.value == pytest.approx(1)
-    assert pixel_figures(counted([(-perfect, mask)]), 2).aupro.value == pytest.approx(0)
+    assert measure_pixels(counted([(perfect, mask)]), 2).aupro.value == pytest.approx(1)
+    assert measure_pixels(counted([(-perfect, mask)]), 2).aupro.value == pytest.approx(0)
 
 
-def test_pixel_figures_of_a_constant_map_are_those_of_chance():
+def test_measure_pixels_of_a_constant_map_are_those_of_chance():
     mask = np.zeros((16, 16), bool)
     mask[4:8, 4:8] = True
-    figures = pixel_figures(counted([(np.zeros((16, 16), np.float32), mask)]), 2)
+    figures = measure_pixels(counted([(np.zeros((16, 16), np.float32), mask)]), 2)
     assert figures.pixel_auroc.value == pytest.approx(0.5)
     assert figures.aupro.value == pytest.approx(0.15)
 
 
-def test_pixel_figures_without_an_anomalous_pixel_refuse():
+def test_measure_pixels_without_an_anomalous_pixel_refuse():
     counts = counted([(np.ones((4, 4), np.float32), np.zeros((4, 4), bool))])
     assert not counts.usable
     with pytest.raises(ValueError, match="anomalous pixels"):
-        pixel_figures(counts)
+        measure_pixels(counts)
 
 
 def test_add_when_map_and_mask_differ_in_size_refuses():

@@ -263,3 +263,38 @@ def test_open_image_when_deep_and_turned_by_exif_then_upright(orientation: int):
     image = opened(tiff(deepened(pixels, 12), tags=[{274: orientation}]), 12)
     assert image.orientation == orientation
     assert differ(image, turned(pixels, orientation)) == 0
+
+
+DEEP_FILES = [
+    encoder(with_alpha(deepened(picture(3 if colour else 1), 12), 65535) if alpha else deepened(picture(), 12))
+    for encoder in ENCODERS.values()
+    for colour in (True, False)
+    for alpha in (True, False)
+]
+DEEP_FILES += [
+    tiff(picture(), picture()[::4, ::4], tags=[{}, REDUCED]),
+    tiff(deepened(picture(), 12), planar=True),
+    tiff(with_alpha(picture(), 128), extra=1),
+    tiff(deepened(picture(1), 12).astype(np.float32), compressed=True, order=">"),
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    data=st.sampled_from(DEEP_FILES),
+    cut=st.floats(0, 1),
+    flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=6),
+    near_the_end=st.booleans(),
+    bits=st.sampled_from([None, 1, 8, 12, 16]),
+)
+def test_open_image_when_any_deep_file_is_cut_or_altered_then_gives_pixels_or_bad_image(
+    data: bytes, cut: float, flips: list[tuple[float, int]], near_the_end: bool, bits: int | None
+):
+    altered = bytearray(data)
+    for place, change in flips:  # the directory of a TIFF comes last
+        altered[-1 - int(place * 250) if near_the_end else int(place * len(altered))] ^= change
+    try:
+        image = opened(bytes(altered[: int(len(altered) * cut)] if cut < 0.7 else altered), bits)
+    except BadImage:
+        return
+    assert image.pixels.shape == (image.height, image.width, 3)

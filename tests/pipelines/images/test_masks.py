@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageDraw, ImageFilter
 
 from pipelines.errors import BadImage
-from pipelines.images.masks import coverage_note, is_class_map, open_mask, placed, read_classes
+from pipelines.images.mask_placement import coverage_note, placed
+from pipelines.images.masks import is_class_map, open_mask, read_classes
 from pipelines.images.orientation import turned
 from tests.pipelines.image_files import png16, tiff
 
@@ -228,6 +229,26 @@ def test_open_mask_when_a_sample_cannot_be_one_of_a_mask_then_refuses():
             region_of(tiff(values))
     with pytest.raises(BadImage, match="finite"):
         region_of(tiff(np.full((20, 30), np.nan, np.float32)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.data(),
+    st.floats(0, 1),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=6),
+    st.integers(1, 8),
+)
+def test_placed_when_any_file_is_cut_or_altered_then_gives_a_mask_or_bad_image(data, cut, flips, orientation):
+    region = data.draw(regions())
+    file = bytearray(data.draw(encodings(region)))
+    for place, change in flips:
+        file[int(place * len(file))] ^= change
+    size = (region.shape[1], region.shape[0])
+    try:
+        mask = placed(bytes(file[: int(len(file) * cut)] if cut < 0.7 else file), size, orientation)
+    except BadImage:
+        return
+    assert mask.marked.shape == region.shape
 
 
 @pytest.mark.parametrize("size", [(40, 60), (30, 20), (600, 400)])

@@ -317,6 +317,12 @@ def test_plan_when_an_index_lies_in_a_folder_then_its_rows_hold_there(tmp_path: 
     assert any("good/1.png" in note for note in plan.notes)
 
 
+def test_plan_when_every_image_has_a_row_then_its_masks_need_none(tmp_path: Path):
+    draw(tmp_path, "good/0.png", "bad/0.png", "mask:bad/0_mask.png")
+    (tmp_path / "index.csv").write_text("file,group\ngood/0.png,a\nbad/0.png,b\n")
+    assert plan_import(tmp_path).notes == ()
+
+
 def test_plan_when_the_index_says_labels_then_folders_need_none(tmp_path: Path):
     draw(tmp_path, "0/a.png", "0/b.png", "1/c.png")
     (tmp_path / "index.csv").write_text("file,label,type\n0/a.png,ok,\n0/b.png,NG,dent\n1/c.png,unlabelled,\n")

@@ -153,29 +153,31 @@ def three(line):
 
 
 def test_promote_without_a_champion_sets_the_alias(three):
-    assert register.promote(three, "1", seen=None) is None
+    assert register.promote(three, "1", expected=None) is None
     assert client.champion(three).version == "1"
 
 
 def test_promote_when_the_alias_moved_since_the_run_began_leaves_it_and_says_so(three):
-    register.promote(three, "1", seen=None)
-    assert register.promote(three, "2", seen=None) == "the champion was none when the run began and is version 1 now"
-    register.promote(three, "2", seen="1")
-    why = register.promote(three, "3", seen="1")
+    register.promote(three, "1", expected=None)
+    assert (
+        register.promote(three, "2", expected=None) == "the champion was none when the run began and is version 1 now"
+    )
+    register.promote(three, "2", expected="1")
+    why = register.promote(three, "3", expected="1")
     assert why == "the champion was version 1 when the run began and is version 2 now"
     assert client.champion(three).version == "2"
 
 
 def test_promote_when_retried_after_it_moved_the_alias_agrees(three):
-    register.promote(three, "1", seen=None)
-    assert register.promote(three, "1", seen=None) is None
+    register.promote(three, "1", expected=None)
+    assert register.promote(three, "1", expected=None) is None
 
 
 def test_promote_by_two_runs_that_saw_the_same_champion_lets_one_alone_win(three):
-    register.promote(three, "1", seen=None)
+    register.promote(three, "1", expected=None)
     for _ in range(5):
         mlflow.MlflowClient().set_registered_model_alias(three, "champion", "1")
-        results = together(2, lambda number: register.promote(three, str(number + 2), seen="1"))
+        results = together(2, lambda number: register.promote(three, str(number + 2), expected="1"))
         assert results.count(None) == 1
         winner = str(results.index(None) + 2)
         assert client.champion(three).version == winner
@@ -185,25 +187,25 @@ def test_promote_by_two_runs_that_saw_the_same_champion_lets_one_alone_win(three
 def test_promote_while_a_version_is_held_leaves_it_until_released(three):
     pinning.hold(three, "1")
     assert client.champion(three).version == "1"
-    assert register.promote(three, "2", seen="1") == (
+    assert register.promote(three, "2", expected="1") == (
         "version 1 is held by hand: release it to let a run replace the champion"
     )
     pinning.release(three)
     pinning.release(three)
-    assert register.promote(three, "2", seen="1") is None
+    assert register.promote(three, "2", expected="1") is None
 
 
 @pytest.mark.parametrize(("mark", "held"), [("true", True), ("yes", True), ("false", False)])
 def test_promote_when_the_champions_own_tag_says_held_heeds_it(three, mark, held):
-    register.promote(three, "1", seen=None)
+    register.promote(three, "1", expected=None)
     mlflow.MlflowClient().set_model_version_tag(three, "1", "held", mark)
-    assert (register.promote(three, "2", seen="1") is not None) == held
+    assert (register.promote(three, "2", expected="1") is not None) == held
 
 
 def test_promote_when_the_registry_does_not_answer_raises_instead_of_taking_it_for_no_champion(three, monkeypatch):
     from tests.conftest import free_port
 
-    register.promote(three, "1", seen=None)
+    register.promote(three, "1", expected=None)
     with monkeypatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
         with pytest.raises(RegistryError, match="cannot be reached"):

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.config.project import Project
 from serving.api.addresses import judge, never
 from serving.limits.fetch import Fetcher
 from serving.refusals import Refusal
 
+OWN = Project(name="line", bucket="own")
 REFUSED = [
     "http://127.0.0.1/x.png",
     "http://127.1/x.png",
@@ -92,7 +94,7 @@ def test_fetch_when_address_is_not_public_then_refused_without_a_connection(url:
 
     monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises(Refusal) as refused:
-        Fetcher(1000, 5).fetch(url, "own")
+        Fetcher(1000, 5).fetch(url, OWN)
     # 424 where the resolver itself knows no such host: just as refused.
     assert refused.value.status in (422, 424), refused.value
     if refused.value.status == 422:
@@ -102,7 +104,7 @@ def test_fetch_when_address_is_not_public_then_refused_without_a_connection(url:
 @pytest.mark.parametrize("url", UNUSABLE)
 def test_fetch_when_url_is_unusable_then_400_in_one_line(url: str):
     with pytest.raises(Refusal) as refused:
-        Fetcher(1000, 5).fetch(url, "own")
+        Fetcher(1000, 5).fetch(url, OWN)
     assert refused.value.status == 400
     assert "\n" not in str(refused.value)
     assert "secret" not in str(refused.value)
@@ -129,7 +131,7 @@ def test_fetch_when_dns_changes_its_answer_then_the_judged_address_is_connected(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises(Refusal):
-        Fetcher(1000, 5).fetch("http://rebind.example/x.png", "own")
+        Fetcher(1000, 5).fetch("http://rebind.example/x.png", OWN)
     assert connected == ["93.184.216.34"]
 
 
@@ -137,7 +139,7 @@ def test_fetch_when_one_of_several_addresses_is_private_then_refused(monkeypatch
     infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
     with pytest.raises(Refusal, match="a private address") as refused:
-        Fetcher(1000, 5).fetch("http://both.example/x.png", "own")
+        Fetcher(1000, 5).fetch("http://both.example/x.png", OWN)
     assert refused.value.status == 422
 
 
@@ -146,13 +148,4 @@ def test_fetch_when_an_allowed_name_points_to_metadata_then_refused_still(monkey
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
     assert never("169.254.169.254")
     with pytest.raises(Refusal, match="a metadata address"):
-        Fetcher(1000, 5, frozenset({"camera.factory"})).fetch("http://camera.factory/x.png", "own")
-
-
-def test_fetch_when_bucket_is_not_the_projects_then_refused_unless_allowed(s3: str, bucket: str):
-    with pytest.raises(Refusal, match="not allowed") as refused:
-        Fetcher(1000, 5).fetch("s3://secrets/x.png", bucket)
-    assert refused.value.status == 422
-    with pytest.raises(Refusal, match="no such image") as missing:
-        Fetcher(1000, 5, allowed_buckets=frozenset({"secrets"})).fetch("s3://secrets/x.png", bucket)
-    assert missing.value.status == 404
+        Fetcher(1000, 5, frozenset({"camera.factory"})).fetch("http://camera.factory/x.png", OWN)

@@ -70,7 +70,7 @@ def test_anomaly_when_async_then_a_job_from_pending_to_done(
 ):
     from pipelines.storage.s3 import Storage
 
-    uri = Storage(projects.bucket).put("elsewhere/dents/x.png", bad_file)
+    uri = Storage(projects.bucket).put(f"{registry.project}/dents/x.png", bad_file)
     server.start()
     project = registry.project
     address = f"{server.address}/projects/{project}/anomaly"

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config.project import Project
 from pipelines.storage.s3 import Storage
 from serving.limits.fetch import Fetcher
 from serving.refusals import Refusal
 
+OWN = Project(name="line", bucket="own")
 IMAGE = b"\x89PNG\r\n\x1a\n" + b"pixels" * 100
 
 
@@ -143,7 +145,7 @@ def fetcher(site: str) -> Fetcher:
 
 @pytest.mark.parametrize("path", ["good.png", "good.png?signature=a%2Fb", "untyped", "here"])
 def test_fetch_when_host_is_allowed_then_image(fetcher: Fetcher, site: str, path: str):
-    assert fetcher.fetch(f"http://{site}/{path}", "own") == IMAGE
+    assert fetcher.fetch(f"http://{site}/{path}", OWN) == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_fetch_when_host_is_allowed_then_image(fetcher: Fetcher, site: str, path
 def test_fetch_when_server_misbehaves_then_told_why(fetcher: Fetcher, site: str, path: str, status: int, words: str):
     began = time.monotonic()
     with pytest.raises(Refusal, match=words) as refused:
-        fetcher.fetch(f"http://{site}/{path}?token=secret", "own")
+        fetcher.fetch(f"http://{site}/{path}?token=secret", OWN)
     assert refused.value.status == status
     assert "secret" not in str(refused.value)
     assert time.monotonic() - began < 3
@@ -176,7 +178,7 @@ def test_fetch_when_redirected_to_an_internal_host_then_refused(
 ):
     monkeypatch.setattr(Site, "elsewhere", "http://127.0.0.1:1/x.png")
     with pytest.raises(Refusal, match="a loopback address") as refused:
-        fetcher.fetch(f"http://{site}/inside", "own")
+        fetcher.fetch(f"http://{site}/inside", OWN)
     assert refused.value.status == 422
 
 
@@ -186,13 +188,13 @@ def test_fetch_when_server_never_answers_then_stopped_in_time():
         for scheme in ("http", "https"):  # https: the handshake hangs
             began = time.monotonic()
             with pytest.raises(Refusal, match="too slow"):
-                Fetcher(1000, 0.5, frozenset({host})).fetch(f"{scheme}://{host}/x.png", "own")
+                Fetcher(1000, 0.5, frozenset({host})).fetch(f"{scheme}://{host}/x.png", OWN)
             assert time.monotonic() - began < 2
 
 
 def test_fetch_when_nothing_listens_then_424():
     with pytest.raises(Refusal, match="cannot be fetched") as refused:
-        Fetcher(1000, 2, frozenset({"127.0.0.1:1"})).fetch("http://127.0.0.1:1/x.png", "own")
+        Fetcher(1000, 2, frozenset({"127.0.0.1:1"})).fetch("http://127.0.0.1:1/x.png", OWN)
     assert refused.value.status == 424
 
 
@@ -213,25 +215,27 @@ def test_fetch_when_https_then_certificate_is_checked_against_the_name(tmp_path:
     fetcher = Fetcher(200_000, 5, frozenset({"localhost", "127.0.0.1"}))
     try:
         with pytest.raises(Refusal, match="certificate"):
-            fetcher.fetch(f"https://localhost:{port}/good.png", "own")
+            fetcher.fetch(f"https://localhost:{port}/good.png", OWN)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-        assert fetcher.fetch(f"https://localhost:{port}/good.png", "own") == IMAGE
+        assert fetcher.fetch(f"https://localhost:{port}/good.png", OWN) == IMAGE
         with pytest.raises(Refusal, match="certificate"):
-            fetcher.fetch(f"https://127.0.0.1:{port}/good.png", "own")
+            fetcher.fetch(f"https://127.0.0.1:{port}/good.png", OWN)
     finally:
         server.shutdown()
         server.server_close()
 
 
 def test_fetch_when_s3_then_limits_hold_there_too(bucket: str):
+    own = Project(name="line", bucket=bucket)
     Storage(bucket).put("line/Prüf 1+2&x.png", IMAGE)
     Storage(bucket).put("line/large.png", b"x" * 300_000)
+    Storage(bucket).put("line/empty.png", b"")
     fetcher = Fetcher(200_000, 5)
-    assert fetcher.fetch(f"s3://{bucket}/line/Prüf 1+2&x.png", bucket) == IMAGE
-    assert fetcher.fetch(f"S3://{bucket}/line/Prüf 1+2&x.png", bucket) == IMAGE
-    for key, status in (("line/large.png", 413), ("line/none.png", 404)):
+    assert fetcher.fetch(f"s3://{bucket}/line/Prüf 1+2&x.png", own) == IMAGE
+    assert fetcher.fetch(f"S3://{bucket}/line/Prüf 1+2&x.png", own) == IMAGE
+    for key, status in (("line/large.png", 413), ("line/none.png", 404), ("line/empty.png", 422)):
         with pytest.raises(Refusal) as refused:
-            fetcher.fetch(f"s3://{bucket}/{key}", bucket)
+            fetcher.fetch(f"s3://{bucket}/{key}", own)
         assert refused.value.status == status
         assert str(refused.value).startswith(f"s3://{bucket}/{key}: ")
 
@@ -239,5 +243,34 @@ def test_fetch_when_s3_then_limits_hold_there_too(bucket: str):
 def test_fetch_when_s3_is_away_then_503(bucket: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(Refusal, match="try again") as refused:
-        Fetcher(200_000, 5).fetch(f"s3://{bucket}/x.png", bucket)
+        Fetcher(200_000, 5).fetch(f"s3://{bucket}/line/x.png", Project(name="line", bucket=bucket))
     assert (refused.value.status, refused.value.retry_after) == (503, 5)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["../../secrets.env", "line/../../x.png", "line/../other/x.png", "/etc/passwd", "line//x.png", "line/./x.png"]
+    + ["line/" + "x" * 2_000, "line/" + "x" * 20_000, "line/a\x00.png", "line/a\n.png", "line/%2e%2e/other/x.png"]
+    + ["other/x.png", "x.png", "line", "line2/x.png"],
+)
+def test_fetch_when_s3_key_is_odd_or_not_the_projects_then_422_and_s3_is_not_asked(
+    key: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # a request there would be answered with 503
+    with pytest.raises(Refusal) as refused:
+        Fetcher(1000, 5).fetch(f"s3://{bucket}/{key}", Project(name="line", bucket=bucket))
+    assert refused.value.status == 422
+    assert len(str(refused.value)) < 500
+    assert str(refused.value).isprintable()
+
+
+def test_fetch_when_the_project_file_lists_a_prefix_then_read_from_there_alone(bucket: str):
+    Storage(bucket).put("shared/x.png", IMAGE)
+    own = Project(name="line", bucket=bucket)
+    listed = Project(name="line", bucket="own", read_from=[f"s3://{bucket}/shared/"])
+    fetcher = Fetcher(1000, 5)
+    assert fetcher.fetch(f"s3://{bucket}/shared/x.png", listed) == IMAGE
+    for project, key in ((own, "shared/x.png"), (listed, "line/x.png"), (listed, "shared/../line/x.png")):
+        with pytest.raises(Refusal) as refused:
+            fetcher.fetch(f"s3://{bucket}/{key}", project)
+        assert refused.value.status == 422

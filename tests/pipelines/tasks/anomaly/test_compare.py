@@ -14,7 +14,7 @@ RULES = PromotionRules(minimum_auroc=0.8, margin=0.05, bootstrap_samples=400)
 def contender(version, *, lift=2.5, n=120, m=40, synthetic=0, threshold=2.5, promise=0.05, seed=0, own=1):
     """Make a version whose anomalies score `lift` above good images; versions share most of their noise."""
     shared, noise = np.random.default_rng(seed), np.random.default_rng(own)
-    card = SimpleNamespace(threshold=threshold, threshold_detail={"promise_kept_at": promise})
+    card = SimpleNamespace(threshold=threshold, threshold_detail=SimpleNamespace(promise_kept_at=promise))
 
     def scores(count, centre):
         return shared.normal(0, 1, count) + noise.normal(0, 0.2, count) + centre

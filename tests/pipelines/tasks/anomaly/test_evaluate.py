@@ -71,7 +71,7 @@ def test_calibrate_makes_a_complete_package_with_threshold_reference_and_origin(
         again = [prediction.score for prediction in predict(package, package.reference["examples"])]
         np.testing.assert_allclose(again, expected[:EXAMPLES], atol=1e-6)
     assert (card.threshold, card.threshold_policy) == (calibrated.threshold, "least_cost")
-    assert card.threshold >= card.threshold_detail["thresholds"]["conformal"]["value"]
+    assert card.threshold >= card.threshold_detail.thresholds["conformal"].value
     assert card.score_range.max == pytest.approx(expected.max())
     assert (card.training_id, card.version_id) == (run.training_id, run.version_id)
     assert card.package_versions["onnxruntime"]
@@ -86,8 +86,8 @@ def test_calibrate_with_few_validation_images_makes_the_weaker_promise_and_says_
     assert any("cannot be promised from 9 good validation images" in note for note in calibrated.notes)
     assert any("needs 10 anomaly/threshold samples and there are 0" in note for note in calibrated.notes)
     with fetched_package(calibrated.package_uri, AnomalyPackage.open) as package:
-        assert package.card.threshold_detail["promise_kept_at"] == pytest.approx(0.1)
-        assert package.card.threshold_detail["notes"] == calibrated.notes
+        assert package.card.threshold_detail.promise_kept_at == pytest.approx(0.1)
+        assert package.card.threshold_detail.notes == calibrated.notes
 
 
 def ever_noisier(generator: np.random.Generator) -> np.ndarray:

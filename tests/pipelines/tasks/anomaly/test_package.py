@@ -96,6 +96,13 @@ def test_open_when_the_card_does_not_hold_names_the_field(folder, fields, patter
     refuse(folder, pattern)
 
 
+@pytest.mark.parametrize("detail", [{}, {"promise_kept_at": 0.01}, {"form": "of an older version"}])
+def test_open_when_an_older_version_wrote_how_the_threshold_was_set_then_serves_without(folder, detail):
+    card = {**read_card(folder).model_dump(exclude={"files", "onnx_sha256"}), "threshold_detail": detail}
+    write_card(folder, **card)
+    assert AnomalyPackage.open(folder).card.threshold_detail is None
+
+
 def test_open_when_the_card_is_no_json_says_so(folder):
     (folder / "model.json").write_bytes(b"\x80")
     refuse(folder, r"model.json: file: Invalid JSON")

@@ -10,6 +10,7 @@ from scipy.stats import beta
 
 from pipelines.errors import NotEnoughImages
 from pipelines.tasks.anomaly.threshold import choose, conformal, f1_optimal, least_cost, most_alarms
+from pipelines.tasks.anomaly.threshold_report import ThresholdReport
 
 COSTS = {"cost_false_alarm": 1.0, "cost_miss": 20.0, "defect_rate": 0.05}
 RULES = {"policy": "least_cost", "false_positive_rate": 0.05, **COSTS}
@@ -134,8 +135,8 @@ def test_choose_when_least_cost_would_break_the_promise_serves_the_conformal_one
     chosen = choose(good, anomalies, **{**RULES, "cost_miss": 1000.0})
     assert chosen.value == conformal(good, 0.05).value
     assert chosen.policy == "conformal"
-    assert chosen.detail["thresholds"]["least_cost"]["value"] < chosen.value
-    assert "would break the promised false-positive rate of 5 %" in chosen.notes[0]
+    assert chosen.report.thresholds["least_cost"].value < chosen.value
+    assert "would break the promised false-positive rate of 5 %" in chosen.report.notes[0]
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["least_cost", "f1", "conformal"]))
@@ -152,28 +153,28 @@ def test_choose_whatever_the_policy_never_serves_below_the_conformal_threshold(s
 def test_choose_with_fewer_than_ten_anomalies_uses_the_conformal_threshold_with_a_note(n, policy):
     chosen = choose(np.arange(200.0), np.arange(300.0, 300.0 + n), **RULES)
     assert chosen.policy == policy
-    assert [note for note in chosen.notes if f"there are {n}" in note] == (
-        [] if policy == "least_cost" else [chosen.notes[0]]
+    assert [note for note in chosen.report.notes if f"there are {n}" in note] == (
+        [] if policy == "least_cost" else [chosen.report.notes[0]]
     )
 
 
 def test_choose_describes_every_threshold_with_intervals_and_the_promise():
     rng = np.random.default_rng(3)
     good, anomalies = rng.normal(0, 1, 150), rng.normal(3, 1, 40)
-    detail = choose(good, anomalies, **RULES).detail
-    assert set(detail["thresholds"]) == {"conformal", "f1", "least_cost"}
-    assert (detail["n_validation"], detail["n_anomaly_threshold"]) == (150, 40)
-    assert (detail["promised_fpr"], detail["promise_kept_at"]) == (0.05, 0.05)
-    for described in detail["thresholds"].values():
-        for figure in ("false_positive_rate", "recall"):
-            bounds = described[figure]
-            assert 0 <= bounds["low"] <= bounds["value"] <= bounds["high"] <= 1
-            assert bounds["low"] < bounds["high"]
+    report = choose(good, anomalies, **RULES).report
+    assert set(report.thresholds) == {"conformal", "f1", "least_cost"}
+    assert (report.n_validation, report.n_anomaly_threshold) == (150, 40)
+    assert (report.promised_fpr, report.promise_kept_at) == (0.05, 0.05)
+    assert ThresholdReport.from_json(report.to_json()) == report
+    for considered in report.thresholds.values():
+        for estimate in (considered.false_positive_rate, considered.recall):
+            assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+            assert estimate.low < estimate.high
 
 
 def test_choose_when_no_anomaly_lies_above_the_threshold_says_so():
     chosen = choose(np.arange(100.0), np.zeros(20), **RULES)
-    assert any("tells none of them from good images" in note for note in chosen.notes)
+    assert any("tells none of them from good images" in note for note in chosen.report.notes)
 
 
 def test_choose_for_an_unknown_policy_lists_the_valid_ones():
