@@ -1,0 +1,1 @@
+"""Pretrained networks that describe images, shared by tasks."""
