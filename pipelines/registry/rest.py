@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import requests
 
 CONNECT_SECONDS = 3.0
-ANSWER_SECONDS = 5.0  # for the first byte of an answer, and for the whole of it
+ANSWER_SECONDS = 10.0  # a busy MLflow takes several; for the first byte of an answer, and for the whole of it
 FILE_SECONDS = 30.0  # between bytes of a file: MLflow fetches it from S3 before it sends the first one
 
 

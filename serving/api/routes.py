@@ -22,7 +22,7 @@ from serving.service import Service
 routes = Blueprint("serving", __name__)
 
 _DATABASE_SECONDS = 5.0
-_POLL_SECONDS = 10.0  # within which a poll returns, unless the registry hangs or a large package is being fetched
+_POLL_SECONDS = 15.0  # within which a poll returns, unless the registry hangs or a large package is being fetched
 _asking = ThreadPoolExecutor(2, "dbconnex")  # in threads: nothing else bounds the wait for a silent database host
 _log = logging.getLogger(__name__)
 

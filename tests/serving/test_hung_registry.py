@@ -100,10 +100,10 @@ def test_model_calls_when_the_registry_hangs_then_503_in_one_line_and_status_say
     ):
         asked = time.monotonic()
         answer = requests.request(method, server.address + path, timeout=30)
-        assert time.monotonic() - asked < 12, path
+        assert time.monotonic() - asked < ANSWER_SECONDS + 7, path
         assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
         assert "MLflow" in answer.json()["error"]
-    wait_until(lambda: all(problems()), 15, "a problem of every project")
+    wait_until(lambda: all(problems()), 30, "a problem of every project")
     since = {datetime.fromisoformat(str(problem).rpartition("since ")[2]) for problem in problems()}
     assert len(since) == 1
     assert began <= since.pop() <= datetime.now(UTC)
@@ -118,12 +118,12 @@ def test_poll_when_the_registry_hangs_and_comes_back_then_served_on_and_the_prob
         relay.down()
         relay._target = ("127.0.0.1", int(hung.address.rpartition(":")[2]))
         relay.up()
-        wait_until(lambda: server.status()["last_poll"]["problem"] is not None, 15, "a problem")
+        wait_until(lambda: server.status()["last_poll"]["problem"] is not None, 30, "a problem")
         assert server.predict(good_file).status_code == 200
         relay.down()
         relay._target = ("127.0.0.1", int(registry.address.rpartition(":")[2]))
         relay.up()
-        wait_until(lambda: server.status()["last_poll"]["problem"] is None, 15, "no problem")
+        wait_until(lambda: server.status()["last_poll"]["problem"] is None, 30, "no problem")
 
 
 def test_status_when_a_poll_does_not_return_then_a_problem_since_the_last_one():
