@@ -62,7 +62,7 @@ account: $(STAMP) ## make an account for serving, or reset its password: make ac
 	@$(if $(NAME),,echo "say whose: make account NAME=ann [ROLE=administrator]" >&2; exit 1;) \
 		$(STACK) account --name "$(NAME)" $(if $(ROLE),--role "$(ROLE)")
 
-test: $(STAMP) ## run every test, in two processes (at most 25 minutes on two cores)
+test: $(STAMP) ## run every test, in two processes (about 35 minutes on two cores)
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(STAMP) ## run the long load and kill tests
