@@ -30,6 +30,8 @@ hypothesis_settings.load_profile("untimed")
 # The suite never talks to a stack that happens to run on this machine.
 for _name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "MLFLOW_TRACKING_URI", "INSPECTLINE_PROJECTS"):
     os.environ.pop(_name, None)
+# As the local stack and compose do: MLflow's thread of telemetry changes the environment while others read it.
+os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="1")
 os.environ.update(
     AWS_ACCESS_KEY_ID="test",
     AWS_SECRET_ACCESS_KEY="test",
