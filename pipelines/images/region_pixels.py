@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.images.orientation import turned as turned_pixels
 from pipelines.images.regions import Points, Region, bounds, box_region, mask_of, mask_region, polygon_region
 
 
@@ -60,16 +61,7 @@ def turned(region: Region, orientation: int, stored: tuple[int, int]) -> Region:
     if move is None:
         return region
     if region.mask:
-        marked = rasterise(region)
-        upright = {
-            2: lambda: marked[:, ::-1],
-            3: lambda: marked[::-1, ::-1],
-            4: lambda: marked[::-1],
-            5: lambda: marked.T,
-            6: lambda: np.rot90(marked, -1),
-            7: lambda: marked[::-1, ::-1].T,
-            8: lambda: np.rot90(marked, 1),
-        }[orientation]()
+        upright = turned_pixels(mask_of(region), orientation)
         return mask_region(region.type, upright, region.attributes)
     if region.box:
         left, top, right, bottom = bounds(region)

@@ -210,6 +210,11 @@ def bounds(region: Region) -> tuple[float, float, float, float]:
     return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
 
 
+def plain_values(attributes: Mapping[str, Any]) -> dict[str, Value]:
+    """Return those of the attributes that a region can keep: texts, numbers, true and false."""
+    return {str(name): value for name, value in attributes.items() if isinstance(value, str | int | float | bool)}
+
+
 def types_of(regions: Sequence[Region]) -> str | None:
     """Return the types in alphabetical order, joined by `+`; None if no region has a type."""
     return "+".join(sorted({region.type for region in regions if region.type})) or None
@@ -232,7 +237,7 @@ def _region(entry: Mapping[str, Any]) -> Region:
 
 
 def _attributes(attributes: Mapping[str, Any]) -> dict[str, Value]:
-    kept = {str(name): value for name, value in attributes.items() if isinstance(value, str | int | float | bool)}
+    kept = plain_values(attributes)
     if len(kept) != len(attributes):
         raise BadRegions("its attributes must be texts, numbers or true and false")
     return kept

@@ -11,18 +11,19 @@ from PIL import Image
 from pipelines.errors import BadImage
 from pipelines.images.regions import BadRegions, Region
 from pipelines.ingest.annotation_formats import Annotated, AnnotationSet, BadAnnotations, read_annotations
-from pipelines.ingest.annotation_formats.model import count_note
 from pipelines.ingest.folder_files import FolderFiles, looks_like_mask, read_sidecar
 from pipelines.ingest.folder_layouts import FolderTree, Parts, Place
 from pipelines.ingest.folder_maps import MAP_FORM, FolderMaps
 from pipelines.ingest.folder_names import mask_base, meaning_of
 from pipelines.ingest.import_index import read_indexes
+from pipelines.ingest.inbox_keys import INDEX, REGIONS_ENDING
 from pipelines.ingest.mask_pairs import pair_masks
+from pipelines.ingest.name_lists import count_note, some
 from pipelines.ingest.unread_files import ARCHIVES, PICTURES
 
 _ALWAYS_MASKS = ("mask", "gt", "groundtruth", "ground_truth")
 _MASK_BYTES_PER_PIXEL = 0.15  # photographs compress to more; only smaller files are opened
-_READ_ELSEWHERE = (".regions.json", "labelmap.txt")
+_READ_ELSEWHERE = (REGIONS_ENDING, "labelmap.txt")
 
 
 class FolderContents:
@@ -88,7 +89,7 @@ class FolderContents:
         """Return what annotation files say of an image, and which; its own sidecar goes before others."""
         regions = self._sidecars.get((file.parent, file.stem))
         if regions is not None:
-            return Annotated(regions), "its .regions.json"
+            return Annotated(regions), f"its {REGIONS_ENDING}"
         return self._annotated.get(file, (None, ""))
 
     def _read_sets(self, images: Sequence[Path]) -> list[AnnotationSet]:
@@ -122,7 +123,7 @@ class FolderContents:
             except BadRegions as error:
                 self.problems.append(f"{self.path(file)}: {error}")
         stems = {(image.parent, image.stem) for image in images}
-        orphans = [f"{name}.regions.json" for folder, name in read if (folder, name) not in stems]
+        orphans = [f"{name}{REGIONS_ENDING}" for folder, name in read if (folder, name) not in stems]
         if orphans:
             self.problems.append(f"{len(orphans)} files of regions have no image ({', '.join(orphans[:3])}): add them")
         return read
@@ -161,17 +162,16 @@ class FolderContents:
         suspects = [file for file in suspects if not self.place(file).mapped and self.place(file).kind != "unknown"]
         stray = [file for file in suspects if _is_small(file) and looks_like_mask(file, flat=False)]
         if stray and len(stray) < len(self.images):
-            names = ", ".join(map(self.path, stray[:3]))
-            more = f" and {len(stray) - 3} more" if len(stray) > 3 else ""
+            names = some([self.path(file) for file in stray], 3)
             self.problems.append(
                 f"{len(stray)} {'file looks like a mask' if len(stray) == 1 else 'files look like masks'} and "
-                f"{'is none' if len(stray) == 1 else 'are none'} by name or folder ({names}{more}): name masks as "
+                f"{'is none' if len(stray) == 1 else 'are none'} by name or folder ({names}): name masks as "
                 f"their images with _mask or put them into ground_truth/; if they are images, say so with {MAP_FORM}"
             )
 
     def _left_aside(self, taken: set[Path], ignored: set[Path]) -> list[Path]:
         """Note the files that nothing reads, and return them."""
-        read = taken | {file for file in self._others if file.name.lower() == "index.csv"}
+        read = taken | {file for file in self._others if file.name.lower() == INDEX}
         read |= {file for file in self._others if file.name.lower().endswith(_READ_ELSEWHERE)}
         others = [file for file in self._others if file not in read]
         if others:

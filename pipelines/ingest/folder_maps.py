@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipelines.ingest.folder_names import meaning_of
+from pipelines.ingest.folder_names import folded, meaning_of
 from pipelines.ingest.import_plan import BadFolder
 
 MAP_FORM = "--map FOLDER=good|anomaly|anomaly/TYPE|mask|unlabelled|ignore"
@@ -37,11 +37,11 @@ class FolderMap:
 
     def fits(self, path: str) -> bool:
         """Return whether it is said of the folder at `path` below the root."""
-        return self.names(path) or fnmatchcase(_fold(path), _fold(self.pattern))
+        return self.names(path) or fnmatchcase(folded(path), folded(self.pattern))
 
     def names(self, path: str) -> bool:
         """Return whether the pattern is the path itself, whatever letters it has."""
-        return _fold(path) == _fold(self.pattern)
+        return folded(path) == folded(self.pattern)
 
 
 class FolderMaps:
@@ -127,10 +127,6 @@ def _below(folder: str, given: Path, root: Path) -> str:
             break
     path = path.removeprefix("./").strip("/") or "."
     above = root.relative_to(given).as_posix()
-    if above != "." and (_fold(path) == _fold(above) or _fold(path).startswith(f"{_fold(above)}/")):
+    if above != "." and (folded(path) == folded(above) or folded(path).startswith(f"{folded(above)}/")):
         return path[len(above) :].strip("/") or "."
     return path
-
-
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFC", text).casefold()

@@ -57,14 +57,18 @@ class Meaning:
         return all(word in VIEWS or word.isdigit() for word in self.rest.split("_"))
 
 
+def folded(name: str) -> str:
+    """Return a name as names of files compare: in Unicode form C and without regard to case."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def normalised(name: str) -> str:
     """Return a name in lower case and Unicode form C, its separators as single underscores.
 
     >>> normalised("n.i.O. ")
     'n_i_o'
     """
-    name = unicodedata.normalize("NFC", name).casefold()
-    return re.sub(r"[\s_\-.]+", "_", name).strip("_")
+    return re.sub(r"[\s_\-.]+", "_", folded(name)).strip("_")
 
 
 def meaning_of(name: str) -> Meaning:
@@ -154,7 +158,7 @@ def stem_key(stem: str) -> str:
     >>> stem_key("image3") == stem_key("mask3") == stem_key("3_mask")
     True
     """
-    words = re.findall(r"[^\W\d_]+|\d+|[^\w\s.\-]+", unicodedata.normalize("NFC", stem).casefold())
+    words = re.findall(r"[^\W\d_]+|\d+|[^\w\s.\-]+", folded(stem))
     kept = [word for word in words if word not in _STEM_WORDS]
     return "_".join(kept) if kept else stem.casefold()
 

@@ -31,7 +31,7 @@ from pipelines.ingest.folder_maps import read_maps
 from pipelines.ingest.import_index import acquired
 from pipelines.ingest.import_plan import ImportPlan, PlannedImage
 from pipelines.ingest.inbox_keys import INDEX, REGIONS_ENDING, inbox_prefix
-from pipelines.ingest.index_csv import some
+from pipelines.ingest.name_lists import some
 from pipelines.ingest.plan_import import plan_import
 from pipelines.ingest.store_regions import mask_file
 from pipelines.storage.s3 import Storage

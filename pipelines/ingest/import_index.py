@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipelines.ingest.import_plan import BadFolder
 from pipelines.ingest.inbox_keys import INDEX, comparable
-from pipelines.ingest.index_csv import BadIndex, read_index, read_time, some
+from pipelines.ingest.index_csv import BadIndex, read_index, read_time
+from pipelines.ingest.name_lists import some
 
 # Columns whose name says that they hold the time of acquisition, used where `acquired_at` is empty.
 _TIME_COLUMNS = re.compile(r"acquired_at|timestamp|(?:date_?)?time(?:_.*)?|date(?:_.*)?", re.IGNORECASE)

@@ -23,9 +23,10 @@ from pipelines.ingest.at_rest import Looks
 from pipelines.ingest.commit import side_counts
 from pipelines.ingest.file_names import left_alone, reserved
 from pipelines.ingest.inbox_keys import INDEX, InboxPath, comparable, inbox_prefix, ingest_prefix, mask_stem, read_path
-from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index, some
+from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index
 from pipelines.ingest.index_matching import compare
 from pipelines.ingest.items import InboxItem, ItemKind
+from pipelines.ingest.name_lists import some
 from pipelines.storage.s3 import Storage, StoredObject
 
 # Airflow expands at most 1,024 mapped tasks; the remaining objects wait for the next run, five minutes later.

@@ -12,19 +12,19 @@ Paths compare in Unicode's form NFC (`comparable`), since macOS writes names in 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipelines.catalogue.splits import SIDES, SPLITS
 from pipelines.config.project import Project
 from pipelines.ingest.inbox_keys import INDEX, comparable
 from pipelines.ingest.index_text import MAX_BYTES, BadIndex, read_table
+from pipelines.ingest.name_lists import some
 from pipelines.ingest.times import read_time
 
 __all__ = ["MAX_BYTES", "BadIndex", "FileMetadata", "Index", "describe", "read_index", "read_time", "unused_columns"]
 
 _USED = ("split", "subset", "group", "acquired_at")
-_NAMED = 5  # rows or values named in a warning; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,6 @@ def describe(path: str, indexes: Iterable[Index], project: Project) -> FileMetad
                 "as 2026-05-01T13:30:00+02:00"
             )
     return FileMetadata(split, asked, _group(path, row, project), acquired_at, tuple(notes))
-
-
-def some(names: Sequence[str], most: int = _NAMED) -> str:
-    """Return the first `most` (default 5) names, and the number of the others, as one text."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _path(file: str, folder: str) -> str:

@@ -9,7 +9,8 @@ from pipelines.catalogue.database import chunks
 from pipelines.catalogue.schema import annotations, rejections, samples
 from pipelines.config.project import Project
 from pipelines.ingest.inbox_keys import comparable, inbox_prefix
-from pipelines.ingest.index_csv import Index, some, unused_columns
+from pipelines.ingest.index_csv import Index, unused_columns
+from pipelines.ingest.name_lists import some
 
 
 def compare(project: Project, indexes: Sequence[Index], present: set[str], images: Iterable[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import InspectlineError
+from pipelines.ingest.name_lists import some
 
 MAX_BYTES = 64 << 20
 FILE_COLUMNS = ("file", "path", "filename", "image", "filepath", "imagepath", "imagefile", "imagename", "relativepath")
@@ -81,8 +82,9 @@ def read_table(data: bytes) -> Table:
     if doubled:
         warnings.append(f"has the column {', '.join(doubled)} more than once: the first value of a row counts")
     if long:
-        shown = ", ".join(long[:5]) + (f" and {len(long) - 5} more" if len(long) > 5 else "")
-        warnings.append(f"has values without a column name, which are not used, in row {shown}: check its separators")
+        warnings.append(
+            f"has values without a column name, which are not used, in row {some(long)}: check its separators"
+        )
     columns = tuple(dict.fromkeys(name for name in names if name and name != file_column))
     return Table(file_column, columns, rows, warnings)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.ingest.folder_layouts import FolderTree, Parts
-from pipelines.ingest.folder_names import mask_base, stem_key
+from pipelines.ingest.folder_names import folded, mask_base, stem_key
+from pipelines.ingest.name_lists import some
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def pair_masks(tree: FolderTree, images: Sequence[Path], masks: Iterable[Path]) 
     by_stem: dict[str, list[Path]] = {}
     by_key: dict[str, list[Path]] = {}
     for image in images:
-        by_stem.setdefault(_fold(image.stem), []).append(image)
+        by_stem.setdefault(folded(image.stem), []).append(image)
         by_key.setdefault(stem_key(image.stem), []).append(image)
     paired: dict[Path, list[Path]] = {}
     orphans, ambiguous = [], []
@@ -43,17 +43,17 @@ def pair_masks(tree: FolderTree, images: Sequence[Path], masks: Iterable[Path]) 
         words = tree.place(_parts(tree, mask)).words
         base = mask_base(mask.stem)
         stems = [mask.stem] if base is None else [base[0], mask.stem]
-        candidates = [image for stem in stems for image in by_stem.get(_fold(stem), [])]
+        candidates = [image for stem in stems for image in by_stem.get(folded(stem), [])]
         fitting = _fitting(tree, mask, candidates, words)
         if not fitting:
             folder = mask.parent.name
-            shorter = words[:-1] if words and words[-1] in _fold(folder).split("_") else words
-            fitting = _fitting(tree, mask, by_stem.get(_fold(folder), []), shorter)
+            shorter = words[:-1] if words and words[-1] in folded(folder).split("_") else words
+            fitting = _fitting(tree, mask, by_stem.get(folded(folder), []), shorter)
         if not fitting:
             fitting = _fitting(tree, mask, by_key.get(stem_key(mask.stem), []), words)
         if not fitting:
             orphans.append(mask)
-        elif len({(image.parent, _fold(image.stem)) for image in fitting}) > 1:
+        elif len({(image.parent, folded(image.stem)) for image in fitting}) > 1:
             ambiguous.append((mask, fitting))
         else:
             for image in fitting:
@@ -68,10 +68,9 @@ def pair_masks(tree: FolderTree, images: Sequence[Path], masks: Iterable[Path]) 
 
 
 def _no_image(root: Path, orphans: Sequence[Path]) -> str:
-    names = ", ".join(str(mask.relative_to(root)) for mask in orphans[:3])
-    more = f" and {len(orphans) - 3} more" if len(orphans) > 3 else ""
+    names = some([str(mask.relative_to(root)) for mask in orphans], 3)
     return (
-        f"{len(orphans)} {'mask has' if len(orphans) == 1 else 'masks have'} no image ({names}{more}): add the images, "
+        f"{len(orphans)} {'mask has' if len(orphans) == 1 else 'masks have'} no image ({names}): add the images, "
         "or say with --map FOLDER=ignore that they are not wanted"
     )
 
@@ -97,7 +96,3 @@ def _in_order(few: Sequence[str], many: Sequence[str]) -> bool:
 
 def _parts(tree: FolderTree, file: Path) -> Parts:
     return file.relative_to(tree.root).parts[:-1]
-
-
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFC", text).casefold()

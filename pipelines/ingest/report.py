@@ -16,9 +16,9 @@ from pipelines.config.project import load_project
 from pipelines.errors import NotFound, StorageError
 from pipelines.ingest.batch import OUTCOMES
 from pipelines.ingest.inbox_keys import comparable, inbox_prefix, ingest_prefix
-from pipelines.ingest.index_csv import some
 from pipelines.ingest.index_matching import unaccounted
 from pipelines.ingest.kept_folders import kept_folders
+from pipelines.ingest.name_lists import some
 from pipelines.ingest.open_notes import remember
 from pipelines.storage.s3 import Storage, read_uri
 

@@ -8,10 +8,12 @@ show), or if its own name says so (`annotations.json`, `labels.zip`).
 from __future__ import annotations
 
 import re
-import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from pipelines.ingest.annotation_formats.model import without_upload_prefix
+from pipelines.ingest.folder_names import folded
 
 _TEXTS = frozenset({".json", ".jsonl", ".ndjson", ".xml", ".csv", ".tsv", ".txt", ".yaml", ".yml", ".xlsx"})
 _NO_TABLES = frozenset({".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".py", ".ipynb", ".yaml", ".yml", ".log"})
@@ -23,7 +25,6 @@ _PROSE = re.compile(r"(?:read_?me|licen[cs]e|copying|changelog|notes?|requiremen
 _MOST_BYTES = 32 << 20
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _CHECKSUM = re.compile(r"[0-9a-f]{32,128}", re.IGNORECASE)
-_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
 # Pictures and arrays that other programs read, and an import does not.
 PICTURES = frozenset(
     f".{ending}"
@@ -46,8 +47,8 @@ class UnreadAnnotations:
         self._names: dict[str, set[Path]] = {}
         self._stems: dict[str, set[Path]] = {}
         for image in images:
-            self._names.setdefault(_fold(image.name), set()).add(image)
-            self._stems.setdefault(_fold(image.stem), set()).add(image)
+            self._names.setdefault(folded(image.name), set()).add(image)
+            self._stems.setdefault(folded(image.stem), set()).add(image)
 
     def find(self, files: Sequence[Path]) -> dict[Path, set[Path]]:
         """Return the images that each file seems to annotate, for the files that seem to annotate any."""
@@ -57,7 +58,7 @@ class UnreadAnnotations:
     def _of(self, file: Path) -> set[Path]:
         if _PROSE.fullmatch(file.stem):
             return set()
-        for stem in (_fold(file.stem), _fold(file.stem.removesuffix(".regions"))):
+        for stem in (folded(file.stem), folded(file.stem.removesuffix(".regions"))):
             if file.suffix.lower() in _TEXTS and (own := self._names.get(stem) or self._stems.get(stem)):
                 return {image for image in own if image.parent == file.parent} or set(own)
         found: set[Path] = set()
@@ -85,14 +86,14 @@ class UnreadAnnotations:
             if any(map(_CHECKSUM.fullmatch, words)) or len(line.split()) == 1 == len(cells):
                 continue
             named = set().union(*map(self._named, words)) if words else set()
-            named = named or self._stems.get(_fold(Path(cells[0]).name) if cells else "", set())
+            named = named or self._stems.get(folded(Path(cells[0]).name) if cells else "", set())
             found |= named
             telling += bool(named)
         return found if 2 * telling >= len(lines) - 1 else set()
 
     def _named(self, word: str) -> set[Path]:
-        name = _fold(re.split(r"[/\\]", word.strip())[-1].partition("?")[0])
-        return self._names.get(name) or self._names.get(_UPLOAD_PREFIX.sub("", name, count=1)) or set()
+        name = folded(re.split(r"[/\\]", word.strip())[-1].partition("?")[0])
+        return self._names.get(name) or self._names.get(without_upload_prefix(name)) or set()
 
 
 def _text(file: Path) -> str:
@@ -115,7 +116,3 @@ def _cells(file: Path) -> Iterator[str]:
             if name == "xl/sharedStrings.xml" or name.startswith("xl/worksheets/"):
                 with book.open(name) as stream:
                     yield stream.read(_MOST_BYTES).decode("utf-8", "replace")
-
-
-def _fold(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()

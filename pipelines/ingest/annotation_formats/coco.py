@@ -10,15 +10,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.images.regions import BadRegions, Region, Value, bounds, box_region, encoded_region, polygon_region
+from pipelines.images.regions import (
+    BadRegions,
+    Region,
+    Value,
+    bounds,
+    box_region,
+    encoded_region,
+    plain_values,
+    polygon_region,
+)
 from pipelines.ingest.annotation_formats.model import (
     Annotated,
     AnnotationSet,
     BadAnnotations,
     ImageFiles,
-    count_note,
     upright_regions,
 )
+from pipelines.ingest.name_lists import count_note
 
 _STANDARD = {"id", "image_id", "category_id", "segmentation", "bbox", "area", "iscrowd", "attributes", "keypoints"}
 _STANDARD |= {"num_keypoints", "ignore"}
@@ -85,7 +94,7 @@ def _region(entry: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int,
 def _attributes(entry: Mapping[str, Any]) -> dict[str, Value]:
     others = {name: value for name, value in entry.items() if name not in _STANDARD}
     others |= entry.get("attributes") or {} if isinstance(entry.get("attributes"), dict | None) else {}
-    return {str(name): value for name, value in others.items() if isinstance(value, str | int | float | bool)}
+    return plain_values(others)
 
 
 def write(images: Iterable[tuple[str, tuple[int, int], Sequence[Region]]]) -> str:

@@ -15,10 +15,10 @@ from pipelines.ingest.annotation_formats.model import (
     AnnotationSet,
     BadAnnotations,
     ImageFiles,
-    count_note,
     upright_regions,
 )
 from pipelines.ingest.folder_names import meaning_of
+from pipelines.ingest.name_lists import count_note
 
 _FILE = ("filename", "file_name", "file", "image", "image_path", "img", "path", "name", "image_name", "image_id")
 _CLASS = ("class", "label", "type", "category", "class_name", "label_name", "region_type", "damage")

@@ -18,9 +18,9 @@ from pipelines.ingest.annotation_formats.model import (
     AnnotationSet,
     BadAnnotations,
     ImageFiles,
-    count_note,
     size_of,
 )
+from pipelines.ingest.name_lists import count_note
 
 _NAMES = ("imageid", "image_id", "imageid_classid", "image", "filename", "id", "img_id")
 _CLASSES = ("classid", "class_id", "class", "label", "type")

@@ -18,11 +18,11 @@ from pipelines.ingest.annotation_formats.model import (
     AnnotationSet,
     BadAnnotations,
     ImageFiles,
-    count_note,
     upright_regions,
     whole_image_label,
 )
 from pipelines.ingest.annotation_formats.shapes import box_points, ellipse_points
+from pipelines.ingest.name_lists import count_note
 
 
 def read(tree: Any, file: Path, images: ImageFiles) -> AnnotationSet:

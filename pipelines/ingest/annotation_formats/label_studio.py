@@ -7,7 +7,6 @@ unlabelled; one that was submitted without a region shows nothing to mark.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from pipelines.images.regions import (
     Value,
     box_region,
     mask_region,
+    plain_values,
     polygon_region,
 )
 from pipelines.ingest.annotation_formats import rle_pack
@@ -31,12 +31,12 @@ from pipelines.ingest.annotation_formats.model import (
     AnnotationSet,
     BadAnnotations,
     ImageFiles,
-    count_note,
     upright_regions,
 )
+from pipelines.ingest.annotation_formats.shapes import ellipse_points, turned_points
 from pipelines.ingest.folder_names import meaning_of
+from pipelines.ingest.name_lists import count_note
 
-_ELLIPSE_POINTS = 64
 _LABELS = ("rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "labels")
 
 
@@ -159,24 +159,16 @@ def _regions(result: Mapping[str, Any], value: Mapping[str, Any]) -> list[Region
         return [mask_region(kind, marked, attributes) for kind in kinds]
     if "points" in value:
         return [polygon_region(kind, [[point(x, y) for x, y in value["points"]]], attributes) for kind in kinds]
-    turn = math.radians(float(value.get("rotation") or 0))
-    left, top = point(value["x"], value["y"])
+    turn = float(value.get("rotation") or 0)
+    corner = point(value["x"], value["y"])
     if "radiusX" in value:
-        radius_x, radius_y = point(value["radiusX"], value["radiusY"])
-        angles = np.arange(_ELLIPSE_POINTS) * 2 * math.pi / _ELLIPSE_POINTS
-        corners = np.stack([radius_x * np.cos(angles), radius_y * np.sin(angles)], axis=1)
-        return [polygon_region(kind, [_rotated(corners, turn, left, top)], attributes) for kind in kinds]
+        outline = ellipse_points(corner, point(value["radiusX"], value["radiusY"]), turn)
+        return [polygon_region(kind, [outline], attributes) for kind in kinds]
     across, down = point(value["width"], value["height"])
     if not turn:
-        return [box_region(kind, (left, top, across, down), attributes) for kind in kinds]
-    corners = np.array([[0, 0], [across, 0], [across, down], [0, down]])
-    return [polygon_region(kind, [_rotated(corners, turn, left, top)], attributes) for kind in kinds]
-
-
-def _rotated(points: NDArray[np.float64], turn: float, x: float, y: float) -> list[tuple[float, float]]:
-    """Return points turned clockwise by `turn` (radians) about the origin and moved to (x, y)."""
-    cos, sin = math.cos(turn), math.sin(turn)
-    return [(float(x + a * cos - b * sin), float(y + a * sin + b * cos)) for a, b in points]
+        return [box_region(kind, (*corner, across, down), attributes) for kind in kinds]
+    outline = turned_points([(0, 0), (across, 0), (across, down), (0, down)], corner, turn)
+    return [polygon_region(kind, [outline], attributes) for kind in kinds]
 
 
 def _brush(numbers: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -187,8 +179,7 @@ def _brush(numbers: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _attributes(result: Mapping[str, Any]) -> dict[str, Value]:
-    meta = result.get("meta") or {}
-    return {str(name): value for name, value in meta.items() if isinstance(value, str | int | float | bool)}
+    return plain_values(result.get("meta") or {})
 
 
 def write(images: Iterable[tuple[str, tuple[int, int], Sequence[Region]]]) -> str:

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.images.regions import BadRegions, Region, Value, box_region, mask_region, polygon_region
+from pipelines.images.regions import BadRegions, Region, Value, box_region, mask_region, plain_values, polygon_region
 from pipelines.ingest.annotation_formats.model import (
     Annotated,
     AnnotationSet,
     BadAnnotations,
     ImageFiles,
-    count_note,
     upright_regions,
     whole_image_label,
 )
 from pipelines.ingest.annotation_formats.shapes import ellipse_points
+from pipelines.ingest.name_lists import count_note
 
 
 def is_labelme(content: Any) -> bool:
@@ -119,4 +119,4 @@ def _attributes(shape: Mapping[str, Any]) -> dict[str, Value]:
     others = {name: shape.get(name) for name in ("group_id", "description", "difficult")}
     others |= {name: value for name, value in (shape.get("flags") or {}).items() if value}
     others |= shape["attributes"] if isinstance(shape.get("attributes"), dict) else {}
-    return {str(name): value for name, value in others.items() if isinstance(value, str | int | float) and value != ""}
+    return {name: value for name, value in plain_values(others).items() if value != ""}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pipelines.errors import InspectlineError
 from pipelines.images.decode import open_header
+from pipelines.images.orientation import SIDEWAYS, orientation_of
 from pipelines.images.region_pixels import turned
 from pipelines.images.regions import Region
-from pipelines.ingest.folder_names import meaning_of
+from pipelines.ingest.folder_names import folded, meaning_of
 
-_ORIENTATION = 0x0112
 _HEADER_PIXELS = 1 << 40  # only the header is read
 _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")  # Label Studio puts it before the names of uploaded files
 
@@ -73,8 +72,8 @@ class ImageFiles:
     def __post_init__(self) -> None:
         self._by_name, self._by_stem = {}, {}
         for file in self.files:
-            self._by_stem.setdefault(_key(file.stem), []).append(file)
-            self._by_name.setdefault(_key(file.name), []).append(file)
+            self._by_stem.setdefault(folded(file.stem), []).append(file)
+            self._by_name.setdefault(folded(file.name), []).append(file)
 
     def find(self, name: str, beside: Path) -> Path | None:
         """Return the file that `name`, written in a file in the folder `beside`, stands for; None if there is none.
@@ -83,15 +82,15 @@ class ImageFiles:
         name without Label Studio's upload prefix. An ambiguous name finds the file nearest to `beside`, or nothing.
         """
         path = PurePosixPath(name.replace("\\", "/"))
-        candidates = self._by_name.get(_key(path.name)) or self._by_name.get(
-            _key(_UPLOAD_PREFIX.sub("", path.name, count=1)), []
+        candidates = self._by_name.get(folded(path.name)) or self._by_name.get(
+            folded(without_upload_prefix(path.name)), []
         )
         if not candidates:
             return None
-        wanted = [_key(part) for part in path.parts]
+        wanted = [folded(part) for part in path.parts]
 
         def closeness(file: Path) -> tuple[int, int]:
-            parts = [_key(part) for part in file.relative_to(self.root).parts]
+            parts = [folded(part) for part in file.relative_to(self.root).parts]
             common = 0
             while common < min(len(parts), len(wanted)) and parts[-1 - common] == wanted[-1 - common]:
                 common += 1
@@ -104,13 +103,14 @@ class ImageFiles:
 
     def beside(self, file: Path) -> Path | None:
         """Return the image with the stem of `file`: in its folder, or else the only one anywhere; None without one."""
-        found = self._by_stem.get(_key(file.stem), [])
+        found = self._by_stem.get(folded(file.stem), [])
         own = [image for image in found if image.parent == file.parent]
         return own[0] if len(own) == 1 else found[0] if len(found) == 1 else None
 
 
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+def without_upload_prefix(name: str) -> str:
+    """Return the name of a file without the prefix that Label Studio gives to uploads: `0a1b2c3d-7.png` is `7.png`."""
+    return _UPLOAD_PREFIX.sub("", name, count=1)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Size:
     @property
     def stored(self) -> tuple[int, int]:
         """Return width and height of the pixels as stored."""
-        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+        return (self.height, self.width) if self.orientation in SIDEWAYS else (self.width, self.height)
 
 
 def size_of(file: Path) -> Size:
@@ -140,12 +140,9 @@ def size_of(file: Path) -> Size:
         BadImage: it is not a readable image.
     """
     image = open_header(file.read_bytes(), _HEADER_PIXELS)
-    try:
-        orientation = int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF is ignored, as the decoder does
-        orientation = 1
+    orientation = orientation_of(image)
     width, height = image.size
-    return Size(height, width, orientation) if orientation in (5, 6, 7, 8) else Size(width, height, 1)
+    return Size(height, width, orientation) if orientation in SIDEWAYS else Size(width, height, orientation)
 
 
 def upright_regions(regions: Iterable[Region], declared: tuple[int, int] | None, file: Path) -> tuple[Region, ...]:
@@ -177,15 +174,6 @@ def whole_image_label(words: Iterable[str]) -> str | None:
     """Return good or anomaly where the words for a whole image mean one of them; None of others or of both."""
     kinds = {meaning_of(word).kind for word in words} & {"good", "anomaly"}
     return next(iter(kinds)) if len(kinds) == 1 else None
-
-
-def count_note(what: str, names: Iterable[str], shown: int = 5) -> list[str]:
-    """Return a line that counts and names: `3 rows without a file: a.png, b.png, c.png`; nothing without names."""
-    every = list(names)
-    if not every:
-        return []
-    more = f" and {len(every) - shown} more" if len(every) > shown else ""
-    return [f"{len(every)} {what}: {', '.join(every[:shown])}{more}"]
 
 
 def read_text(file: Path, fallback: str | None = None) -> str:

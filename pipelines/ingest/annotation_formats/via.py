@@ -18,9 +18,9 @@ from pipelines.ingest.annotation_formats.model import (
     AnnotationSet,
     BadAnnotations,
     ImageFiles,
-    count_note,
 )
 from pipelines.ingest.annotation_formats.shapes import ellipse_points
+from pipelines.ingest.name_lists import count_note
 
 CSV_COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 _TYPES = ("type", "class", "label", "category", "damage", "defect", "name", "object", "region_type")

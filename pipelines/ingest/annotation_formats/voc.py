@@ -21,10 +21,11 @@ from pipelines.ingest.annotation_formats.model import (
     AnnotationSet,
     BadAnnotations,
     ImageFiles,
-    count_note,
     read_text,
+    size_of,
     upright_regions,
 )
+from pipelines.ingest.name_lists import count_note
 
 CLASS_FOLDER, OBJECT_FOLDER = "segmentationclass", "segmentationobject"
 _VOID = (224, 224, 192)  # colour of index 255 in VOC's palette
@@ -90,8 +91,6 @@ def read_segmentation(class_folders: Iterable[Path], images: ImageFiles) -> Anno
     Raises:
         BadAnnotations: a mask has a colour without a name, no image, or another size.
     """
-    from pipelines.ingest.annotation_formats.model import size_of
-
     read: dict[Path, Annotated] = {}
     used: set[Path] = set()
     for folder in class_folders:

@@ -18,10 +18,10 @@ from pipelines.ingest.annotation_formats.model import (
     BadAnnotations,
     ImageFiles,
     Size,
-    count_note,
     read_text,
     size_of,
 )
+from pipelines.ingest.name_lists import count_note
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "names.txt")
 
