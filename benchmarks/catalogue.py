@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,9 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import requests
-
-from benchmarks.environment import free_port
+from benchmarks.local_s3 import local_s3
 
 _SIDES = ("training", "validation", "test")
 
@@ -34,7 +31,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--database", help="URL of an empty PostgreSQL database (default: SQLite in a new folder)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="catalogue-") as folder:
-        port = free_port()
         (Path(folder) / "s3" / "inspectline").mkdir(parents=True)
         projects = Path(folder) / "projects"
         projects.mkdir()
@@ -43,35 +39,10 @@ def main(arguments: list[str]) -> int:
         os.environ |= {
             "INSPECTLINE_DATABASE_URL": options.database or f"sqlite:///{folder}/catalogue.db",
             "INSPECTLINE_PROJECTS": str(projects),
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": "benchmark",
-            "AWS_SECRET_ACCESS_KEY": "benchmark",
-            "AWS_DEFAULT_REGION": "us-east-1",
         }
-        server = subprocess.Popen(
-            [sys.executable, "-m", "localbucket", "--host", "127.0.0.1", "--port", str(port), f"{folder}/s3"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/")
+        with local_s3(Path(folder) / "s3"):
             _measure(options.samples, options.rounds)
-        finally:
-            server.terminate()
-            server.wait()
     return 0
-
-
-def _wait_for(address: str) -> None:
-    end = time.monotonic() + 30
-    while True:
-        try:
-            requests.get(address, timeout=5)
-            return
-        except requests.RequestException:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 def _measure(counts: list[int], rounds: int) -> None:

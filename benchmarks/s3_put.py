@@ -8,16 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import requests
-
-from benchmarks.environment import free_port
+from benchmarks.local_s3 import local_s3
 
 SIZE = 60_000  # bytes of an object, as a camera's small JPEG has
 
@@ -30,37 +27,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="s3-put-") as folder:
         (Path(folder) / "bucket").mkdir()
-        port = free_port()
-        server = subprocess.Popen(
-            [sys.executable, "-m", "localbucket", "--host", "127.0.0.1", "--port", str(port), folder],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.environ |= {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": "benchmark",
-            "AWS_SECRET_ACCESS_KEY": "benchmark",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/")
+        with local_s3(Path(folder)):
             _measure(options.objects, options.rounds)
-        finally:
-            server.terminate()
-            server.wait()
     return 0
-
-
-def _wait_for(address: str) -> None:
-    end = time.monotonic() + 30
-    while True:
-        try:
-            requests.get(address, timeout=5)
-            return
-        except requests.RequestException:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 def _measure(objects: int, rounds: int) -> None:

@@ -19,10 +19,12 @@ import yaml
 from sqlalchemy import select
 
 from pipelines.catalogue import connect
+from pipelines.catalogue.samples import ANOMALY_SUBSETS
 from pipelines.catalogue.schema import dataset_versions
 from pipelines.config.project import load_project
 from pipelines.datasets.versions import read_manifest
 from pipelines.errors import BadDataset
+from pipelines.images.decode import EXTENSIONS
 from pipelines.images.file_signatures import looks_like
 from pipelines.images.masks import open_mask
 from pipelines.images.regions import Region, dumps, from_json, mask_region
@@ -38,8 +40,7 @@ Format = Literal["mvtec", "coco", "yolo", "labelstudio"]
 FORMATS: tuple[Format, ...] = ("mvtec", "coco", "yolo", "labelstudio")
 THREADS = 8
 _SPLITS = {"training": "train", "validation": "validation", "test": "test"}
-_SIDES = {"anomaly/training": "training", "anomaly/threshold": "validation", "anomaly/test": "test"}
-_ENDINGS = {"JPEG": "jpg", "PNG": "png", "BMP": "bmp", "TIFF": "tif", "WEBP": "webp"}
+_SIDES = {subset: side for side, subset in ANOMALY_SUBSETS.items()}
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def export_dataset(project: str, version_id: str | None, form: Format, folder: P
         if not entry.mask:
             return entry
         data = storage.get(entry.row["mask_key"])
-        mask = entry.mask.with_suffix(f".{_ENDINGS.get(looks_like(data) or '', 'png')}")
+        mask = entry.mask.with_suffix(f".{EXTENSIONS.get(looks_like(data) or '', 'png')}")
         mask.parent.mkdir(parents=True, exist_ok=True)
         mask.write_bytes(data)
         marked = open_mask(data, entry.size)
@@ -123,9 +124,13 @@ def _rows(frame: pd.DataFrame) -> Iterable[dict[str, Any]]:
         yield {str(name): value for name, value in row.items()}
 
 
+def _side(row: Mapping[str, Any]) -> str:
+    """Return the side of a sample's group."""
+    return _SIDES.get(row["subset"], str(row["subset"]))
+
+
 def _entry(row: Mapping[str, Any], form: Format, folder: Path) -> _Entry:
-    side = _SIDES.get(row["subset"], row["subset"])
-    split = _SPLITS[side]
+    split = _SPLITS[_side(row)]
     stem, ending = str(row["sha256"])[:20], str(row["key"]).rpartition(".")[2]
     regions = from_json(json.loads(row["regions"])) if row["regions"] else ()
     kind = row["type"] if row["type"] and meaning_of(row["type"]).kind == "unknown" and "/" not in row["type"] else None
@@ -144,11 +149,10 @@ def _write_index(entries: Sequence[_Entry], folder: Path) -> None:
         writer.writerow(["file", "label", "type", "subset", "group", "acquired_at"])
         for entry in entries:
             row = entry.row
-            side = _SIDES.get(row["subset"], row["subset"])
             group = row["group_key"] if row["group_key"] != row["sha256"] else ""
             time = row["acquired_at"].isoformat() if row["acquired_at"] == row["acquired_at"] else ""  # not NaT
             name = entry.file.relative_to(folder).as_posix()
-            writer.writerow([name, row["label"], row["type"] or "", side, group, time])
+            writer.writerow([name, row["label"], row["type"] or "", _side(row), group, time])
 
 
 def _write_annotations(entries: Sequence[_Entry], form: Format, folder: Path) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.images.decode import EXTENSIONS
 from pipelines.images.file_signatures import looks_like
-from pipelines.images.regions import Region
+from pipelines.images.regions import Region, loads
+from pipelines.ingest.file_names import left_alone
+from pipelines.ingest.inbox_keys import REGIONS_ENDING
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-_ENDING_OF = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 # Endings that are never opened to see whether they hold an image.
 _OTHERS = frozenset(
     [
@@ -54,8 +56,6 @@ _OTHERS = frozenset(
         ".crdownload",
     ]
 )
-_SYSTEM = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
-_SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "system volume information", "@eadir"})
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ def find_files(root: Path) -> FolderFiles:
 def _content(file: Path) -> str | None:
     try:
         with file.open("rb") as stream:
-            return _ENDING_OF.get(looks_like(stream.read(32)) or "")
+            kind = EXTENSIONS.get(looks_like(stream.read(32)) or "")
     except OSError:
         return None
+    return f".{kind}" if kind else None
 
 
 class _Walk:
@@ -131,15 +132,14 @@ class _Walk:
                     continue
                 folder = linked
             for entry in self._entries(folder):
-                if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
+                if entry.name.startswith(".") or left_alone(entry.name) == "system":
                     continue
                 path = Path(entry.path)
                 if entry.is_symlink():
                     links.append(path)
                 elif entry.is_dir():
-                    if entry.name.lower() not in _SYSTEM_FOLDERS:
-                        seen.add(path.resolve())
-                        folders.append(path)
+                    seen.add(path.resolve())
+                    folders.append(path)
                 elif entry.is_file() and path.resolve() not in seen:
                     seen.add(path.resolve())
                     yield path
@@ -193,8 +193,6 @@ def read_sidecar(file: Path) -> tuple[Path, tuple[Region, ...]] | None:
     Raises:
         BadRegions: the sidecar cannot be read.
     """
-    from pipelines.images.regions import loads
-
-    if not file.name.lower().endswith(".regions.json"):
+    if not file.name.lower().endswith(REGIONS_ENDING):
         return None
-    return file.with_name(file.name[: -len(".regions.json")]), loads(file.read_bytes())
+    return file.with_name(file.name[: -len(REGIONS_ENDING)]), loads(file.read_bytes())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -88,12 +89,17 @@ class FolderTree:
     @property
     def labelled(self) -> bool:
         """Return whether the name of any folder is good or an anomaly."""
-        return any(self.place(parts).kind in ("good", "anomaly") for parts in self.folders)
+        return bool(self._labelled_splits)
 
     def labelled_below(self, split: str) -> bool:
         """Return whether any folder of this split is named good or an anomaly."""
+        return split in self._labelled_splits
+
+    @cached_property
+    def _labelled_splits(self) -> set[str | None]:
+        """The splits of the folders that are named good or an anomaly; None stands for those in no split."""
         places = map(self.place, self.folders)
-        return any(place.split == split and place.kind in ("good", "anomaly") for place in places)
+        return {place.split for place in places if place.kind in ("good", "anomaly")}
 
     def _mapped(self, parts: Parts) -> Place | None:
         """Return what somebody said of the folder, or of the nearest folder above it."""

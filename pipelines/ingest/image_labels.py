@@ -168,13 +168,11 @@ class ImageLabels:
         return ImageLabel("good", None, "good")
 
     def _open(self, file: Path, place: Place, masks: tuple[Path, ...]) -> ImageLabel | None:
-        folder = file.parent
-        with_masks = [image for image in self._files.images if image.parent == folder and image in self._files.masks]
-        if with_masks:
+        if file.parent in self._folders_with_masks:
             if not masks:
                 self._problem(
-                    f"{self._path(file)} has no mask, and other images of {folder.name}/ have: add it (black for a "
-                    "good image), or give the label of each file in an index.csv"
+                    f"{self._path(file)} has no mask, and other images of {file.parent.name}/ have: add it (black for "
+                    "a good image), or give the label of each file in an index.csv"
                 )
                 return None
             return ImageLabel("anomaly" if self._marks(file, masks) else "good", None, _BY_MASK, masks=masks)

@@ -76,17 +76,11 @@ def _group_same_stems(images: Sequence[PlannedImage], root: Path) -> tuple[list[
     stems: dict[tuple[Path, str], list[PlannedImage]] = {}
     for image in images:
         stems.setdefault((image.file.parent, image.file.stem.casefold()), []).append(image)
-    groups = {
-        entry.file: f"{image.name.rpartition('.')[0]}"
-        for same in stems.values()
-        if len(same) > 1
-        for image in same[:1]
-        for entry in same
-    }
-    grouped = [replace(image, group=groups.get(image.file)) for image in images]
     several = [same for same in stems.values() if len(same) > 1]
     if not several:
-        return grouped, []
+        return list(images), []
+    groups = {image.file: same[0].name.rpartition(".")[0] for same in several for image in same}
+    grouped = [replace(image, group=groups.get(image.file)) for image in images]
     first = " and ".join(image.file.relative_to(root).as_posix() for image in several[0])
     note = f"{len(several)} names stand for several files ({first}…): they are one group, and share masks of that name"
     return grouped, [note]

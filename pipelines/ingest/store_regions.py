@@ -49,13 +49,16 @@ def store_regions(data: bytes, size: tuple[int, int], project: Project) -> Store
     except BadRegions as error:
         raise BadImage(str(error)) from None
     marked = union(regions, size)
-    mask_key = None
-    if marked is not None:
-        png = mask_file(marked)
-        mask_key = keys.mask(project.name, hashlib.sha256(png).hexdigest())
-        Storage(project.bucket).put(mask_key, png, "image/png")
+    mask_key = None if marked is None else put_mask(mask_file(marked), project)
     content = None if _is_one_mask(regions) else to_json(regions)
     return StoredRegions(content, mask_key, types_of(regions))
+
+
+def put_mask(data: bytes, project: Project) -> str:
+    """Write the file of a mask among the samples in S3, by its content, and return its key."""
+    key = keys.mask(project.name, hashlib.sha256(data).hexdigest())
+    Storage(project.bucket).put(key, data, "image/png")
+    return key
 
 
 def mask_file(marked: NDArray[np.bool_]) -> bytes:

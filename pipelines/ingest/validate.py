@@ -22,7 +22,7 @@ from pipelines.images.mask_placement import placed
 from pipelines.ingest.inbox_keys import comparable, inbox_prefix, rejected_key
 from pipelines.ingest.index_csv import FileMetadata
 from pipelines.ingest.items import InboxItem
-from pipelines.ingest.store_regions import store_regions
+from pipelines.ingest.store_regions import put_mask, store_regions
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 
@@ -297,9 +297,7 @@ def store_mask(data: bytes, size: tuple[int, int], project: Project, orientation
         StorageError: S3 failed.
     """
     mask = placed(data, size, orientation)
-    key = keys.mask(project.name, hashlib.sha256(mask.data).hexdigest())
-    Storage(project.bucket).put(key, mask.data, "image/png")
-    return StoredMask(key, mask.notes)
+    return StoredMask(put_mask(mask.data, project), mask.notes)
 
 
 def _refuse_companion(item: InboxItem, reason: str, project: Project, storage: Storage) -> Checked:

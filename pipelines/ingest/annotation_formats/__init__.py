@@ -22,6 +22,7 @@ from pipelines.ingest.annotation_formats.model import (
     read_text,
     size_of,
 )
+from pipelines.ingest.inbox_keys import INDEX, REGIONS_ENDING
 
 __all__ = ["Annotated", "AnnotationSet", "BadAnnotations", "ImageFiles", "read_annotations", "size_of"]
 _MOST_BYTES = 1 << 30
@@ -60,13 +61,13 @@ def _read_all(images: ImageFiles, others: Sequence[Path]) -> Iterable[Annotation
     yield from _read_xml([file for file in others if file.suffix.lower() == ".xml"], images, bool(class_folders))
     labelme_files: list[tuple[Path, Any]] = []
     for file in others:
-        if file.suffix.lower() == ".json" and not file.name.lower().endswith(".regions.json"):
+        if file.suffix.lower() == ".json" and not file.name.lower().endswith(REGIONS_ENDING):
             content = _parsed(file)
             if labelme.is_labelme(content):
                 labelme_files.append((file, content))
             else:
                 yield from _guarded(file, _read_json, content, file, images)
-        elif file.suffix.lower() in (".csv", ".tsv") and file.name.lower() != "index.csv":
+        elif file.suffix.lower() in (".csv", ".tsv") and file.name.lower() != INDEX:
             yield from _guarded(file, csv_tables.read, file, images)
     if labelme_files:
         yield from _guarded(labelme_files[0][0], labelme.read, labelme_files, images)

@@ -139,19 +139,13 @@ def _region(kind: str, values: Sequence[float], size: Size) -> Region:
 def write(regions: Sequence[Region], names: Mapping[str, int], size: tuple[int, int]) -> str:
     """Return the text file of one image of `size` (width, height); masks have no line in this format."""
     width, height = size
-    lines = []
+    lines: list[tuple[float, ...]] = []
     for region in regions:
+        kind = names[region.type or "anomaly"]
         if region.box:
             left, top, right, bottom = bounds(region)
-            values = [(left + right) / 2 / width, (top + bottom) / 2 / height]
-            values += [(right - left) / width, (bottom - top) / height]
-            lines.append((region, [values]))
-        lines += [
-            (region, [[value / side for point in polygon for value, side in zip(point, size, strict=True)]])
-            for polygon in region.polygons
-        ]
-    return "".join(
-        f"{names[region.type or 'anomaly']} {' '.join(f'{value:.9f}' for value in values)}\n"
-        for region, rows in lines
-        for values in rows
-    )
+            centre = ((left + right) / 2 / width, (top + bottom) / 2 / height)
+            lines.append((kind, *centre, (right - left) / width, (bottom - top) / height))
+        for polygon in region.polygons:
+            lines.append((kind, *(part for x, y in polygon for part in (x / width, y / height))))
+    return "".join(f"{kind} {' '.join(f'{value:.9f}' for value in values)}\n" for kind, *values in lines)

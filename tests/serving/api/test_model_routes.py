@@ -27,9 +27,9 @@ def test_version_when_promoted_by_hand_then_it_serves_and_is_held_until_released
     assert (chosen["version"], chosen["held"]["version"], chosen["held"]["by"]) == (first, first, "anonymous")
     server.until_version(first)
     assert server.predict(good_file).json()["threshold"] == 0.125
-    assert register.promote(registry.project, second, seen=first) is not None
+    assert register.promote(registry.project, second, expected=first) is not None
     third = registry.register(champion=False)
-    assert register.promote(registry.project, third, seen=first) is not None
+    assert register.promote(registry.project, third, expected=first) is not None
     listed = call(server, "GET", "/models?limit=2").json()
     assert [model["version"] for model in listed["models"]] == [third, second]
     rest = call(server, "GET", f"/models?limit=2&cursor={listed['next']}").json()
@@ -38,7 +38,7 @@ def test_version_when_promoted_by_hand_then_it_serves_and_is_held_until_released
 
     assert call(server, "POST", "/models/release").json()["released"]["version"] == first
     assert call(server, "POST", "/models/release").json()["released"] is None
-    assert register.promote(registry.project, third, seen=first) is None
+    assert register.promote(registry.project, third, expected=first) is None
     server.until_version(third)
 
 
