@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import BadImage
-from pipelines.images.masks import open_mask
+from pipelines.images.mask_placement import placed
 from pipelines.images.regions import Region
 from pipelines.ingest.annotation_formats import Annotated, size_of
 from pipelines.ingest.folder_contents import FolderContents
@@ -199,7 +199,8 @@ class ImageLabels:
         """Return whether any mask marks a pixel; a mask that cannot be read does, so that ingest says why."""
         try:
             size = size_of(file)
-            return any(bool(open_mask(mask.read_bytes(), (size.width, size.height)).any()) for mask in masks)
+            upright = (size.width, size.height)
+            return any(bool(placed(mask.read_bytes(), upright, size.orientation).marked.any()) for mask in masks)
         except BadImage as error:
             self._problem(f"{self._path(masks[0])}: {error}")
             return True

@@ -24,7 +24,7 @@ import numpy as np
 
 from pipelines.config.project import Project, load_project
 from pipelines.errors import InspectlineError
-from pipelines.images.masks import open_mask
+from pipelines.images.mask_placement import placed
 from pipelines.images.regions import dumps
 from pipelines.ingest.annotation_formats import size_of
 from pipelines.ingest.folder_maps import read_maps
@@ -138,7 +138,10 @@ def merged_mask(image: PlannedImage) -> bytes:
         BadImage: a mask cannot be read, or differs in size from the image.
     """
     size = size_of(image.file)
-    masks = [open_mask(mask.read_bytes(), (size.width, size.height)) for mask in image.masks]
+    upright = (size.width, size.height)
+    # Masks of one size for both, stored and upright, are turned by ingest.
+    orientation = 1 if size.stored == upright else size.orientation
+    masks = [placed(mask.read_bytes(), upright, orientation).marked for mask in image.masks]
     return mask_file(np.logical_or.reduce(masks))
 
 

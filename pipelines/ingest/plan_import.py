@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.images.regions import types_of
+from pipelines.ingest.file_names import left_alone
 from pipelines.ingest.folder_contents import FolderContents
 from pipelines.ingest.folder_files import find_files
 from pipelines.ingest.folder_layouts import data_root
@@ -115,9 +116,12 @@ def _name(root: Path, file: Path, endings: Mapping[Path, str], names: set[str]) 
 def safe_part(part: str) -> str:
     """Replace characters that not every S3 server accepts in a path component, and shorten it to 150 bytes.
 
-    A hash suffix keeps it unique.
+    A hash suffix keeps it unique. The name of a folder of unfinished copies (`x.part`), which ingest leaves alone, gets
+    another ending.
     """
     safe = re.sub(r"[^\w .=+,()@-]+", "_", part).strip(" ") or "_"
+    if left_alone(f"{safe}/image.png"):
+        return _shortened(safe.replace(".", "_"), part)
     if safe == part and len(part.encode()) <= _LONGEST_PART:
         return part
     stem, dot, ending = safe.rpartition(".")

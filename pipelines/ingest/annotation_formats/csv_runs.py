@@ -19,6 +19,7 @@ from pipelines.ingest.annotation_formats.model import (
     BadAnnotations,
     ImageFiles,
     size_of,
+    upright_regions,
 )
 from pipelines.ingest.name_lists import count_note
 
@@ -57,15 +58,15 @@ def read(
         regions = found.setdefault(image, [])
         runs = row[runs_column].strip()
         if runs and runs not in ("-1", "nan", "NaN"):
-            regions.append(_region(runs, f"class {kind}" if kind.isdigit() else kind or None, image, file, number))
+            regions += _regions(runs, f"class {kind}" if kind.isdigit() else kind or None, image, file, number)
     read = {image: Annotated(tuple(regions)) for image, regions in found.items()}
     notes = count_note("rows of the CSV have no image file", missing)
     return AnnotationSet("CSV of run lengths", read, frozenset({file}), tuple(notes))
 
 
-def _region(runs: str, kind: str | None, image: Path, file: Path, number: int) -> Region:
-    size = size_of(image)
-    width, height = size.stored
+def _regions(runs: str, kind: str | None, image: Path, file: Path, number: int) -> tuple[Region, ...]:
+    """Return the region of a row; runs count the pixels as stored."""
+    stored = width, height = size_of(image).stored
     try:
         values = np.array([int(value) for value in runs.split()]).reshape(-1, 2)
         starts, ends = values[:, 0] - 1, values[:, 0] - 1 + values[:, 1]
@@ -76,4 +77,4 @@ def _region(runs: str, kind: str | None, image: Path, file: Path, number: int) -
     marked = np.zeros(width * height, dtype=bool)
     for start, end in zip(starts, ends, strict=True):
         marked[start:end] = True
-    return mask_region(kind, marked.reshape(width, height).T)
+    return upright_regions([mask_region(kind, marked.reshape(width, height).T)], stored, image)

@@ -32,9 +32,9 @@ from pipelines.ingest.annotation_formats.model import (
     BadAnnotations,
     ImageFiles,
     upright_regions,
+    whole_image_label,
 )
 from pipelines.ingest.annotation_formats.shapes import ellipse_points, turned_points
-from pipelines.ingest.folder_names import meaning_of
 from pipelines.ingest.name_lists import count_note
 
 _LABELS = ("rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "labels")
@@ -118,16 +118,12 @@ def _file_name(data: Mapping[str, Any]) -> str | None:
 
 def _annotated(results: Sequence[Mapping[str, Any]], image: Path, where: str, ignored: list[str]) -> Annotated:
     regions: list[Region] = []
-    label, unclear = None, False
+    choices: list[str] = []
     for result in results:
         value = result.get("value") or {}
         try:
             if "choices" in value:
-                kinds = {meaning_of(str(choice)).kind for choice in value["choices"]} & {"good", "anomaly"}
-                label = next(iter(kinds)) if len(kinds) == 1 else label
-                if not kinds:
-                    unclear = True
-                    ignored.append(f"choice {', '.join(map(str, value['choices']))}")
+                choices += map(str, value["choices"])
                 continue
             found = _regions(result, value)
         except (BadRegions, KeyError, TypeError, ValueError, IndexError) as error:
@@ -137,8 +133,11 @@ def _annotated(results: Sequence[Mapping[str, Any]], image: Path, where: str, ig
             continue
         size = (int(result["original_width"]), int(result["original_height"]))
         regions += upright_regions(found, size, image)
-    # A choice that is not understood may well say that the image shows a defect.
-    return Annotated(tuple(regions), done=bool(regions or label or not unclear), label=label)
+    label = whole_image_label(choices)
+    if choices and label is None:
+        ignored.append(f"choice {', '.join(choices)}")
+    # A choice that is not understood, or that contradicts another, may well say that the image shows a defect.
+    return Annotated(tuple(regions), done=bool(regions or label or not choices), label=label)
 
 
 def _regions(result: Mapping[str, Any], value: Mapping[str, Any]) -> list[Region] | None:

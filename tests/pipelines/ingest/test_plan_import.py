@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.images.mask_placement import placed
+from pipelines.images.orientation import SIDEWAYS, turned
+from pipelines.ingest.file_names import left_alone
+from pipelines.ingest.import_folder import merged_mask
 from pipelines.ingest.import_plan import BadFolder, ImportPlan
 from pipelines.ingest.plan_import import plan_import
 
@@ -336,6 +340,35 @@ def test_plan_when_names_are_odd_then_are_made_safe_and_stay_apart(tmp_path: Pat
     assert {"größe 1.png", "plain.png"} < set(kept)
     assert len({name.casefold() for name in kept}) == 6
     assert not any(set(name) & set("?*#%&") for name in kept)
+
+
+def test_plan_when_a_folder_is_named_like_an_unfinished_copy_then_ingest_takes_its_images(tmp_path: Path):
+    draw(tmp_path, "good/set.part/0.png", "anomaly/x.download/1.png")
+    for image in plan_import(tmp_path).images:
+        assert left_alone(f"{image.folder}/{image.name}") is None
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_plan_when_exif_turns_an_image_then_masks_of_its_stored_pixels_are_read(
+    tmp_path: Path, orientation: int, several: bool
+):
+    draw(tmp_path, "train/good/0.png")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "test" / "scratch").mkdir(parents=True)
+    Image.new("RGB", SIZE).save(tmp_path / "test" / "scratch" / "7.jpg", exif=exif)
+    masks = ["7/a.png", "7/b.png"] if several else ["7_mask.png"]
+    draw(tmp_path, *(f"mask:ground_truth/scratch/{name}" for name in masks))
+    plan = plan_import(tmp_path)
+    assert plan.problems == ()
+    (image,) = (image for image in plan.images if image.label == "anomaly")
+    assert len(image.masks) == len(masks)
+    upright = SIZE[::-1] if orientation in SIDEWAYS else SIZE
+    stored = np.zeros(SIZE[::-1], dtype=bool)
+    stored[4:8, 5:9] = True
+    arrived = placed(merged_mask(image), upright, orientation)  # as ingest reads it
+    np.testing.assert_array_equal(arrived.marked, turned(stored, orientation))
 
 
 def test_plan_when_other_files_lie_there_then_counts_them_by_kind(tmp_path: Path):

@@ -237,6 +237,8 @@ def test_label_studio_when_exported_in_other_forms_then_is_read(tmp_path: Path, 
         ({"data": {"image": "a.png"}, "predictions": [{"result": [{"value": RESULT} | SIZE]}]}, None),
         ({"image": "a.png", "choice": "OK", "annotator": 1}, "good"),
         ({"data": {"image": "a.png"}, "annotations": [{"result": [{"value": {"choices": ["scratch"]}}]}]}, None),
+        ({"image": "a.png", "choice": ["OK", "Defective"], "annotator": 1}, None),
+        ({"image": "a.png", "choice": ["good", "scratch"], "annotator": 1}, "good"),
     ],
 )
 def test_label_studio_when_nobody_marked_a_region_then_the_image_is_not_taken_as_good(tmp_path: Path, task, label):
@@ -259,6 +261,14 @@ def test_csv_when_it_holds_run_lengths_then_masks_are_read_column_by_column(tmp_
     assert images["a.png"].type == "class 3"
     assert [bounds(region) for region in images["a.png"].regions] == [(2, 3, 4, 6)]
     assert (images["b.png"].label, images["c.png"].label) == ("good", None)
+
+
+def test_csv_when_exif_turns_the_image_then_run_lengths_are_turned_with_it(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "train.csv").write_text(f"ImageId,EncodedPixels\na.jpg,{2 * HEIGHT + 4} 3\n")
+    assert [bounds(region) for region in by_name(tmp_path)["a.jpg"].regions] == [(HEIGHT - 6, 2, HEIGHT - 3, 3)]
 
 
 @pytest.mark.parametrize("runs", ["0 3", "1 2 3", "1 x", f"{WIDTH * HEIGHT} 2", "5 0"])
