@@ -131,10 +131,11 @@ def build(stage: Stage) -> None:
     from pipelines.images.decode import open_image
     from pipelines.images.descriptors import DESCRIPTORS
     from pipelines.registry.package import GRAPH, WEIGHTS
+    from pipelines.registry.reference import write_reference
     from pipelines.registry.register import save_flavour
     from pipelines.tasks.anomaly.export import write_graph
     from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-    from pipelines.tasks.anomaly.package import AnomalyPackage, write_card, write_reference
+    from pipelines.tasks.anomaly.package import AnomalyPackage, write_card
     from pipelines.tasks.anomaly.predict import predict, prepare_image
     from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
     from pipelines.tasks.anomaly.restoration.network import build_network

@@ -20,7 +20,7 @@ from benchmarks.baselines import BASELINES
 from benchmarks.folders import ImageSet, read_mask, read_pixels, read_set
 from benchmarks.promise_check import drift
 from monitoring.drift.report import FalseAlarms, Observed
-from pipelines.config.project import ModelSettings
+from pipelines.config.model_settings import AnomalySettings
 from pipelines.evaluation import metrics
 from pipelines.evaluation.intervals import clopper_pearson
 from pipelines.evaluation.metrics import Confusion
@@ -137,7 +137,7 @@ def _observed(images: list[Judgement]) -> Observed:
     )
 
 
-def fit_settings(model: ModelSettings, seed: int, minutes: float | None, steps: int | None) -> FitSettings:
+def fit_settings(model: AnomalySettings, seed: int, minutes: float | None, steps: int | None) -> FitSettings:
     """Return the settings of a training by `steps`, if given, else by `minutes`."""
     from pipelines.tasks.anomaly.fitting.precision import FLOAT32
     from pipelines.tasks.anomaly.fitting.state import FitSettings
@@ -150,14 +150,14 @@ def fit_settings(model: ModelSettings, seed: int, minutes: float | None, steps: 
     return replace(settings, seconds=60 * minutes)
 
 
-def open_graph(path: Path, model: ModelSettings) -> ScoringGraph:
+def open_graph(path: Path, model: AnomalySettings) -> ScoringGraph:
     """Open an exported graph with the number of threads that the benchmark uses."""
     from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 
     return ScoringGraph(path, model.input_size, model.resize, threads=THREADS)
 
 
-def training_tiles(files: list[Path], model: ModelSettings) -> Selection:
+def training_tiles(files: list[Path], model: AnomalySettings) -> Selection:
     """Return the images as tiles prepared for the network of these settings."""
     from pipelines.tasks.anomaly.fitting.batches import Selection
 
@@ -196,7 +196,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
     from pipelines.tasks.anomaly.predict import predict
     from pipelines.tasks.anomaly.restoration.inference_model import inspection_model
 
-    model = ModelSettings(preset=job["preset"])
+    model = AnomalySettings(preset=job["preset"])
     tiles = training_tiles(files, model)
     settings = fit_settings(model, job["seed"], job["minutes"], job["steps"])
     fitted = fit(tiles, settings, on_progress=lambda progress: print(progress, flush=True))
@@ -225,7 +225,7 @@ def _ours(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detecto
 
 def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Detector, dict[str, Any]]:
     # Baselines take the whole image, resized to a square, as is usual for them.
-    model = ModelSettings(preset=job["preset"], resize="fit")
+    model = AnomalySettings(preset=job["preset"], resize="fit")
 
     baseline = BASELINES[job["method"]]()
     limit = {"steps": job["steps"]} if job["steps"] else {"seconds": 60 * job["minutes"]}
@@ -243,7 +243,7 @@ def _baseline(job: dict[str, Any], files: list[Path], folder: Path) -> tuple[Det
     return detect, {}
 
 
-def _prepared(images: Iterable[NDArray[np.uint8]], model: ModelSettings) -> list[NDArray[np.uint8]]:
+def _prepared(images: Iterable[NDArray[np.uint8]], model: AnomalySettings) -> list[NDArray[np.uint8]]:
     return [prepare(image, model.input_size, model.resize) for image in images]
 
 

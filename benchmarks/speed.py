@@ -35,7 +35,7 @@ from benchmarks.timed import (
     Turn,
 )
 from pipelines.config.cpu import usable_cores
-from pipelines.config.project import ModelSettings
+from pipelines.config.model_settings import AnomalySettings
 from pipelines.errors import InspectlineError
 from pipelines.images.preprocess import prepare
 
@@ -73,7 +73,7 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, F
     """Return the facts about what was timed, and the figures of each round by name. Caches every complete round."""
     files = read_set(asked.folder) if asked.folder else None
     size = {} if asked.input_size is None else {"input_size": asked.input_size}
-    model = ModelSettings(preset=asked.preset, batch_size=asked.batch_size, **size)
+    model = AnomalySettings(preset=asked.preset, batch_size=asked.batch_size, **size)
     options = {name: getattr(model, name) for name in ("preset", "input_size", "batch_size", "resize")}
     options |= {"steps": asked.steps, "compiled": asked.compile}
     options["threads"] = asked.threads or usable_cores()

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.folders import BadSet, ImageSet, TestImage, read_mask, read_pixels, read_set
 from benchmarks.measure import detector, fit_settings, judge, open_graph, training_tiles
-from pipelines.config.project import ModelSettings
+from pipelines.config.model_settings import AnomalySettings
 from pipelines.errors import InspectlineError
 from pipelines.images.preprocess import prepare
 from pipelines.tasks.anomaly.training_set import marked_tiles
@@ -49,7 +49,7 @@ class _Session:
 
     images: ImageSet
     held_back: list[Path]
-    model: ModelSettings
+    model: AnomalySettings
     tiles: Selection
     rate: float
     folder: Path
@@ -106,7 +106,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     fitted, held_back = images.split(asked.seed)
     taught = choose(images, asked.annotated, asked.seed)
     rest = [image for image in images.test if image not in taught]
-    model = ModelSettings(preset=asked.preset)
+    model = AnomalySettings(preset=asked.preset)
     settings = fit_settings(model, asked.seed, asked.minutes, asked.steps)
     with tempfile.TemporaryDirectory(prefix="variants-") as folder:
         session = _Session(images, held_back, model, training_tiles(fitted, model), asked.rate, Path(folder))
@@ -140,7 +140,7 @@ def choose(images: ImageSet, count: int, seed: int) -> list[TestImage]:
     return [masked[place] for place in sorted(chosen)]
 
 
-def annotated_tiles(taught: list[TestImage], model: ModelSettings) -> Annotated:
+def annotated_tiles(taught: list[TestImage], model: AnomalySettings) -> Annotated:
     """Return the annotated anomalies for training: the tiles in which the mask marks something."""
     from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pipelines.config.project import ModelSettings, PromotionRules, ThresholdPolicy
+from pipelines.config.model_settings import AnomalySettings, ModelSettings
+from pipelines.config.project import PromotionRules, ThresholdPolicy
 from pipelines.errors import InspectlineError
 
 Kind = Literal["retrain", "evaluate"]
@@ -145,7 +146,7 @@ class RunSettings(Record):
         promotion: what a challenger must reach.
     """
 
-    model: ModelSettings = field(default_factory=ModelSettings)
+    model: ModelSettings = field(default_factory=AnomalySettings)
     threshold: ThresholdPolicy = field(default_factory=ThresholdPolicy)
     promotion: PromotionRules = field(default_factory=PromotionRules)
 
@@ -302,10 +303,11 @@ class EvaluationReport(Record):
 
     Attributes:
         metrics: estimates by name; those that the test images do not allow are left out.
-        confusion: `true_positive`, `false_negative`, `false_positive`, `true_negative`.
-        by_type: for each type of anomaly `n`, `found`, `value`, `low`, `high`.
-        counts: number of test images: `good`, `anomalies`, `masked_anomalies`.
-        threshold: the threshold that was evaluated.
+        confusion: `true_positive`, `false_negative`, `false_positive`, `true_negative`; of a classifier the number of
+            images by `<class>/<predicted class>`.
+        by_type: recall of each type of anomaly, or of each class: `n`, `found`, `value`, `low`, `high`.
+        counts: number of test images: `good`, `anomalies`, `masked_anomalies`; of a classifier `images`.
+        threshold: the threshold that was evaluated; None of a task without one.
         policy: the policy that set it.
         notes: sentences on what cannot be given, and why.
         report_uri: the report in S3; None before it is stored.
@@ -315,8 +317,8 @@ class EvaluationReport(Record):
     confusion: dict[str, int]
     by_type: dict[str, dict[str, float]]
     counts: dict[str, int]
-    threshold: float
-    policy: str
+    threshold: float | None = None
+    policy: str | None = None
     notes: list[str] = field(default_factory=list)
     report_uri: str | None = None
 
@@ -345,6 +347,8 @@ class VersionMetrics(Record):
         false_positive_rate: on good test images.
         recall: on test anomalies.
         synthetic_auroc: AUROC on synthetic defects, where these were drawn.
+        accuracy: share of test images whose class is right.
+        macro_f1: mean of the classes' F1.
     """
 
     version: str
@@ -353,6 +357,8 @@ class VersionMetrics(Record):
     false_positive_rate: Estimate | None = None
     recall: Estimate | None = None
     synthetic_auroc: Estimate | None = None
+    accuracy: Estimate | None = None
+    macro_f1: Estimate | None = None
 
 
 @dataclass(frozen=True)

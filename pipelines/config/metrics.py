@@ -4,6 +4,12 @@
 ENOUGH_ANOMALIES = 20
 # In the order of tables.
 METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "top_3_accuracy": "Accuracy, top 3",
+    "macro_f1": "Macro F1",
+    "calibration_error": "Expected calibration error",
+    "coverage": "Coverage of the conformal set",
+    "set_size": "Classes in the conformal set",
     "auroc": "AUROC",
     "synthetic_auroc": "AUROC, synthetic defects",
     "recall": "Recall",

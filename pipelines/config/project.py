@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from pipelines.config.model_settings import MODEL_SECTIONS, AnomalySettings, ModelSettings, Section
 from pipelines.config.project_files import find_files
 from pipelines.config.s3_addresses import BUCKET, split_prefix
 from pipelines.config.settings import settings
@@ -21,16 +22,9 @@ PROJECT_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-INPUT_SIZES = {"small": 128, "base": 256, "large": 512}  # pixels a side
-# How an image is fitted to the model's square input: see `pipelines.images.preprocess`.
-Resize = Literal["auto", "fit", "stretch", "tile", "tile2", "tile3", "tile4"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImageRules(_Section):
+class ImageRules(Section):
     """Which images are accepted.
 
     Attributes:
@@ -45,43 +39,7 @@ class ImageRules(_Section):
     bits: Literal[8, 10, 12, 14, 16, "auto"] = "auto"
 
 
-class ModelSettings(_Section):
-    """The network and its training.
-
-    Attributes:
-        preset: size of the network.
-        input_size: side of the square input in pixels. Default: `INPUT_SIZES` of the preset.
-        resize: how an image is fitted to the input: see `pipelines.images.preprocess`.
-        score: what the threshold is set on: the reconstruction error alone, or fused with a second score.
-        export: arithmetic of the served graph; int8 is used only if it loses no accuracy and is faster.
-        epochs: number of epochs. Default None: chosen by the training, within the time budget.
-        batch_size: images per batch.
-        gradient_accumulation_steps: batches per weight update; several simulate a batch too large for the GPU.
-        time_budget_minutes: time limit of the training.
-        seed: seed of initialisation and sampling.
-    """
-
-    preset: Literal["small", "base", "large"] = "small"
-    input_size: int = Field(default=INPUT_SIZES["small"], ge=32, le=1024, multiple_of=32)
-    resize: Resize = "auto"
-    score: Literal["fused", "reconstruction"] = "fused"
-    export: Literal["float32", "int8"] = "float32"
-    epochs: int | None = Field(default=None, ge=1, le=10_000)
-    batch_size: int = Field(default=16, ge=1, le=1024)
-    gradient_accumulation_steps: int = Field(default=1, ge=1, le=256)
-    time_budget_minutes: float = Field(default=10, gt=0, le=10_080)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _size_of_preset(cls, data: Any) -> Any:
-        # An unknown preset is refused by the validation of its own field.
-        if isinstance(data, dict) and data.get("preset") in tuple(INPUT_SIZES):
-            return {"input_size": INPUT_SIZES[data["preset"]], **data}
-        return data
-
-
-class ThresholdPolicy(_Section):
+class ThresholdPolicy(Section):
     """How the served threshold is chosen.
 
     Attributes:
@@ -112,21 +70,23 @@ class ThresholdPolicy(_Section):
         return self
 
 
-class PromotionRules(_Section):
+class PromotionRules(Section):
     """Conditions for promoting a challenger.
 
     Attributes:
-        minimum_auroc: least AUROC.
-        margin: greatest tolerated deficit in AUROC against the champion.
+        minimum_auroc: least AUROC of an anomaly detector.
+        minimum_accuracy: least accuracy of a classifier.
+        margin: greatest tolerated deficit in that metric against the champion.
         bootstrap_samples: number of bootstrap resamples.
     """
 
     minimum_auroc: float = Field(default=0.8, ge=0, le=1)
+    minimum_accuracy: float = Field(default=0.7, ge=0, le=1)
     margin: float = Field(default=0.02, ge=0, le=1)
     bootstrap_samples: int = Field(default=2000, ge=200, le=100_000)
 
 
-class SubsetTargets(_Section):
+class SubsetTargets(Section):
     """Target shares of the subsets among the good images; they add up to 1."""
 
     training: Share = 0.6
@@ -141,7 +101,7 @@ class SubsetTargets(_Section):
         return self
 
 
-class GroupRule(_Section):
+class GroupRule(Section):
     """How samples of one part, batch or camera are grouped; exactly one of the two is given.
 
     Attributes:
@@ -172,7 +132,7 @@ class GroupRule(_Section):
         return self
 
 
-class RetrainRules(_Section):
+class RetrainRules(Section):
     """When to retrain.
 
     Attributes:
@@ -192,7 +152,7 @@ class RetrainRules(_Section):
         return value
 
 
-class DriftRules(_Section):
+class DriftRules(Section):
     """Which served images drift compares with the reference.
 
     Attributes:
@@ -204,12 +164,12 @@ class DriftRules(_Section):
     minimum_images: int = Field(default=50, ge=20)
 
 
-class Project(_Section):
+class Project(Section):
     """One inspection line as declared by its project file.
 
     Attributes:
         name: project name, taken from the file's name.
-        task: kind of task.
+        task: kind of task; it says which keys `model` has.
         title: name for people.
         bucket: S3 bucket.
         read_from: `s3://bucket/prefix/` addresses, besides `<bucket>/<project>/`, from which serving reads images.
@@ -228,13 +188,13 @@ class Project(_Section):
     """
 
     name: str
-    task: Literal["anomaly"] = "anomaly"
+    task: Literal["anomaly", "classification"] = "anomaly"
     title: str = ""
     bucket: str = "inspectline"
-    read_from: list[str] = []
+    read_from: list[str] = Field(default=[])
     timezone: str = "UTC"
     image: ImageRules = ImageRules()
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = Field(default_factory=AnomalySettings, validate_default=True)
     threshold: ThresholdPolicy = ThresholdPolicy()
     promotion: PromotionRules = PromotionRules()
     subsets: SubsetTargets = SubsetTargets()
@@ -243,7 +203,7 @@ class Project(_Section):
     drift: DriftRules = DriftRules()
     serve: Literal["champion", "latest"] = "champion"
     keep_served_days: int = Field(default=30, ge=1, le=3650)
-    recipients: list[str] = []
+    recipients: list[str] = Field(default=[])
 
     @field_validator("name")
     @classmethod
@@ -251,6 +211,14 @@ class Project(_Section):
         if not PROJECT_NAME.fullmatch(value):
             raise ValueError("name the file with lower-case letters, digits and _, beginning with a letter")
         return value
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_of_task(cls, value: Any, info: ValidationInfo) -> Any:
+        section = MODEL_SECTIONS[info.data.get("task", "anomaly")]
+        if isinstance(value, AnomalySettings) and value == AnomalySettings():  # the default
+            return section()
+        return value if isinstance(value, section) else section.model_validate(value)
 
     @field_validator("bucket")
     @classmethod

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config.project import ModelSettings, Resize, load_project
+from pipelines.config.model_settings import ModelSettings, Resize
+from pipelines.config.project import load_project
 from pipelines.config.settings import settings
 from pipelines.datasets.versions import read_manifest
 from pipelines.errors import BadDataset, BadImage, NotFound

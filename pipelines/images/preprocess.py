@@ -4,6 +4,7 @@ Modes of `resize`:
 
 * `fit` preserves the aspect ratio and fills the margins by reflection, which avoids artificial edges;
 * `stretch` scales both sides to the square;
+* `crop` preserves the aspect ratio and keeps the central square;
 * `tile` preserves the aspect ratio and cuts a long image into several squares (`pipelines.images.tiling`);
 * `tile2` to `tile4` cut a large image into 2 to 4 tiles along its shorter side;
 * `auto` is `tile2` for images that would otherwise lose a third of their resolution, else `tile`.
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.config.project import Resize
+from pipelines.config.model_settings import Resize
 from pipelines.images.tiling import Grid, grid
 
 # Ratio of an image's shorter side to the input's side above which `auto` places two tiles along it.
@@ -45,13 +46,15 @@ class PreparedImage:
 def prepare(pixels: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.uint8]:
     """Resize `pixels` (uint8 [H, W, 3], RGB) with antialiasing to uint8 [tiles, size, size, 3].
 
-    `fit` and `stretch` give one tile.
+    `fit`, `stretch` and `crop` give one tile.
 
     Raises:
         ValueError: `pixels` has another shape or type, or `resize` is unknown.
     """
     check_pixels(pixels)
     height, width = pixels.shape[:2]
+    if resize == "crop":
+        return _central_square(pixels, size)[np.newaxis]
     tiles = tile_grid(height, width, size, resize)
     if tiles is not None:
         return tiles.cut(_resized(pixels, tiles.height, tiles.width))
@@ -82,6 +85,13 @@ def restore_map(error_map: NDArray[np.float32], height: int, width: int, resize:
         top, left, inner_height, inner_width = placement(height, width, max(error_map.shape), resize)
         inner = np.ascontiguousarray(inner[top : top + inner_height, left : left + inner_width])
     return np.asarray(Image.fromarray(inner).resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def _central_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return _resized(pixels[top : top + side, left : left + side], size, size)
 
 
 def _resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -108,8 +108,7 @@ def describe(run: Run, package: Package, evaluation: EvaluationReport, notes: li
     lines = [
         f"Dataset version `{run.version_id}`, training `{run.training_id}`, code `{card.git_revision}`.",
         "",
-        f"Threshold **{evaluation.threshold:.6g}** ({evaluation.policy.replace('_', ' ')}), score above it: anomalous.",
-        "",
+        *_threshold_lines(evaluation),
         "| metric (test images) | value | 95 % interval |",
         "| --- | --- | --- |",
     ]
@@ -119,6 +118,13 @@ def describe(run: Run, package: Package, evaluation: EvaluationReport, notes: li
     if all_notes := [*notes, *evaluation.notes]:
         lines += ["", *(f"- {note}" for note in all_notes)]
     return "\n".join(lines)
+
+
+def _threshold_lines(evaluation: EvaluationReport) -> list[str]:
+    if evaluation.threshold is None or evaluation.policy is None:
+        return []
+    policy = evaluation.policy.replace("_", " ")
+    return [f"Threshold **{evaluation.threshold:.6g}** ({policy}), score above it: anomalous.", ""]
 
 
 def save_flavour(package: Package, folder: Path) -> None:
@@ -194,11 +200,12 @@ def _logged_model(client: MlflowClient, run: Run, package: Package) -> str:
 def _ensure_model(client: MlflowClient, project: str) -> None:
     from mlflow.exceptions import MlflowException
 
+    rules = load_project(project)
     try:
         client.create_registered_model(
             project,
             tags={"inspectline": "project"},
-            description=f"{load_project(project).title or project}: anomaly detector of Inspectline. The alias"
+            description=f"{rules.title or project}: model of Inspectline for the task {rules.task}. The alias"
             f" `{CHAMPION}` is served; the tag `{HELD}` = version keeps runs from moving it.",
         )
     except MlflowException as error:
@@ -214,8 +221,8 @@ def _tags(run: Run, package: ModelPackage, opened: Package) -> dict[str, str]:
         "kind": run.kind,
         "package_sha256": opened.digest,
         "package_uri": package.package_uri,
-        "threshold": repr(package.threshold),
-        "threshold_policy": str(package.policy),
+        **({} if package.threshold is None else {"threshold": repr(package.threshold)}),
+        **({} if package.policy is None else {"threshold_policy": package.policy}),
         "dag_run_id": run.dag_run_id,
         "notes": json.dumps(package.notes)[:4000],
     }

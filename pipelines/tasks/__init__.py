@@ -11,6 +11,7 @@ from pipelines.tasks.interface import Task
 
 _TASKS = {
     "anomaly": "pipelines.tasks.anomaly.task:AnomalyTask",
+    "classification": "pipelines.tasks.classification.task:ClassificationTask",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.folders import BadSet, read_set
 from benchmarks.variants import annotated_tiles, choose, main
-from pipelines.config.project import ModelSettings
+from pipelines.config.model_settings import AnomalySettings
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_choose_takes_other_images_for_another_seed_and_never_good_ones(parts: P
 
 
 def test_annotated_tiles_hold_the_marked_parts_where_the_mask_says(parts: Path):
-    annotated = annotated_tiles(choose(read_set(parts), 4, 0), ModelSettings())
+    annotated = annotated_tiles(choose(read_set(parts), 4, 0), AnomalySettings())
     assert annotated.located.shape[0] == annotated.masks.shape[0] == 4
     for tile, mask in zip(annotated.located, annotated.masks, strict=True):
         marked = mask > 127

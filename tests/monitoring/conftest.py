@@ -19,10 +19,11 @@ from PIL import Image
 from pipelines.catalogue import predictions
 from pipelines.images.descriptors import DESCRIPTORS, describe
 from pipelines.registry.package import GRAPH, package_digest
+from pipelines.registry.reference import write_reference
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, write_card, write_reference
+from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, write_card
 from pipelines.tasks.anomaly.predict import predict
 from tests.conftest import Projects
 from tests.pipelines.packages import make_package

@@ -12,8 +12,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pipelines.registry.package import GRAPH, WEIGHTS
+from pipelines.registry.reference import write_reference
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.package import write_card, write_reference
+from pipelines.tasks.anomaly.package import write_card
 from pipelines.tasks.anomaly.predict import predict, prepare_image
 
 

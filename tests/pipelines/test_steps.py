@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.config.project import ModelSettings, ThresholdPolicy
+from pipelines.config.model_settings import AnomalySettings
+from pipelines.config.project import ThresholdPolicy
 from pipelines.steps import (
     BadRecord,
     Champion,
@@ -34,7 +35,7 @@ RUN = Run(
     training_id="t1",
     dataset=DATASET,
     parameters=TrainingParameters(7, 2.5, "champion", promote=False),
-    settings=RunSettings(ModelSettings(preset="base"), ThresholdPolicy(cost_miss=3)),
+    settings=RunSettings(AnomalySettings(preset="base"), ThresholdPolicy(cost_miss=3)),
     champion=Champion("3", "cd", "s3://b/p"),
     mlflow_run_id="m",
 )

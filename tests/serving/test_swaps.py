@@ -10,7 +10,8 @@ import onnx
 import pytest
 import requests
 
-from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, read_reference, write_card, write_reference
+from pipelines.registry.reference import read_reference, write_reference
+from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, write_card
 from tests.conftest import Projects, wait_until
 from tests.serving.conftest import Registry, Relay, Server, until_rows
 

@@ -22,11 +22,13 @@ from pipelines.images.preprocess import PreparedImage
 from pipelines.registry.client import RegisteredVersion, fetch
 from pipelines.registry.package import GRAPH, REFERENCE, WEIGHTS
 from pipelines.registry.package_store import fetch_files, package_uri, publish_files, working_folder
+from pipelines.registry.reference import write_reference
 from pipelines.steps import ModelPackage, PackRef, Run
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
-from pipelines.tasks.anomaly.package import read_card, write_card, write_reference
+from pipelines.tasks.anomaly.package import read_card, write_card
 from pipelines.tasks.anomaly.subset_scoring import prepared_images, score_each
 from pipelines.tasks.anomaly.threshold import choose
+from pipelines.tasks.anomaly.training_set import anomaly_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +131,7 @@ def _collect(run: Run, package: ModelPackage | None, folder: Path) -> dict[str, 
         card = read_card(kept)
         return {name: getattr(card, name) for name in ("preset", "input_size", "resize", "bits", "onnx_tolerance")}
     fetch_files(package.package_uri, folder)
-    settings = run.settings.model
+    settings = anomaly_settings(run)
     return {
         "preset": settings.preset,
         "input_size": settings.input_size,

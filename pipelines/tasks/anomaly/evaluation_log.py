@@ -41,7 +41,7 @@ def log_evaluation(
     client = mlflow.MlflowClient()
     run_id = str(run.mlflow_run_id)
     when = client.get_run(run_id).info.start_time
-    values = {"threshold": report.threshold}
+    values = {"threshold": package.card.threshold}
     for name, estimate in report.metrics.items():
         values |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     values |= {f"test_{name}": float(count) for name, count in report.counts.items()}
@@ -62,7 +62,7 @@ def log_evaluation(
     client.log_artifact(run_id, str(folder / "evaluation.json"))
     shown = json.dumps([{"path": f"tables/{name}", "type": "table"} for name in tables])
     tags = [
-        RunTag("threshold_policy", report.policy),
+        RunTag("threshold_policy", package.card.threshold_policy),
         RunTag("notes", "\n".join(report.notes) or "none"),
         # What MLflow's page of evaluations reads to show tables side by side.
         RunTag("mlflow.loggedArtifacts", shown),
@@ -76,7 +76,8 @@ def _write_tables(folder: Path, package: AnomalyPackage, tested: ScoredTestSet, 
 
     target = folder / "tables"
     target.mkdir(exist_ok=True)
-    misses, alarms = worst(tested.rows, report.threshold)
+    threshold = package.card.threshold
+    misses, alarms = worst(tested.rows, threshold)
     shown = ["sha256", "key", "label", "type", "score"]
     tables = {
         "metrics.json": pd.DataFrame(
@@ -88,7 +89,7 @@ def _write_tables(folder: Path, package: AnomalyPackage, tested: ScoredTestSet, 
             [{"type": name, **row} for name, row in report.by_type.items()],
             columns=["type", "n", "found", "value", "low", "high"],
         ),
-        "test_scores.json": tested.rows[shown].assign(is_anomaly=tested.rows["score"] > report.threshold),
+        "test_scores.json": tested.rows[shown].assign(is_anomaly=tested.rows["score"] > threshold),
         "worst.json": pd.concat([misses, alarms])[shown],
     }
     for name, table in tables.items():

@@ -24,7 +24,7 @@ from pipelines.storage.files import file_digest
 from pipelines.storage.s3 import Storage, split_uri
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 from pipelines.tasks.anomaly.predict import predict
-from pipelines.tasks.anomaly.training_set import select
+from pipelines.tasks.anomaly.training_set import anomaly_settings, select
 from pipelines.training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def export(run: Run, pack: PackRef, trained: TrainedModel) -> ModelPackage:
     if not len(images):
         images = select(pack, "training")
     rows = spread(len(images), COMPARED)
-    settings, notes = run.settings.model, []
+    settings, notes = anomaly_settings(run), []
     arithmetic: Literal["float32", "int8"] = "float32"
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         model = inspection_model(load_network(storage.download(key, Path(folder) / WEIGHTS)), settings.score)

@@ -5,31 +5,24 @@ The threshold and the way images are resized live in the card, so that serving c
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipelines.config.project import Resize
-from pipelines.errors import BadPackage, first_line
+from pipelines.config.model_settings import AnomalyResize
 from pipelines.images.preprocess import PreparedImage
 from pipelines.registry import package
 from pipelines.registry.package import GRAPH, REFERENCE, Package, PackageCard
+from pipelines.registry.reference import read_reference, stored_examples
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 from pipelines.tasks.anomaly.threshold_report import ThresholdReport
 
 if TYPE_CHECKING:
     import onnxruntime
-
-REFERENCE_ARRAYS = ("score", "embedding", "sha256", "descriptors", "descriptor_names")
-# Optional in the reference: the tiles of some images one after the other, and of each image [tiles, height, width].
-EXAMPLES, EXAMPLE_SHAPES = "examples", "example_shapes"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -69,7 +62,7 @@ class AnomalyCard(PackageCard):
 
     preset: str
     input_size: Annotated[int, Field(ge=8, le=4096)]
-    resize: Resize
+    resize: AnomalyResize
     bits: Literal[1, 8, 10, 12, 14, 16] | None = None
     threshold: Finite
     threshold_policy: str
@@ -128,12 +121,7 @@ class AnomalyPackage(Package):
     @property
     def examples(self) -> list[PreparedImage]:
         """The first images of the reference as the graph takes them, if any are kept: its first scores are theirs."""
-        tiles = self.reference.get(EXAMPLES)
-        if tiles is None:
-            return []
-        shapes = self.reference.get(EXAMPLE_SHAPES, np.array([(1, *tiles.shape[1:3])] * len(tiles)))
-        parts = np.split(tiles, np.cumsum(shapes[:, 0])[:-1])
-        return [PreparedImage(part, int(shape[1]), int(shape[2])) for part, shape in zip(parts, shapes, strict=True)]
+        return stored_examples(self.reference)
 
 
 def read_card(folder: Path) -> AnomalyCard:
@@ -144,56 +132,3 @@ def read_card(folder: Path) -> AnomalyCard:
 def write_card(folder: Path, **fields: Any) -> AnomalyCard:
     """Write `model.json` of the package in `folder`; see `pipelines.registry.package.write_card`."""
     return package.write_card(folder, AnomalyCard, {"task": "anomaly", **fields})
-
-
-def write_reference(
-    folder: Path,
-    *,
-    score: NDArray[np.float32],
-    embedding: NDArray[np.float32],
-    sha256: list[str],
-    descriptors: NDArray[np.float64],
-    descriptor_names: list[str],
-    examples: Sequence[PreparedImage] = (),
-) -> Path:
-    """Write `reference.npz` into `folder`.
-
-    Score [n], embedding [n, d], n digests, descriptors [n, k] and their k names. No pickles. `examples` are the first
-    images as prepared: serving scores them again before it takes a version.
-    """
-    path = folder / REFERENCE
-    stored: dict[str, Any] = {}
-    if examples:
-        stored[EXAMPLES] = np.concatenate([image.tiles for image in examples])
-        stored[EXAMPLE_SHAPES] = np.array([(len(image.tiles), image.height, image.width) for image in examples])
-    np.savez_compressed(
-        path,
-        score=np.asarray(score, np.float32),
-        embedding=np.asarray(embedding, np.float32),
-        sha256=np.asarray(sha256, "U64"),
-        descriptors=np.asarray(descriptors, np.float64),
-        descriptor_names=np.asarray(descriptor_names, np.str_),
-        **stored,
-    )
-    return path
-
-
-def read_reference(path: Path) -> dict[str, NDArray[Any]]:
-    """Read `reference.npz` without unpickling anything.
-
-    Raises BadPackage if arrays are missing or of different lengths.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            optional = [name for name in (EXAMPLES, EXAMPLE_SHAPES) if name in archive.files]
-            arrays = {name: archive[name] for name in (*REFERENCE_ARRAYS, *optional)}
-    except KeyError as error:
-        raise BadPackage(f"{path}: {first_line(error)}; write the package again") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BadPackage(f"{path}: not a readable reference: {first_line(error)}; fetch the package again") from None
-    n, k = len(arrays["score"]), len(arrays["descriptor_names"])
-    fit = arrays["score"].shape == (n,) == arrays["sha256"].shape and arrays["descriptors"].shape == (n, k)
-    if not fit or arrays["embedding"].ndim != 2 or len(arrays["embedding"]) != n:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise BadPackage(f"{path}: arrays do not fit together ({shapes}); write the package again")
-    return arrays

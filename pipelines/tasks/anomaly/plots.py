@@ -32,7 +32,9 @@ def draw_plots(
     folder.mkdir(parents=True, exist_ok=True)
     threshold = package.card.threshold
     save(confusion_matrix(report.confusion, threshold), folder / "confusion_matrix.png")
-    histogram = score_histogram(tested.good, tested.anomalies, package.reference["score"], threshold, report.policy)
+    histogram = score_histogram(
+        tested.good, tested.anomalies, package.reference["score"], threshold, package.card.threshold_policy
+    )
     save(histogram, folder / "score_histogram.png")
     if len(tested.good) and len(tested.anomalies):
         save(curves(tested.good, tested.anomalies, threshold, report.metrics), folder / "curves.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.config.project import ModelSettings
+from pipelines.config.model_settings import AnomalySettings
 from pipelines.steps import EvaluationReport, ModelPackage, PackRef, Run, TrainedModel
 from pipelines.tasks.anomaly.package import AnomalyPackage
 from pipelines.tasks.anomaly.predict import Images, Prediction, predict
@@ -19,7 +19,7 @@ class AnomalyTask:
     """Anomaly detection by a restoration network; see `pipelines.tasks.interface.Task`."""
 
     name = "anomaly"
-    settings = ModelSettings
+    settings = AnomalySettings
     prediction = Prediction
 
     def train(self, run: Run, pack: PackRef) -> TrainedModel:

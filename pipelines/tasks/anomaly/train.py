@@ -20,7 +20,7 @@ from pipelines.registry.package import WEIGHTS
 from pipelines.registry.package_store import package_uri
 from pipelines.steps import PackRef, Run, TrainedModel, TrainingParameters
 from pipelines.storage.s3 import Storage, split_uri
-from pipelines.tasks.anomaly.training_set import annotated_anomalies, known_samples, select
+from pipelines.tasks.anomaly.training_set import annotated_anomalies, anomaly_settings, known_samples, select
 from pipelines.training.checkpoints import Checkpoint
 from pipelines.training.progress import ProgressRow
 
@@ -108,7 +108,7 @@ def fit_settings(run: Run) -> FitSettings:
     """Return what the run's settings and the parameters of its trigger form ask of the training."""
     from pipelines.tasks.anomaly.fitting.state import FitSettings
 
-    model, parameters = run.settings.model, training_parameters(run)
+    model, parameters = anomaly_settings(run), training_parameters(run)
     settings = FitSettings(
         preset=model.preset,
         input_size=model.input_size,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config.project import ModelSettings
+from pipelines.config.model_settings import AnomalySettings
 from pipelines.datasets.original_images import read_mask
 from pipelines.datasets.pack import open_pack
 from pipelines.datasets.versions import read_manifest
@@ -20,6 +20,17 @@ from pipelines.steps import PackRef, Run
 if TYPE_CHECKING:
     from pipelines.tasks.anomaly.fitting.batches import Selection
     from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
+
+
+def anomaly_settings(run: Run) -> AnomalySettings:
+    """Return the section `model` of the run's settings.
+
+    Raises:
+        BadDataset: the run is of another task.
+    """
+    if not isinstance(run.settings.model, AnomalySettings):
+        raise BadDataset(f"run {run.training_id} of {run.project} is of the task {run.task}, not anomaly")
+    return run.settings.model
 
 
 def select(pack: PackRef, subset: str, trained_on: frozenset[str] = frozenset()) -> Selection:
@@ -54,7 +65,7 @@ def annotated_anomalies(run: Run, pack: PackRef) -> Annotated:
     """
     from pipelines.tasks.anomaly.synthetic.real_defects import Annotated
 
-    settings = run.settings.model
+    settings = anomaly_settings(run)
     opened = open_pack(pack)
     square = (settings.input_size, settings.input_size)
     located, masks = [np.empty((0, *square, 3), np.uint8)], [np.empty((0, *square), np.uint8)]
@@ -73,7 +84,7 @@ def annotated_anomalies(run: Run, pack: PackRef) -> Annotated:
 
 
 def marked_tiles(
-    tiles: NDArray[np.uint8], mask: NDArray[np.bool_], settings: ModelSettings
+    tiles: NDArray[np.uint8], mask: NDArray[np.bool_], settings: AnomalySettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return those of an image's prepared tiles [k, S, S, 3] on which its mask [H, W] marks something, and the mask on
     them, uint8 [m, S, S] (255: marked).

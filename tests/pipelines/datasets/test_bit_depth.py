@@ -6,7 +6,8 @@ from sqlalchemy import update
 
 from pipelines.catalogue import transaction
 from pipelines.catalogue.schema import dataset_versions, samples
-from pipelines.config.project import ModelSettings, load_project, read_project
+from pipelines.config.model_settings import AnomalySettings
+from pipelines.config.project import load_project, read_project
 from pipelines.datasets.bit_depth import descriptors_at
 from pipelines.datasets.original_images import original_images
 from pipelines.datasets.pack import build, open_pack
@@ -22,7 +23,7 @@ from tests.pipelines.hostile import textured
 from tests.pipelines.image_files import png16, tiff
 from tests.pipelines.ingest.conftest import Line
 
-MODEL = ModelSettings(input_size=64, resize="stretch")
+MODEL = AnomalySettings(input_size=64, resize="stretch")
 
 
 @pytest.fixture

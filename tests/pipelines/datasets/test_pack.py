@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.config.project import ModelSettings
+from pipelines.config.model_settings import AnomalySettings
 from pipelines.datasets import pack
 from pipelines.datasets.decisions import withdraw
 from pipelines.datasets.pack import build, open_pack
@@ -20,7 +20,7 @@ from pipelines.storage.s3 import Storage, split_uri
 from tests.pipelines.hostile import every_mode
 from tests.pipelines.ingest.conftest import Line
 
-MODEL = ModelSettings(input_size=64)
+MODEL = AnomalySettings(input_size=64)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_build_when_a_sample_cannot_be_read_any_more_then_names_it(dataset, line
 
 def test_build_when_size_or_samples_differ_then_is_another_pack(dataset, line: Line):
     built = build(dataset, MODEL)
-    larger = build(dataset, ModelSettings(input_size=96, resize="stretch"))
+    larger = build(dataset, AnomalySettings(input_size=96, resize="stretch"))
     assert larger.digest != built.digest
     assert larger.uri != built.uri
     assert open_pack(larger).images.shape[1] == 96
@@ -147,7 +147,7 @@ def test_build_when_size_or_samples_differ_then_is_another_pack(dataset, line: L
 
 def test_open_pack_when_many_lie_in_the_cache_then_forgets_the_oldest(dataset, monkeypatch, cache: Path):
     monkeypatch.setattr(pack, "KEPT", 2)
-    packs = [build(dataset, ModelSettings(input_size=size, resize="fit")) for size in (32, 64, 96)]
+    packs = [build(dataset, AnomalySettings(input_size=size, resize="fit")) for size in (32, 64, 96)]
     kept = {path.name for path in (cache / "packs").iterdir()}
     assert kept == {pack.digest for pack in packs[1:]}
     assert open_pack(packs[0]).images.shape[1] == 32

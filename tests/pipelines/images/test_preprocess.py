@@ -9,7 +9,7 @@ from PIL import Image
 from pipelines.images.preprocess import placement, prepare, restore_map, tile_grid
 
 SIDES = st.integers(1, 300)
-RESIZES = st.sampled_from(["fit", "stretch"])
+RESIZES = st.sampled_from(["fit", "stretch", "crop"])
 
 
 def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -92,9 +92,9 @@ def test_prepare_when_given_something_else_says_what_it_expects(bad):
         prepare(bad, 16, "fit")
 
 
-@pytest.mark.parametrize("unknown", ["crop", "tile5", "tile1", "tiles"])
+@pytest.mark.parametrize("unknown", ["cut", "tile5", "tile1", "tiles"])
 def test_prepare_when_the_resize_is_unknown_names_the_allowed_ones(unknown):
-    with pytest.raises(ValueError, match="allowed are auto, fit, stretch, tile, tile2"):
+    with pytest.raises(ValueError, match="allowed are auto, fit, stretch, crop, tile, tile2"):
         prepare(random_image(4, 5), 16, unknown)  # type: ignore[arg-type]
 
 

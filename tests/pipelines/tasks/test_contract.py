@@ -155,7 +155,7 @@ def test_predicting_stays_thin(name: str) -> None:
 
 
 def test_an_unknown_task_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match="there is no task 'weather'; tasks are anomaly"):
+    with pytest.raises(SettingsError, match="there is no task 'weather'; tasks are anomaly, classification"):
         find_task("weather")
 
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from pipelines.tasks.anomaly.package import read_reference
+from pipelines.registry.reference import read_reference
 from tests.conftest import Projects, wait_until
 from tests.pipelines.image_files import png16
 from tests.pipelines.packages import good_image

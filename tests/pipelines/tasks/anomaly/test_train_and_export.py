@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.config.project import ModelSettings
+from pipelines.config.model_settings import AnomalySettings
 from pipelines.config.settings import REPOSITORY
 from pipelines.errors import BadPackage, ExportMismatch, TrainingFailed
 from pipelines.steps import Champion, DatasetVersion, Run, RunSettings, TrainedModel, TrainingParameters
@@ -105,7 +105,7 @@ def first_loss(lines: list[str]) -> float:
 
 
 def test_fit_settings_without_epochs_take_enough_steps_and_fine_tuning_a_third_of_them():
-    model = ModelSettings(time_budget_minutes=10, gradient_accumulation_steps=4)
+    model = AnomalySettings(time_budget_minutes=10, gradient_accumulation_steps=4)
     parameters = TrainingParameters(None, None, "scratch", promote=True)
     dataset = DatasetVersion("line", "v1", "", "")
     run = Run("line", "retrain", "t1", dataset, parameters, settings=RunSettings(model=model))
@@ -206,7 +206,7 @@ def test_export_when_int8_is_asked_for_says_whether_it_was_taken(run, pack, buck
 
     build_network("small", 32).save(tmp_path / "model.keras")
     uri = Storage(bucket).upload(tmp_path / "model.keras", f"{run.project}/v1/model/t1/model.keras")
-    model = ModelSettings(input_size=32, batch_size=8, export="int8")
+    model = AnomalySettings(input_size=32, batch_size=8, export="int8")
     exported = export(replace(run, settings=RunSettings(model=model)), pack, trained_model(uri))
     path = Storage(bucket).download(split_uri(exported.package_uri + "/model.onnx")[1], tmp_path / "model.onnx")
     quantised = "DequantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}

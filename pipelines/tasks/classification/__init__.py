@@ -1,0 +1,1 @@
+"""Classification: which of the project's classes an image shows, and with what certainty."""
