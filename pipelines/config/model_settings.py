@@ -65,8 +65,8 @@ class ClassificationSettings(Section):
             with ReLU.
         input_size: side of the square input in pixels.
         resize: how an image is fitted to the input; `crop` scales the shorter side and keeps the centre.
-        fine_tune: whether to train the upper blocks of the backbone as well, kept only if validation says that it is
-            better.
+        open_layers: number of convolutions of the backbone, counted from its end, that fine-tuning trains as well,
+            which is kept only if validation says that it is better. 0: the head alone.
         epochs: number of epochs of the fine-tuning. Default None: as many as fit into the time budget.
         batch_size: images per batch of the fine-tuning.
         time_budget_minutes: time limit of the training.
@@ -77,7 +77,7 @@ class ClassificationSettings(Section):
     layers: int = Field(default=1, ge=1, le=4)
     input_size: int = Field(default=224, ge=64, le=1024, multiple_of=32)
     resize: Literal["fit", "stretch", "crop"] = "crop"
-    fine_tune: bool = True
+    open_layers: int = Field(default=16, ge=0, le=1000)
     epochs: int | None = Field(default=None, ge=1, le=10_000)
     batch_size: int = Field(default=32, ge=2, le=1024)
     time_budget_minutes: float = Field(default=30, gt=0, le=10_080)

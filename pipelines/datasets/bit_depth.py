@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, RowMapping, and_, or_, select, update
 
 from pipelines.catalogue import connect, transaction
@@ -21,7 +23,7 @@ from pipelines.errors import BadDataset, BadImage, NotFound
 from pipelines.images.bit_depth import BITS, UNIT, SampleDepth, sample_range
 from pipelines.images.decode import OpenedImage, open_image
 from pipelines.images.deep_samples import DEEP_MODES
-from pipelines.images.descriptors import describe
+from pipelines.images.descriptors import DESCRIPTORS, describe
 from pipelines.storage.s3 import Storage
 
 
@@ -133,3 +135,14 @@ def _open(project: Project, key: str, bits: int | None) -> OpenedImage:
         return open_image(storage.get(key), max_pixels=1 << 40, min_side=1, bits=bits)
     except (NotFound, BadImage) as error:
         raise BadDataset(f"sample {storage.uri(key)} of {project.name} cannot be read: {error}") from error
+
+
+def reference_descriptors(project: str, hashes: list[str], bits: int | None) -> NDArray[np.float64]:
+    """Return the descriptors of samples at the model's bit depth, [n, DESCRIPTORS]."""
+    descriptors = descriptors_at(project, hashes, bits)
+    if missing := [sha256 for sha256 in hashes if not set(DESCRIPTORS) <= set(descriptors.get(sha256, {}))]:
+        raise BadDataset(
+            f"{len(missing)} validation samples of {project} have no descriptors in the catalogue, first {missing[0]}:"
+            " ingest them again"
+        )
+    return np.array([[descriptors[sha256][name] for name in DESCRIPTORS] for sha256 in hashes], dtype=np.float64)

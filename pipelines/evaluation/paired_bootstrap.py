@@ -1,8 +1,8 @@
-"""Estimate the difference in AUROC of two models on the same images by a paired, stratified bootstrap."""
+"""Estimate the difference of two models on the same images, in AUROC or in a mean, by a paired bootstrap."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,3 +73,43 @@ def _wins(anomalies: NDArray[np.float64], good: NDArray[np.float64]) -> Weights:
     """Return 1 where an anomaly scores above a good image, 0.5 where they tie, else 0: [anomalies, good]."""
     above = anomalies[:, None] > good
     return above.astype(np.float32) + np.float32(0.5) * (anomalies[:, None] == good)
+
+
+def mean_difference(
+    first: ArrayLike, second: ArrayLike, *, groups: Sequence[str], samples: int, seed: int = 0
+) -> Estimate:
+    """Return the mean of `first` minus that of `second`, values [n] of the same images, with the central 95 % of its
+    bootstrap distribution; groups are resampled as in `auroc_difference`.
+
+    Args:
+        first: a value of each image by the first model: 1 where it is right, its loss, …
+        second: the values by the second model.
+        groups: group of each image.
+        samples: number of bootstrap resamples.
+        seed: seed of the resampling. Default 0.
+    """
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    return bootstrap(lambda weights: weights @ differences / weights.sum(axis=1), groups, samples=samples, seed=seed)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    groups: Sequence[str],
+    *,
+    samples: int,
+    seed: int = 0,
+) -> Estimate:
+    """Return a statistic of images with the central 95 % of its bootstrap distribution.
+
+    Args:
+        statistic: takes how often each image counts, [k, n], and returns its value for each row, [k].
+        groups: group of each image, [n]; groups are resampled as in `auroc_difference`.
+        samples: number of bootstrap resamples.
+        seed: seed of the resampling. Default 0.
+    """
+    rng = np.random.default_rng(seed)
+    value = float(statistic(np.ones((1, len(groups))))[0])
+    draws = statistic(draw_weights(rng, groups, samples).astype(np.float64))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(draws, [tail, 1 - tail])
+    return Estimate(value, min(value, float(low)), max(value, float(high)))

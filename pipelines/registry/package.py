@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -25,6 +26,7 @@ GRAPH = "model.onnx"
 REFERENCE = "reference.npz"
 WEIGHTS = "model.keras"
 REQUIRED = (GRAPH, REFERENCE)
+NOTED_PACKAGES = ("numpy", "onnxruntime", "pillow", "keras", "tensorflow", "torch", "jax", "scikit-learn", "mlflow")
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -148,3 +150,14 @@ def package_digest(folder: Path) -> str:
 def _digest_of(folder: Path, card: PackageCard) -> str:
     entries = sorted({**card.files, CARD: file_digest(folder / CARD)}.items())
     return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in entries).encode()).hexdigest()
+
+
+def noted_versions() -> dict[str, str]:
+    """Return the versions of those packages that an answer depends on and that are installed."""
+    versions = {}
+    for name in NOTED_PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

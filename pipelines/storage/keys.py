@@ -7,6 +7,7 @@
 <project>/ingest/state/…                            what one ingest leaves for the next
 <project>/served/<day>/<sha256>.<ext>               served images, kept for some days
 <project>/<version_id>/<artefact type>/…            all that a dataset version produced
+backbones/…                                         downloaded weights of pretrained networks, for all projects
 """
 
 from __future__ import annotations
@@ -96,3 +97,8 @@ def decision(project: str, version_id: str, training_id: str) -> str:
 def drift_report(project: str, version_id: str, name: str) -> str:
     """Return a drift report, an HTML page, below the version that served."""
     return f"{project}/{version_id}/drift/{name}.html"
+
+
+def backbone(file_name: str) -> str:
+    """Return where the weights of a pretrained network are shared."""
+    return f"backbones/{file_name}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config.project import load_project
-from pipelines.datasets.bit_depth import descriptors_at
+from pipelines.datasets.bit_depth import reference_descriptors
 from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.images.descriptors import DESCRIPTORS
 from pipelines.images.preprocess import PreparedImage
 from pipelines.registry.client import RegisteredVersion, fetch
-from pipelines.registry.package import GRAPH, REFERENCE, WEIGHTS
+from pipelines.registry.package import GRAPH, REFERENCE, WEIGHTS, noted_versions
 from pipelines.registry.package_store import fetch_files, package_uri, publish_files, working_folder
 from pipelines.registry.reference import write_reference
 from pipelines.steps import ModelPackage, PackRef, Run
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXAMPLES = 4  # images that serving scores again before it takes a version
-NOTED_PACKAGES = ("numpy", "onnxruntime", "pillow", "keras", "tensorflow", "torch", "jax", "scikit-learn", "mlflow")
 
 
 def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPackage:
@@ -83,7 +81,7 @@ def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPac
             score=scores.astype(np.float32),
             embedding=np.stack([embedding for _, embedding in scored]),
             sha256=list(good["sha256"]),
-            descriptors=_descriptors(run.project, list(good["sha256"]), origin["bits"]),
+            descriptors=reference_descriptors(run.project, list(good["sha256"]), origin["bits"]),
             descriptor_names=list(DESCRIPTORS),
             examples=examples,
         )
@@ -102,7 +100,7 @@ def calibrate(run: Run, pack: PackRef, package: ModelPackage | None) -> ModelPac
             version_id=run.version_id,
             training_id=run.training_id,
             git_revision=run.git_revision,
-            package_versions=_versions(),
+            package_versions=noted_versions(),
         )
         publish_files(folder, target)
     exported = package or ModelPackage(package_uri=target)
@@ -141,17 +139,6 @@ def _collect(run: Run, package: ModelPackage | None, folder: Path) -> dict[str, 
     }
 
 
-def _descriptors(project: str, hashes: list[str], bits: int | None) -> NDArray[np.float64]:
-    """Return the descriptors of samples at the model's bit depth, [n, DESCRIPTORS]."""
-    descriptors = descriptors_at(project, hashes, bits)
-    if missing := [sha256 for sha256 in hashes if not set(DESCRIPTORS) <= set(descriptors.get(sha256, {}))]:
-        raise BadDataset(
-            f"{len(missing)} validation samples of {project} have no descriptors in the catalogue, first {missing[0]}:"
-            " ingest them again"
-        )
-    return np.array([[descriptors[sha256][name] for name in DESCRIPTORS] for sha256 in hashes], dtype=np.float64)
-
-
 def _grouping_note(good: pd.DataFrame) -> list[str]:
     """Say what a conformal promise supposes where images come in groups: they are not exchangeable one by one."""
     groups = good["group_key"].nunique()
@@ -162,14 +149,3 @@ def _grouping_note(good: pd.DataFrame) -> list[str]:
         " images of one group resemble each other no more than images of different groups; where they do, the rate"
         " varies more from group to group than the interval says."
     ]
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of those packages that a score depends on and that are installed."""
-    versions = {}
-    for name in NOTED_PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -19,6 +19,7 @@ from pipelines.datasets.original_images import read_mask
 from pipelines.errors import BadDataset
 from pipelines.evaluation import metrics
 from pipelines.evaluation.metrics import Confusion
+from pipelines.evaluation.mlflow_log import log_evaluation
 from pipelines.evaluation.pixel_metrics import PixelCounts, measure_pixels
 from pipelines.images.preprocess import restore_map
 from pipelines.registry.package_store import fetched_package, working_folder
@@ -40,7 +41,7 @@ def evaluate(run: Run, pack: PackRef, package: ModelPackage) -> EvaluationReport
     BadDataset if something cannot be read.
     """
     from pipelines.datasets.versions import read_manifest
-    from pipelines.tasks.anomaly.evaluation_log import log_evaluation
+    from pipelines.tasks.anomaly.evaluation_log import evaluation_tables
     from pipelines.tasks.anomaly.plots import draw_plots
 
     project = load_project(run.project)
@@ -63,7 +64,16 @@ def evaluate(run: Run, pack: PackRef, package: ModelPackage) -> EvaluationReport
         uri = Storage(project.bucket).put(
             keys.evaluation(run.project, run.version_id, run.training_id), text.encode(), "application/json"
         )
-        log_evaluation(run, opened, manifest, tested, whole, text, folder)
+        log_evaluation(
+            run,
+            manifest,
+            whole,
+            text,
+            folder,
+            tables=evaluation_tables(opened, tested),
+            values={"threshold": opened.card.threshold},
+            tags={"threshold_policy": opened.card.threshold_policy},
+        )
     return replace(report, report_uri=uri)
 
 

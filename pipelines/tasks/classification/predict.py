@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,9 @@ from pipelines.errors import BadPackage
 from pipelines.images.preprocess import PreparedImage, prepare
 from pipelines.registry.package import GRAPH
 from pipelines.tasks.classification.package import OUTPUTS, ClassificationPackage
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +82,27 @@ def predict_prepared(
 ) -> list[Prediction]:
     """Do the rest of `predict` for prepared images, `batch_size` (16) of them in one run. Raises BadPackage."""
     results: list[Prediction] = []
-    session = package.session()
+    session, path = package.session(), package.folder / GRAPH
     for start in range(0, len(images), batch_size):
-        tiles = np.concatenate([image.tiles for image in images[start : start + batch_size]])
-        logits, embeddings = session.run(list(OUTPUTS), {"image": tiles})
-        if logits.shape != (len(tiles), len(package.card.classes)) or not np.isfinite(logits).all():
-            raise BadPackage(
-                f"{package.folder / GRAPH}: gave logits that are not {len(package.card.classes)} finite numbers: export"
-                " the model again"
-            )
+        logits, embeddings = run_graph(session, path, images[start : start + batch_size], len(package.card.classes))
         probabilities = softmax(logits / package.card.temperature)
         results += [Prediction(*rows) for rows in zip(probabilities, embeddings, logits, strict=True)]
     return results
+
+
+def run_graph(
+    session: onnxruntime.InferenceSession, path: Path, images: Sequence[PreparedImage], classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return logits [n, classes] and embeddings [n, d] of prepared images, in one run.
+
+    Raises:
+        BadPackage: a logit is not a finite number, or there are not as many as classes.
+    """
+    tiles = np.concatenate([image.tiles for image in images])
+    logits, embeddings = session.run(list(OUTPUTS), {"image": tiles})
+    if logits.shape != (len(tiles), classes) or not np.isfinite(logits).all():
+        raise BadPackage(f"{path}: gave logits that are not {classes} finite numbers; export the model again")
+    return logits, embeddings
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
