@@ -54,9 +54,9 @@ withdraw: $(STAMP) ## keep a sample out of later dataset versions: make withdraw
 	@$(if $(SAMPLE),,echo "say which sample: make withdraw SAMPLE=sha256 [PROJECT=name]" >&2; exit 1;) \
 		$(STACK) withdraw --sample "$(SAMPLE)" $(if $(PROJECT),--project "$(PROJECT)") $(if $(REASON),--reason "$(REASON)") $(if $(UNDO),--undo)
 
-decide: $(STAMP) ## settle a disputed sample: make decide SAMPLE=sha256 LABEL=good|anomaly [PROJECT=name]
+decide: $(STAMP) ## settle a disputed sample: make decide SAMPLE=sha256 LABEL=good|anomaly|class [PROJECT=name]
 	@$(if $(and $(SAMPLE),$(LABEL)),,echo "say which sample and label: make decide SAMPLE=sha256 LABEL=good" >&2; exit 1;) \
-		$(STACK) decide --sample "$(SAMPLE)" --label "$(LABEL)" $(if $(PROJECT),--project "$(PROJECT)")
+		$(STACK) decide --sample "$(SAMPLE)" --label $(call quoted,LABEL) $(if $(PROJECT),--project "$(PROJECT)")
 
 account: $(STAMP) ## make an account for serving, or reset its password: make account NAME=ann [ROLE=administrator]
 	@$(if $(NAME),,echo "say whose: make account NAME=ann [ROLE=administrator]" >&2; exit 1;) \

@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     exported.add_argument("--format", choices=("mvtec", "coco", "yolo", "labelstudio"), default="mvtec")
     exported.add_argument("--version")
     decided = command("decide", _decide, "settle a sample's label")
-    decided.add_argument("--label", required=True, choices=("good", "anomaly"))
+    decided.add_argument("--label", required=True, help="good or anomaly; of a classifier one of its classes")
     account = command("account", _account, "make an account for serving, or give it a new password")
     account.add_argument("--name", required=True)
     account.add_argument("--role", choices=("user", "administrator"))

@@ -11,8 +11,9 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, String, Subquery, 
 
 from pipelines.catalogue.database import chunks, whole_table_joins
 from pipelines.catalogue.schema import annotations, groups, now, samples
+from pipelines.config.class_names import RESERVED
 
-# The subset of an anomaly by the side of its group; the subset of a good image is the side itself.
+# The subset of an anomaly by the side of its group; the subset of any other image is the side itself.
 ANOMALY_SUBSETS = {"training": "anomaly/training", "validation": "anomaly/threshold", "test": "anomaly/test"}
 
 
@@ -97,7 +98,7 @@ def labelled_samples(connection: Connection, project: str) -> Sequence[RowMappin
             labels.c.mask_key,
             labels.c.content,
             groups.c.side,
-            case((labels.c.label == "good", groups.c.side), else_=anomaly_subset).label("subset"),
+            case((labels.c.label == "anomaly", anomaly_subset), else_=groups.c.side).label("subset"),
         )
         .join(labels, labels.c.sha256 == samples.c.sha256)
         .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
@@ -106,6 +107,12 @@ def labelled_samples(connection: Connection, project: str) -> Sequence[RowMappin
     )
     with whole_table_joins(connection):
         return connection.execute(query).mappings().all()
+
+
+def classes_of(connection: Connection, project: str) -> list[str]:
+    """Return the labels that annotations of a project give, in alphabetical order: of a classifier, its classes."""
+    query = select(annotations.c.label).distinct().where(annotations.c.project == project)
+    return sorted(label for label in connection.execute(query).scalars() if label not in RESERVED)
 
 
 def new_images(connection: Connection, project: str, *, unfired: bool = False) -> list[int]:

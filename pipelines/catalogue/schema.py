@@ -96,6 +96,18 @@ samples = Table(
     Index("ix_samples_project_source", "project", "source_key"),
 )
 
+# Perceptual hashes of the images of classifiers, by which copies of one photograph are found.
+image_hashes = Table(
+    "image_hashes",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("hash", String(16), nullable=False),  # 64 bits, hexadecimal
+    # Its bits in five parts: see pipelines/catalogue/image_hashes.py.
+    *(Column(f"band_{number}", Integer, nullable=False) for number in range(5)),
+    *(Index(f"ix_image_hashes_band_{number}", "project", f"band_{number}") for number in range(5)),
+)
+
 groups = Table(
     "groups",
     metadata,

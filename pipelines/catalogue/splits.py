@@ -8,6 +8,8 @@ n >= 1/rate - 1).
 
 The first 30 anomalies go to `anomaly/threshold` (10) and `anomaly/test` (20), as many as the metrics of the threshold
 and of the gate need. From then on a share of them goes to training, for the supervised heads.
+
+Of classifiers, each class is divided by itself, and these numbers do not apply: `assign_by_class`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ SUBSETS = (*SIDES, "anomaly/training", "anomaly/threshold", "anomaly/test")
 PROMISE_1_PERCENT = 99  # validation images
 _WANTED = 104  # with a margin for duplicates and unreadable images
 ANOMALIES_TO_TRAIN = 30
+_EVEN = 25  # images of a class; up to here chance does not decide
 # Accepted names of an imported split.
 SPLITS: dict[str, Literal["train", "validation", "test"]] = {
     "train": "train",
@@ -49,6 +52,7 @@ class NewGroup:
         anomalous: whether all of them are anomalies. Default False.
         split: imported split (train, validation, test). Default None.
         asked: side requested by the sender. Default None.
+        label: class of most of its samples; None (default): unlabelled. Of classifiers alone.
     """
 
     key: str
@@ -56,6 +60,7 @@ class NewGroup:
     anomalous: bool = False
     split: str | None = None
     asked: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,51 @@ def assign(
         of_kind[side] += group.size
         given[group.key] = (side, origin)
     return given
+
+
+def assign_by_class(
+    project: str, groups: Iterable[NewGroup], *, targets: SubsetTargets, counts: Mapping[str | None, Counts]
+) -> dict[str, tuple[Side, Origin]]:
+    """Return side and origin of each new group of a classifier by its key, so that each class meets the targets.
+
+    Deterministic and independent of the order of `groups`. A group goes to the side that lacks most of its class; from
+    `_EVEN` images of the class on, by lot as in `assign`, so that sides follow no period of a camera.
+
+    Args:
+        project: name of the project, part of the hash.
+        groups: the groups to assign.
+        targets: target shares of each class.
+        counts: current number of samples by class (None: unlabelled) and side.
+    """
+    of_class: dict[str | None, dict[str, int]] = {
+        label: {side: sides.get(side, 0) for side in SIDES} for label, sides in counts.items()
+    }
+    given: dict[str, tuple[Side, Origin]] = {}
+    for group in sorted(groups, key=lambda group: (-group.size, _hash(f"{project}/order", group.key))):
+        current = of_class.setdefault(group.label, dict.fromkeys(SIDES, 0))
+        side, origin = _fixed(group)
+        if side is None:
+            shares = _class_shares(targets, train_only=group.split == "train")
+            total = sum(current[name] for name in shares) + group.size
+            if total > _EVEN:
+                side = _lot(shares, current, group, _hash(project, group.key))
+            else:
+                side = _furthest_behind(shares, current, total)
+        current[side] += group.size
+        given[group.key] = (side, origin)
+    return given
+
+
+def _furthest_behind(shares: Mapping[Side, float], counts: Counts, total: int) -> Side:
+    return max(shares, key=lambda side: shares[side] * total - counts[side])
+
+
+def _class_shares(targets: SubsetTargets, *, train_only: bool) -> dict[Side, float]:
+    """Return the share of each side of a class; with `train_only`, of an imported `train`."""
+    if not train_only:
+        return {"training": targets.training, "validation": targets.validation, "test": targets.test}
+    trained = targets.training + targets.validation
+    return {"training": targets.training / trained, "validation": targets.validation / trained}
 
 
 def good_shares(targets: SubsetTargets, total: int, *, train_only: bool = False) -> dict[Side, float]:

@@ -101,6 +101,21 @@ class SubsetTargets(Section):
         return self
 
 
+# By task, where they differ from those of `SubsetTargets`.
+_SUBSET_TARGETS = {"classification": {"training": 0.68, "validation": 0.12, "test": 0.2}}
+
+
+class DatasetRules(Section):
+    """What a dataset version takes.
+
+    Attributes:
+        newest: number of training and validation images of a classifier, the newest of each class; the test subset is
+            not affected. Default None: all.
+    """
+
+    newest: int | None = Field(default=None, ge=10, le=10_000_000)
+
+
 class GroupRule(Section):
     """How samples of one part, batch or camera are grouped; exactly one of the two is given.
 
@@ -178,8 +193,10 @@ class Project(Section):
         model: network and training.
         threshold: choice of the served threshold.
         promotion: conditions for promotion.
-        subsets: target shares of the subsets.
-        group: grouping of samples. Default None: index.csv's `group`, else each sample by itself.
+        subsets: target shares of the subsets. Default: 0.6, 0.2, 0.2; of classifiers 0.68, 0.12, 0.2.
+        dataset: what a dataset version takes.
+        group: grouping of samples. Default None: index.csv's `group`, else each sample by itself; samples of
+            classifiers by their perceptual hash.
         retrain: when to retrain.
         drift: what drift compares.
         serve: which version serving loads: the champion, or the latest.
@@ -198,12 +215,22 @@ class Project(Section):
     threshold: ThresholdPolicy = ThresholdPolicy()
     promotion: PromotionRules = PromotionRules()
     subsets: SubsetTargets = SubsetTargets()
+    dataset: DatasetRules = DatasetRules()
     group: GroupRule | None = None
     retrain: RetrainRules = RetrainRules()
     drift: DriftRules = DriftRules()
     serve: Literal["champion", "latest"] = "champion"
     keep_served_days: int = Field(default=30, ge=1, le=3650)
     recipients: list[str] = Field(default=[])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _subsets_of_task(cls, data: Any) -> Any:
+        # An unknown task or another type of `subsets` is refused by the validation of its own field.
+        if not isinstance(data, dict) or not isinstance(data.get("task"), str):
+            return data
+        targets, given = _SUBSET_TARGETS.get(data["task"]), data.get("subsets", {})
+        return data | {"subsets": targets | given} if targets and isinstance(given, dict) else data
 
     @field_validator("name")
     @classmethod
@@ -219,6 +246,13 @@ class Project(Section):
         if isinstance(value, AnomalySettings) and value == AnomalySettings():  # the default
             return section()
         return value if isinstance(value, section) else section.model_validate(value)
+
+    @field_validator("dataset")
+    @classmethod
+    def _dataset_of_task(cls, value: DatasetRules, info: ValidationInfo) -> DatasetRules:
+        if value.newest is not None and info.data.get("task") != "classification":
+            raise ValueError("newest is for task: classification alone; leave it out")
+        return value
 
     @field_validator("bucket")
     @classmethod

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for part in (*parts, exported):
         part.add_argument("--project", default=settings().default_project)
     parts[0].add_argument("--reason", default="withdrawn by hand")
-    parts[1].add_argument("label", choices=("good", "anomaly"))
+    parts[1].add_argument("label", help="good or anomaly; of a classifier one of its classes")
     parts[1].add_argument("--type", help="what kind of anomaly")
     asked = parser.parse_args(arguments)
     try:

@@ -21,7 +21,7 @@ from pipelines.errors import InspectlineError, NotFound
 from pipelines.images.decode import read_orientation
 from pipelines.ingest.commit import enter_in
 from pipelines.ingest.items import InboxItem
-from pipelines.ingest.submission import Posted, folder_of, metadata_of, sample_now
+from pipelines.ingest.submission import Posted, checked_label, folder_of, metadata_of, sample_now
 from pipelines.ingest.validate import Sample, StoredMask, make_safe, open_sample, store_mask
 from pipelines.storage.s3 import Storage
 
@@ -61,8 +61,9 @@ def annotate(project: Project, sha256: str, posted: Posted, mask: bytes | None =
         NoSuchPrediction, ImageGone: there is no such image, or not any more.
         StorageError, CatalogueError: nothing was entered; trying again is safe.
     """
-    folder_of(posted.label, posted.type)  # a type must be one that the inbox could have, too
+    folder_of(posted.label, posted.type, project.task)  # a type must be one that the inbox could have, too
     with connect() as connection:
+        posted = checked_label(connection, project, posted)
         project = with_project_bits(connection, project)
         row = _first(connection, select(samples).where(samples.c.project == project.name, samples.c.sha256 == sha256))
         served = None if row else _served(connection, project.name, sha256)

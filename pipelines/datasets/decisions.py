@@ -2,11 +2,15 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
 from pipelines.catalogue import transaction
+from pipelines.catalogue.samples import classes_of
 from pipelines.catalogue.schema import annotations, now, samples
+from pipelines.config.class_names import spelt_otherwise
+from pipelines.config.project import load_project
 from pipelines.errors import InspectlineError
 
 
@@ -64,16 +68,20 @@ def _with_history(text: str) -> ColumnElement[str]:
 
 
 def decide(project: str, sample: str, label: str, kind: str | None = None, author: str | None = None) -> str:
-    """Give a sample its label (`good` or `anomaly`, with a type) by decision, and return its SHA-256.
+    """Give a sample its label by decision, and return its SHA-256.
 
-    A decision outweighs what the inbox says; the latest one holds.
+    The label is `good` or `anomaly`, with a type; of a classifier one of the project's classes. A decision outweighs
+    what the inbox says; the latest one holds.
 
     Raises:
-        NoSuchSample: no sample, or more than one, goes by that name.
+        NoSuchSample: no sample, or more than one, goes by that name, or the project has no such label.
     """
-    if label not in ("good", "anomaly"):
+    classifies = load_project(project).task == "classification"
+    if not classifies and label not in ("good", "anomaly"):
         raise NoSuchSample(f"{label!r} is no label: write good or anomaly")
     with transaction() as connection:
+        if classifies:
+            label = _known_class(project, unicodedata.normalize("NFC", label).strip(), classes_of(connection, project))
         sha256 = find_sample(connection, project, sample)
         connection.execute(
             annotations.insert().values(
@@ -86,6 +94,21 @@ def decide(project: str, sample: str, label: str, kind: str | None = None, autho
             )
         )
     return sha256
+
+
+def _known_class(project: str, label: str, classes: Sequence[str]) -> str:
+    """Return `label` if it is one of the project's classes.
+
+    Raises:
+        NoSuchSample: it is not; names them.
+    """
+    if label in classes:
+        return label
+    if other := spelt_otherwise(label, classes):
+        raise NoSuchSample(f"{project} has no class {label!r}: write {other!r}")
+    if not classes:
+        raise NoSuchSample(f"{project} has no class {label!r}, and none yet: put images into {project}/inbox/<class>/")
+    raise NoSuchSample(f"{project} has no class {label!r}: its classes are {', '.join(classes)}")
 
 
 def find_sample(connection: Connection, project: str, sample: str) -> str:

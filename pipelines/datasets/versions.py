@@ -23,6 +23,7 @@ from pipelines.catalogue.splits import SUBSETS
 from pipelines.config.metrics import ENOUGH_ANOMALIES
 from pipelines.config.project import Project, load_project
 from pipelines.datasets.bit_depth import bit_depth_notes, fix_bits
+from pipelines.datasets.class_rules import check_classes, class_notes, of_classes, take_newest
 from pipelines.errors import BadDataset, InspectlineError, NotEnoughImages, NotFound
 from pipelines.steps import DatasetVersion
 from pipelines.storage import keys
@@ -53,17 +54,28 @@ def freeze(project: str) -> DatasetVersion:
     """Write what the catalogue holds now as a dataset version; disputed, unlabelled and withdrawn samples stay out.
 
     Raises:
-        NotEnoughImages: fewer than 16 good training or 4 good validation images; says how many there are.
+        NotEnoughImages: fewer than 16 good training or 4 good validation images, or too few images of a class or
+            classes; says how many there are.
         BadDataset: a sample is beyond the project's bit depth.
     """
     rules = load_project(project)
     with connect() as connection:
         labelled = labelled_samples(connection, project)
         left_out = _left_out(connection, project)
+    newest = rules.dataset.newest
+    older = foreign = 0
+    if rules.task == "classification":
+        labelled, foreign = of_classes(labelled)
+        labelled, older = take_newest(labelled, newest)
+        check_classes(project, labelled, left_out)
     rows = [_manifest_row(dict(row)) for row in labelled]
     counts = dict.fromkeys(SUBSETS, 0) | Counter(row["subset"] for row in rows)
-    notes = _notes(rules, counts, left_out)
-    _check_enough(project, counts, left_out)
+    if rules.task == "classification":
+        notes = class_notes(labelled, newest, older, foreign)
+    else:
+        notes = _notes(rules, counts)
+        _check_enough(project, counts, left_out)
+    notes += _left_out_note(left_out)
     bits = fix_bits(rules, labelled)
     notes += bit_depth_notes(labelled, bits)
     # Without a bit depth, versions keep the names that they had before there was one.
@@ -168,7 +180,7 @@ def _check_enough(project: str, counts: Mapping[str, int], left_out: Mapping[str
     )
 
 
-def _notes(project: Project, counts: Mapping[str, int], left_out: Mapping[str, int]) -> list[str]:
+def _notes(project: Project, counts: Mapping[str, int]) -> list[str]:
     """Say in plain words what this version can and cannot give."""
     notes = []
     promised = project.threshold.false_positive_rate
@@ -195,7 +207,9 @@ def _notes(project: Project, counts: Mapping[str, int], left_out: Mapping[str, i
             )
     if not counts["test"]:
         notes.append("No good test images: no false-positive rate on images that nothing was set with")
-    reasons = [f"{count} {reason}" for reason, count in left_out.items() if count]
-    if reasons:
-        notes.append(f"Left out: {', '.join(reasons)}")
     return notes
+
+
+def _left_out_note(left_out: Mapping[str, int]) -> list[str]:
+    reasons = [f"{count} {reason}" for reason, count in left_out.items() if count]
+    return [f"Left out: {', '.join(reasons)}"] if reasons else []

@@ -5,17 +5,21 @@ same rows as a single one.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, func, select, update
 
 from pipelines.catalogue.database import chunks, insert_new, lock_project, transaction, whole_table_joins
+from pipelines.catalogue.image_hashes import enter_hashes
 from pipelines.catalogue.samples import effective_labels
 from pipelines.catalogue.schema import annotations, groups, now, rejections, samples
-from pipelines.catalogue.splits import Expected, NewGroup, assign
+from pipelines.catalogue.splits import Expected, NewGroup, Origin, Side, assign, assign_by_class
 from pipelines.config.project import Project
 from pipelines.ingest.inbox_keys import comparable
+from pipelines.ingest.name_lists import some
+from pipelines.ingest.near_copies import group_near_copies
 from pipelines.ingest.validate import Mask, Rejection, Sample
 
 
@@ -64,8 +68,13 @@ def enter_in(
     hashes = {sample.row["sha256"] for sample in taken}
     before = set(_rows(connection, project.name, hashes))
     new = [sample for sample in taken if sample.row["sha256"] not in before]
-    sides = _give_sides(connection, project, new, expected)
+    tied: dict[str, str] = {}
+    if project.task == "classification":
+        tied = group_near_copies(connection, project.name, new)
+    sides = _give_sides(connection, project, new, expected, tied)
     insert_new(connection, samples, [sample.row for sample in taken])
+    hashes_of = {sample.row["sha256"]: sample.image_hash for sample in new}
+    enter_hashes(connection, project.name, {sha: number for sha, number in hashes_of.items() if number is not None})
     rows = _rows(connection, project.name, hashes)
     added = _annotate(connection, project.name, taken, masks)
     _enter_rejections(connection, project.name, run, refused)
@@ -100,6 +109,33 @@ def side_counts(connection: Connection, project: str) -> tuple[dict[str, int], d
     return {side: count for side, count in good.items() if count}, anomalies
 
 
+def class_counts(connection: Connection, project: str) -> dict[str | None, dict[str, int]]:
+    """Return the numbers of samples by class, and of each by side; unlabelled and disputed ones are under None."""
+    labels = effective_labels(project)
+    of_side = (
+        select(groups.c.side, func.count().label("number"))
+        .select_from(samples)
+        .join(groups, and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key))
+        .where(samples.c.project == project, samples.c.withdrawn_at.is_(None))
+        .group_by(groups.c.side)
+    )
+    of_class = (
+        of_side.add_columns(labels.c.label)
+        .join(labels, labels.c.sha256 == samples.c.sha256)
+        .where(labels.c.label.is_not(None))
+        .group_by(labels.c.label)
+    )
+    counts: dict[str | None, dict[str, int]] = {}
+    with whole_table_joins(connection):
+        for row in connection.execute(of_class):
+            counts.setdefault(row.label, {})[row.side] = row.number
+        every = {row.side: row.number for row in connection.execute(of_side)}
+    labelled = Counter[str]()
+    for sides in counts.values():
+        labelled.update(sides)
+    return counts | {None: {side: number - labelled[side] for side, number in every.items()}}
+
+
 def find_earlier(connection: Connection, project: str, run: str, keys: Iterable[str]) -> list[dict[str, Any]]:
     """Return the outcomes, as `enter` does, of objects that an earlier attempt of this run has processed."""
     results: list[dict[str, Any]] = []
@@ -130,41 +166,62 @@ def _rows(connection: Connection, project: str, hashes: Iterable[str]) -> dict[s
 
 
 def _give_sides(
-    connection: Connection, project: Project, new: Sequence[Sample], expected: Expected | None
-) -> dict[str, str]:
-    """Assign sides to the new groups among these samples and return the side of every group."""
+    connection: Connection,
+    project: Project,
+    new: Sequence[Sample],
+    expected: Expected | None,
+    tied: Mapping[str, str],
+) -> dict[str, Side]:
+    """Assign sides to the new groups among these samples and return the side of every group.
+
+    Groups for which `tied` names the same group share a side.
+    """
     members: dict[str, list[Sample]] = {}
     for sample in {sample.row["sha256"]: sample for sample in reversed(new)}.values():
         members.setdefault(sample.row["group_key"], []).append(sample)
-    sides: dict[str, str] = {}
-    for chunk in chunks(members):
+    sides: dict[str, Side] = {}
+    for chunk in chunks({*members, *tied}):
         rows = connection.execute(
             select(groups.c.group_key, groups.c.side).where(
                 groups.c.project == project.name, groups.c.group_key.in_(chunk)
             )
         )
         sides |= {row.group_key: row.side for row in rows}
-    fresh = [_group(key, of_group) for key, of_group in members.items() if key not in sides]
-    if not fresh:
-        return sides
-    good, anomalies = side_counts(connection, project.name)
-    given = assign(project.name, fresh, targets=project.subsets, good=good, anomalies=anomalies, expected=expected)
+    taken = {tied[key]: sides[key] for key in sorted(tied) if key in sides}
+    missing = {key: tied.get(key, key) for key in members if key not in sides}
+    united: dict[str, list[Sample]] = {}
+    for key, together in missing.items():
+        if together not in taken:
+            united.setdefault(together, []).extend(members[key])
+    fresh = [_group(key, of_group) for key, of_group in united.items()]
+    given: dict[str, tuple[Side, Origin]] = {}
+    if fresh and project.task == "classification":
+        counts = class_counts(connection, project.name)
+        given = assign_by_class(project.name, fresh, targets=project.subsets, counts=counts)
+    elif fresh:
+        good, anomalies = side_counts(connection, project.name)
+        given = assign(project.name, fresh, targets=project.subsets, good=good, anomalies=anomalies, expected=expected)
+    bound: dict[str, tuple[Side, Origin]] = {key: (side, "hashed") for key, side in taken.items()}
+    chosen = {key: (bound | given)[together] for key, together in missing.items()}
     rows_to_add = [
         {"project": project.name, "group_key": key, "side": side, "origin": origin}
-        for key, (side, origin) in given.items()
+        for key, (side, origin) in chosen.items()
     ]
     insert_new(connection, groups, rows_to_add)
-    return sides | {key: side for key, (side, _) in given.items()}
+    return sides | {key: side for key, (side, _) in chosen.items()}
 
 
 def _group(key: str, members: Sequence[Sample]) -> NewGroup:
-    metadata = [sample.item.known for sample in sorted(members, key=lambda sample: str(sample.item.key))]
+    members = sorted(members, key=lambda sample: str(sample.item.key))
+    metadata = [sample.item.known for sample in members]
+    labels = Counter(sample.item.label for sample in members if sample.item.label)
     return NewGroup(
         key,
         size=len(members),
         anomalous=all(sample.item.label == "anomaly" for sample in members),
         split=next((entry.split for entry in metadata if entry.split), None),
         asked=next((entry.asked for entry in metadata if entry.asked), None),
+        label=labels.most_common(1)[0][0] if labels else None,  # of several equally frequent ones the first
     )
 
 
@@ -236,16 +293,25 @@ def _enter_rejections(connection: Connection, project: str, run: str, refused: S
             )
 
 
-def _disputed(connection: Connection, project: str, hashes: Iterable[str]) -> set[str]:
-    disputed: set[str] = set()
+def _disputed(connection: Connection, project: str, hashes: Iterable[str]) -> dict[str, list[str]]:
+    """Return the labels of the disputed ones among these samples, by SHA-256."""
+    disputed: dict[str, list[str]] = {}
     for chunk in chunks(hashes):
         labels = effective_labels(project, chunk)
-        disputed.update(connection.execute(select(labels.c.sha256).where(labels.c.disputed)).scalars())
+        query = (
+            select(annotations.c.sha256, annotations.c.label)
+            .join(labels, labels.c.sha256 == annotations.c.sha256)
+            .where(annotations.c.project == project, annotations.c.sha256.in_(chunk), labels.c.disputed)
+            .distinct()
+            .order_by(annotations.c.label)
+        )
+        for row in connection.execute(query):
+            disputed.setdefault(row.sha256, []).append(row.label)
     return disputed
 
 
 def _outcome(
-    sample: Sample, row: RowMapping, run: str, added: set[str], sides: dict[str, str], disputed: set[str]
+    sample: Sample, row: RowMapping, run: str, added: set[str], sides: Mapping[str, str], disputed: dict[str, list[str]]
 ) -> dict[str, Any]:
     sha256 = sample.row["sha256"]
     metadata = sample.item.known
@@ -259,5 +325,6 @@ def _outcome(
     if asked and row["side"] not in allowed:
         notes.append(f"{asked} was asked for, but its group is in {row['side']} and stays there")
     if sha256 in disputed:
-        notes.append("disputed: it came under both labels, and stays out of training until somebody decides")
+        labels = some(disputed[sha256])
+        notes.append(f"disputed: it came as each of {labels}, and stays out of training until somebody decides")
     return {"key": sample.item.key, "outcome": outcome, "sha256": sha256, "side": row["side"], "notes": notes}

@@ -1,5 +1,7 @@
 """What somebody said that folders are: `--map FOLDER=good|anomaly|anomaly/TYPE|mask|unlabelled|ignore`.
 
+Of a classifier `--map FOLDER=CLASS|unlabelled|ignore`.
+
 A folder is given by its path below the imported folder, absolute, or as a pattern with `*`. The deepest folder counts;
 of several meanings of one folder, that of its own name goes before that of a pattern.
 """
@@ -13,10 +15,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pipelines.config.class_names import BadClass, class_name, is_unlabelled
 from pipelines.ingest.folder_names import folded, meaning_of
 from pipelines.ingest.import_plan import BadFolder
 
 MAP_FORM = "--map FOLDER=good|anomaly|anomaly/TYPE|mask|unlabelled|ignore"
+CLASS_MAP_FORM = "--map FOLDER=CLASS|unlabelled|ignore"
 _KINDS = ("good", "anomaly", "mask", "unlabelled", "ignore")
 _LONGEST_TYPE = 80
 
@@ -27,8 +31,8 @@ class FolderMap:
 
     Attributes:
         pattern: its path below the root, or a pattern; `.` for the root itself.
-        kind: good, anomaly, mask, unlabelled or ignore.
-        type: type of anomaly. Default None.
+        kind: good, anomaly, mask, unlabelled or ignore; class.
+        type: type of anomaly, or name of the class. Default None.
     """
 
     pattern: str
@@ -52,17 +56,21 @@ class FolderMaps:
         given: the folder given to the import.
         root: the folder that is read, `given` or one below it.
         files: all files below it.
+        task: the project's task. Default anomaly.
 
     Raises:
         BadFolder: a meaning is none, or a map fits no folder.
     """
 
-    def __init__(self, maps: Mapping[str, str], given: Path, root: Path, files: Iterable[Path]) -> None:
+    def __init__(
+        self, maps: Mapping[str, str], given: Path, root: Path, files: Iterable[Path], task: str = "anomaly"
+    ) -> None:
         folders = {file.relative_to(root).parts[:-1] for file in files if file.is_relative_to(root)}
         known = {"."} | {"/".join(parts[:depth]) for parts in folders for depth in range(1, len(parts) + 1)}
         self._maps: list[FolderMap] = []
         for folder, meaning in maps.items():
-            found = _read(_below(folder, given, root), meaning, folder)
+            read = _read_class if task == "classification" else _read
+            found = read(_below(folder, given, root), meaning, folder)
             if not any(map(found.fits, known)):
                 raise BadFolder(f"--map {folder}={meaning}: no folder {folder!r} with files is in {root}")
             self._maps.append(found)
@@ -114,6 +122,17 @@ def _read(pattern: str, meaning: str, folder: str) -> FolderMap:
     if odd or len(of_type) > _LONGEST_TYPE or meaning_of(of_type).kind in ("good", "unlabelled"):
         raise BadFolder(f"{said}: {of_type[:100]!r} is no type of anomaly: write one short name, as in anomaly/scratch")
     return FolderMap(pattern, kind, of_type or None)
+
+
+def _read_class(pattern: str, meaning: str, folder: str) -> FolderMap:
+    if is_unlabelled(meaning):
+        return FolderMap(pattern, "unlabelled")
+    if meaning.casefold() == "ignore":
+        return FolderMap(pattern, "ignore")
+    try:
+        return FolderMap(pattern, "class", class_name(meaning))
+    except BadClass as error:
+        raise BadFolder(f"--map {folder}={meaning}: {error}, or {CLASS_MAP_FORM}") from None
 
 
 def _below(folder: str, given: Path, root: Path) -> str:

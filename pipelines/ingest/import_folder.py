@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.catalogue import connect
+from pipelines.catalogue.samples import classes_of
 from pipelines.config.project import Project, load_project
 from pipelines.errors import InspectlineError
 from pipelines.images.mask_placement import placed
@@ -85,7 +87,19 @@ def import_folder(
         SettingsError: the project file is invalid.
         StorageError: S3 is unavailable.
     """
-    return upload_plan(plan_import(folder, maps), project, progress)
+    task = load_project(project).task
+    plan = plan_import(folder, maps, task=task, known=known_classes(project) if task == "classification" else ())
+    return upload_plan(plan, project, progress)
+
+
+def known_classes(project: str) -> list[str]:
+    """Return the classes that a project has in the catalogue.
+
+    Raises:
+        CatalogueError: the catalogue is unavailable.
+    """
+    with connect() as connection:
+        return classes_of(connection, project)
 
 
 def upload_plan(plan: ImportPlan, project: str, progress: Callable[[int, int], None] | None = None) -> Imported:
@@ -163,6 +177,8 @@ def _indexes(plan: ImportPlan, name: str, project: Project) -> tuple[dict[str, s
         row = {column: value for column, value in row.items() if column not in ("label", "type")}
         if without_time:
             unread.append(f"{image.file.relative_to(plan.root).as_posix()} ({without_time})")
+        if image.by_index:
+            row["label"] = str(image.label)
         if image.split and "split" not in row and "subset" not in row:
             row = {**row, "split": image.split}
         if image.group:
@@ -194,10 +210,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.ingest.import_folder", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("folder", type=Path, help="train/ and test/, or good/ and anomaly/, or images alone")
+    parser.add_argument(
+        "folder", type=Path, help="train/ and test/, good/ and anomaly/, a folder for each class, or images alone"
+    )
     parser.add_argument("project")
     parser.add_argument(
-        "--map", action="append", default=[], metavar="FOLDER=MEANING", help="what a folder is: good, anomaly/TYPE, …"
+        "--map",
+        action="append",
+        default=[],
+        metavar="FOLDER=MEANING",
+        help="what a folder is: good, anomaly/TYPE, a class, …",
     )
     parser.add_argument("--yes", action="store_true", default=os.environ.get("YES") == "1", help="do not ask")
     parser.add_argument("--plan", action="store_true", help="print the plan and stop")
@@ -208,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\r{done} of {total} files", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
     try:
-        plan = plan_import(asked.folder, read_maps(asked.map))
+        task = load_project(asked.project).task
+        known = known_classes(asked.project) if task == "classification" else ()
+        plan = plan_import(asked.folder, read_maps(asked.map), task=task, known=known)
         print("\n".join(plan.lines()))
         plan.check()
         if asked.plan:

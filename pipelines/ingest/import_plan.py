@@ -25,13 +25,15 @@ class PlannedImage:
     Attributes:
         file: the image file.
         name: its path below the import's folder in the inbox, unique in the plan.
-        label: good, anomaly, or None: unlabelled.
+        label: good, anomaly, a class, or None: unlabelled.
         type: type of the anomaly. Default None.
         split: imported split: train, validation or test. Default None.
         masks: its mask files, which are merged into one.
         regions: what was marked in it.
         group: group that it shares with other files. Default None.
         metadata: its values in the folder's index.csv, by column.
+        by_index: whether its class goes into an index.csv, since no folder of the inbox can have its name. Default
+            False.
     """
 
     file: Path
@@ -43,10 +45,13 @@ class PlannedImage:
     regions: tuple[Region, ...] = ()
     group: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    by_index: bool = False
 
     @property
     def folder(self) -> str:
         """Return the folder of the inbox for its label and type."""
+        if self.by_index:
+            return "unlabelled"
         if self.label != "anomaly":
             return self.label or "unlabelled"
         # anomaly/anomaly/ is equivalent to anomaly/: objects below it have no type.
@@ -82,6 +87,7 @@ class ImportPlan:
         rows: a line for each folder.
         problems: what is not understood and what to do; nothing is imported while there are any.
         notes: what was decided or left aside.
+        expected: which folder to give, for a message.
     """
 
     root: Path
@@ -89,11 +95,14 @@ class ImportPlan:
     rows: tuple[PlanRow, ...]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    expected: str = "give one with good/ and anomaly/, with train/ and test/, or with images alone"
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return the number of images by folder of the inbox."""
-        return dict(sorted(Counter(image.folder for image in self.images).items()))
+        """Return the number of images by folder of the inbox, or by class."""
+        return dict(
+            sorted(Counter(str(image.label) if image.by_index else image.folder for image in self.images).items())
+        )
 
     @property
     def masks(self) -> int:
@@ -110,10 +119,7 @@ class ImportPlan:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             raise BadFolder(printable(f"{self.root}: {self.problems[0]}{more}"))
         if not self.images:
-            raise BadFolder(
-                f"{self.root} holds no images (JPEG, PNG, BMP, TIFF, WebP): give one with good/ and anomaly/, "
-                "with train/ and test/, or with images alone"
-            )
+            raise BadFolder(f"{self.root} holds no images (JPEG, PNG, BMP, TIFF, WebP): {self.expected}")
 
     def lines(self) -> list[str]:
         """Return the plan as text for people: the table, the totals, the notes, then what is not understood."""

@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from pipelines.catalogue import connect
 from pipelines.catalogue.database import chunks
+from pipelines.catalogue.samples import classes_of
 from pipelines.catalogue.schema import annotations, now, samples
 from pipelines.catalogue.splits import Expected
 from pipelines.config.project import Project, load_project
@@ -22,6 +23,7 @@ from pipelines.errors import NotFound
 from pipelines.ingest.at_rest import Looks
 from pipelines.ingest.commit import side_counts
 from pipelines.ingest.file_names import left_alone, reserved
+from pipelines.ingest.inbox_classes import refuse_other_spellings, with_class
 from pipelines.ingest.inbox_keys import INDEX, InboxPath, comparable, inbox_prefix, ingest_prefix, mask_stem, read_path
 from pipelines.ingest.index_csv import BadIndex, Index, describe, read_index
 from pipelines.ingest.index_matching import compare
@@ -112,7 +114,7 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
     looks = Looks.load(storage, project.name)
     stored = _at_rest(storage, prefix, looks, patience, listing)
     entries: dict[str, tuple[InboxPath, StoredObject]] = {
-        path: (read_path(path), item) for path, item in stored.items()
+        path: (read_path(path, project.task), item) for path, item in stored.items()
     }
     indexes = {path: entries.pop(path)[1] for path in list(entries) if _is_index(path)}
     if not entries and not indexes and not listing.present:
@@ -120,10 +122,16 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
     growing_index = [path.rpartition("/")[0] for path in listing.growing if _is_index(path)]
     unread: list[str] = []
     read = list(_read_indexes(storage, indexes, listing, unread, prefix, looks))
-    masks, regions = _take_masks(entries), _take_regions(entries)
+    masks, regions = _take_masks(entries, project.task), _take_regions(entries)
     growing = {comparable(stem) for path in listing.growing for stem in _stems(read_path(path))}
     images: list[str] = []
-    for path, (place, item) in entries.items():
+    for path, (parsed, item) in entries.items():
+        place = parsed
+        metadata = describe(path, (index for index in read if comparable(path) in index.rows), project)
+        if project.task == "classification" and not _concerned(path, [*unread, *growing_index]):
+            place = with_class(parsed, metadata)
+        elif project.task == "classification" and not place.folder:  # an index.csv to come may give its class
+            place = replace(place, fault=None)
         if place.fault:
             listing.items.append(_item("refused", item, reason=place.fault))
             continue
@@ -138,7 +146,6 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
         if stem in growing:  # its mask or its regions are not whole yet
             listing.wait(GROWING, path)
             continue
-        metadata = describe(path, (index for index in read if comparable(path) in index.rows), project)
         mask = masks.pop(stem, None)
         marked = regions.pop(stem, None)
         listing.items.append(
@@ -163,6 +170,10 @@ def _list(project: Project, storage: Storage, patience: float) -> Listing:
         _late_companions(project.name, kind, late, listing, prefix, looks)
     listing.notes += _shared_stems(images)
     listing.notes += compare(project, read, listing.present, images)
+    if project.task == "classification":
+        with connect() as connection:
+            classes = classes_of(connection, project.name)
+        listing.items = refuse_other_spellings(listing.items, classes)
     listing.items.sort(key=lambda item: item.key)
     return listing
 
@@ -231,7 +242,9 @@ def _read_indexes(
         yield index
 
 
-def _take_masks(entries: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str, tuple[InboxPath, StoredObject]]:
+def _take_masks(
+    entries: dict[str, tuple[InboxPath, StoredObject]], task: str
+) -> dict[str, tuple[InboxPath, StoredObject]]:
     """Remove the masks from `entries` and return them by the comparable stem of their image.
 
     Among anomalies a mask is identified by its name alone, elsewhere only if its image lies beside it.
@@ -243,7 +256,9 @@ def _take_masks(entries: dict[str, tuple[InboxPath, StoredObject]]) -> dict[str,
         stem = comparable(named) if named else None
         if place.fault or stem is None or (place.mask_of is None and stem not in stems):
             continue
-        if place.mask_of is None:
+        if task == "classification":
+            fault = "a mask beside an image: masks are not used by classes, so leave it out"
+        elif place.mask_of is None:
             fault = "a mask beside an image that is not labelled as an anomaly: put both into anomaly/"
         elif stem in masks:
             fault = "a second mask for the same image: draw both into one"

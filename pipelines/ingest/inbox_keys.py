@@ -1,12 +1,16 @@
-"""Parse and build keys of inbox objects: `<project>/inbox/<good|anomaly[/<type>]|unlabelled>/<any name>`."""
+"""Parse and build keys of inbox objects: `<project>/inbox/<good|anomaly[/<type>]|unlabelled>/<any name>`.
+
+Of classifiers: `<project>/inbox/<class|unlabelled>/<any name>`.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
+from pipelines.config.class_names import BadClass, class_name, is_unlabelled
 from pipelines.storage import keys
 
 INDEX = "index.csv"
@@ -16,6 +20,7 @@ _MASK = re.compile(r"(?P<stem>.+)_mask\.(?:png|bmp|tiff?|webp|jpe?g)", re.IGNORE
 # Leaves room below S3's limit of 1,024 bytes, since rejected keys are longer, in particular quoted ones.
 _LONGEST = 900
 _EXPECTED = "put it into good/, anomaly/, anomaly/<type>/ or unlabelled/ of the inbox"
+_EXPECTED_CLASS = "put it into a folder of the inbox that is named as its class, or into unlabelled/"
 
 
 def inbox_prefix(project: str) -> str:
@@ -39,7 +44,7 @@ class InboxPath:
         path: the key without the inbox's prefix.
         folder: the folder part of the path.
         name: the file name.
-        label: good, anomaly, or None (default): unlabelled.
+        label: good, anomaly, a class, or None (default): unlabelled.
         type: type of the anomaly. Default None.
         mask_of: path without extension of the image this is a mask of. Default None.
         regions_of: path without extension of the image that its regions are of. Default None.
@@ -62,12 +67,14 @@ class InboxPath:
         return f"{self.folder}/{name}"
 
 
-def read_path(path: str) -> InboxPath:
-    """Parse the part of an inbox key after `<project>/inbox/`."""
+def read_path(path: str, task: str = "anomaly") -> InboxPath:
+    """Parse the part of an inbox key after `<project>/inbox/`, of a project with `task` (default anomaly)."""
     folder, _, name = path.rpartition("/")
     if fault := _fault(path):
         return InboxPath(path, folder, name, fault=fault)
     top, _, below = folder.partition("/")
+    if task == "classification":
+        return _read_class(InboxPath(path, folder, name), top)
     if top not in ("good", "anomaly", "unlabelled"):
         where = f"{top}/" if top else "the inbox itself"
         return InboxPath(path, folder, name, fault=f"{where} says nothing of the image: {_EXPECTED}")
@@ -88,6 +95,20 @@ def read_path(path: str) -> InboxPath:
         mask_of=f"{folder}/{mask['stem']}" if mask else None,
         regions_of=f"{folder}/{name[: -len(REGIONS_ENDING)]}" if with_regions else None,
     )
+
+
+def _read_class(place: InboxPath, top: str) -> InboxPath:
+    """Add the class to a path whose first folder is `top`; an index.csv may still give that of an image without."""
+    if place.name.lower().endswith(REGIONS_ENDING):
+        return replace(place, fault="regions are not used by classes: leave them out")
+    if not top:
+        return replace(place, fault=f"the inbox itself says nothing of the image: {_EXPECTED_CLASS}")
+    if is_unlabelled(top):
+        return place
+    try:
+        return replace(place, label=class_name(top))
+    except BadClass as error:
+        return replace(place, fault=f"{error}, and {_EXPECTED_CLASS}")
 
 
 def mask_stem(path: InboxPath) -> str | None:

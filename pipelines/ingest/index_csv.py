@@ -2,7 +2,8 @@
 
 Columns: `file` (path relative to the csv), and optionally `split` (train, validation, test: an imported split, which is
 preserved), `subset` (training, validation, test: the requested side), `group`, `acquired_at` (a time as
-`pipelines.ingest.times` reads it, in the project's time zone if it names none), and any others, one of which the
+`pipelines.ingest.times` reads it, in the project's time zone if it names none), of classifiers `label` (the class, or
+`unlabelled`), and any others, one of which the
 project's `group.column` may name. Where several apply, the values of the deepest index.csv take precedence.
 
 Nothing is dropped in silence: `Index.warnings` names rows and values that are not used, `unused_columns` the columns.
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipelines.catalogue.splits import SIDES, SPLITS
+from pipelines.config.class_names import BadClass, class_name, is_unlabelled
 from pipelines.config.project import Project
 from pipelines.ingest.inbox_keys import INDEX, comparable
 from pipelines.ingest.index_text import MAX_BYTES, BadIndex, read_table
@@ -67,6 +69,7 @@ class FileMetadata:
         group: the sample's group. Default None.
         acquired_at: time of acquisition in ISO 8601 with zone. Default None.
         notes: a message for each value that was ignored.
+        label: the class. Default None: not given.
     """
 
     split: str | None = None
@@ -74,6 +77,7 @@ class FileMetadata:
     group: str | None = None
     acquired_at: str | None = None
     notes: tuple[str, ...] = ()
+    label: str | None = None
 
 
 def read_index(data: bytes, folder: str) -> Index:
@@ -110,6 +114,8 @@ def unused_columns(index: Index, project: Project) -> list[str]:
     """Return the columns of an index that hold values and mean nothing to `project`."""
     column = project.group.column if project.group else None
     used = {*_USED, (column or "").strip().lower()}
+    if project.task == "classification":
+        used.add("label")
     filled = {name for row in index.rows.values() for name, value in row.items() if value}
     return [name for name in index.columns if name in filled - used]
 
@@ -143,7 +149,13 @@ def describe(path: str, indexes: Iterable[Index], project: Project) -> FileMetad
                 f"acquired_at {text!r}{where['acquired_at']} is no time, or can mean more than one: left out; write it "
                 "as 2026-05-01T13:30:00+02:00"
             )
-    return FileMetadata(split, asked, _group(path, row, project), acquired_at, tuple(notes))
+    label = None
+    if (text := row.get("label")) and project.task == "classification" and not is_unlabelled(text):
+        try:
+            label = class_name(text)
+        except BadClass as error:
+            notes.append(f"label {text!r}{where['label']} is left out: {error}")
+    return FileMetadata(split, asked, _group(path, row, project), acquired_at, tuple(notes), label)
 
 
 def _path(file: str, folder: str) -> str:

@@ -23,7 +23,7 @@ class InboxItem(Record):
         etag: its entity tag when it was listed.
         modified: its time of modification; None of an image that was posted to serving.
         reason: why it is refused. Default None.
-        label: good or anomaly; None (default): unlabelled.
+        label: good, anomaly or a class; None (default): unlabelled.
         type: type of the anomaly. Default None.
         known: the sender's metadata of an image.
         mask: the mask that was listed with an image. Default None.

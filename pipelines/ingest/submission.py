@@ -23,12 +23,14 @@ from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.bit_depth import with_project_bits
 from pipelines.catalogue.database import lock_project
 from pipelines.catalogue.requests import ask_once
-from pipelines.catalogue.samples import ANOMALY_SUBSETS, effective_labels
+from pipelines.catalogue.samples import ANOMALY_SUBSETS, classes_of, effective_labels
 from pipelines.catalogue.schema import groups, samples
+from pipelines.config.class_names import BadClass, class_name, spelt_otherwise
 from pipelines.config.project import Project
 from pipelines.errors import InspectlineError, StorageError
 from pipelines.images.decode import CONTENT_TYPES
 from pipelines.ingest.commit import enter_in
+from pipelines.ingest.inbox_classes import spelling_fault
 from pipelines.ingest.inbox_keys import INDEX, comparable, inbox_prefix, read_path
 from pipelines.ingest.index_csv import FileMetadata, Index, describe
 from pipelines.ingest.items import InboxItem
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class BadName(InspectlineError):
-    """A type of anomaly that is not a valid folder name in the inbox."""
+    """A type of anomaly that is not a valid folder name in the inbox, or a label that the project cannot have."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Posted:
 
     Attributes:
         data: the encoded image.
-        label: good or anomaly.
+        label: good or anomaly, or a class.
         type: type of the anomaly. Default None.
         subset: requested side. Default None.
         name: the sender's file name. Default empty.
@@ -80,10 +82,11 @@ def take_in(project: Project, posted: Posted, kind: str) -> tuple[int, dict[str,
     with connect() as connection:  # also fails before anything is written to S3 if the catalogue is unavailable
         project = with_project_bits(connection, project)
         connection.execute(select(samples.c.id).limit(1))
+        posted = checked_label(connection, project, posted)
     image = open_sample(posted.data, project)
     sha256 = hashlib.sha256(posted.data).hexdigest()
     metadata = metadata_of(project, posted, sha256)
-    folder = f"{inbox_prefix(project.name)}{folder_of(posted.label, posted.type)}/posted/{sha256}"
+    folder = f"{inbox_prefix(project.name)}{folder_of(posted.label, posted.type, project.task)}/posted/{sha256}"
     file = f"{sha256}.{image.extension}"
     item = InboxItem(
         "image",
@@ -108,12 +111,31 @@ def take_in(project: Project, posted: Posted, kind: str) -> tuple[int, dict[str,
     return request, outcome
 
 
-def folder_of(label: str, kind: str | None) -> str:
-    """Return the inbox folder of a label and type.
+def checked_label(connection: Connection, project: Project, posted: Posted) -> Posted:
+    """Return what was posted with its label as the project has it: of a classifier, the name of a class, no type.
+
+    Raises:
+        BadName: it is no name of a class, or differs only in spelling from a class that the project has.
+    """
+    if project.task != "classification":
+        return posted
+    try:
+        label = class_name(posted.label)
+    except BadClass as error:
+        raise BadName(str(error)) from None
+    if other := spelt_otherwise(label, classes_of(connection, project.name)):
+        raise BadName(spelling_fault(label, other))
+    return replace(posted, label=label, type=None)
+
+
+def folder_of(label: str, kind: str | None, task: str = "anomaly") -> str:
+    """Return the inbox folder of a label and type, of a project with `task` (default anomaly).
 
     Raises:
         BadName: the type is not a valid folder name.
     """
+    if task == "classification":  # the class travels in an index.csv, since not every name can be that of a folder
+        return "unlabelled"
     if label == "good":
         return "good"
     # anomaly/anomaly/ is equivalent to anomaly/: objects below it have no type.
@@ -127,14 +149,15 @@ def folder_of(label: str, kind: str | None) -> str:
 def metadata_of(project: Project, posted: Posted, sha256: str) -> FileMetadata:
     """Return the sender's metadata as from an index.csv, with the project's group rule applied to the file name."""
     name = posted.name.replace("\\", "/").rpartition("/")[2] or sha256
-    path = f"{folder_of(posted.label, posted.type)}/{name}"
-    row = {"group": posted.group or "", "subset": posted.subset or ""}
+    path = f"{folder_of(posted.label, posted.type, project.task)}/{name}"
+    row = {"group": posted.group or "", "subset": posted.subset or "", "label": posted.label}
     metadata = describe(path, [Index("", {comparable(path): row})], project)
-    return replace(metadata, group=metadata.group or sha256)
+    # A classifier's images without a group find their own by perceptual hash.
+    return metadata if project.task == "classification" else replace(metadata, group=metadata.group or sha256)
 
 
 def sample_now(connection: Connection, project: str, sha256: str, label: str) -> dict[str, Any]:
-    """Return the state of a sample just submitted with `label` (good or anomaly).
+    """Return the state of a sample just submitted with `label`.
 
     Returns:
         `sha256`, `subset`, effective `label` (None: disputed), `state` (temp, trained, withdrawn) and `notes`.
@@ -152,14 +175,17 @@ def sample_now(connection: Connection, project: str, sha256: str, label: str) ->
         notes.append("it was withdrawn, and stays out of training")
     if row.label and row.label != label:
         notes.append(f"somebody decided that it is {row.label}, and that holds until POST /annotations decides anew")
-    subset = row.side if (row.label or label) == "good" else ANOMALY_SUBSETS[row.side]
+    subset = ANOMALY_SUBSETS[row.side] if (row.label or label) == "anomaly" else row.side
     return {"sha256": sha256, "subset": subset, "label": row.label, "state": state, "notes": notes}
 
 
 def _index(file: str, metadata: FileMetadata) -> bytes:
     """Return the content of an index.csv for one file."""
     lines = io.StringIO()
-    csv.writer(lines).writerows([["file", "subset", "group"], [file, metadata.asked or "", metadata.group or ""]])
+    values = {"file": file, "subset": metadata.asked, "group": metadata.group, "label": metadata.label}
+    if metadata.label is None:
+        del values["label"]
+    csv.writer(lines).writerows([list(values), [value or "" for value in values.values()]])
     return lines.getvalue().encode()
 
 

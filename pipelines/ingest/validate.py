@@ -19,6 +19,7 @@ from pipelines.images.capture_time import capture_time
 from pipelines.images.decode import CONTENT_TYPES, OpenedImage, open_image, read_orientation
 from pipelines.images.descriptors import describe
 from pipelines.images.mask_placement import placed
+from pipelines.images.perceptual_hash import perceptual_hash
 from pipelines.ingest.inbox_keys import comparable, inbox_prefix, rejected_key
 from pipelines.ingest.index_csv import FileMetadata
 from pipelines.ingest.items import InboxItem
@@ -44,6 +45,7 @@ class Sample:
         mask_key: key of its mask. Default None.
         notes: messages on its mask for the sender.
         content: its regions as JSON. Default None.
+        image_hash: its perceptual hash, of classifiers. Default None.
     """
 
     item: InboxItem
@@ -51,6 +53,7 @@ class Sample:
     mask_key: str | None = None
     notes: list[str] = field(default_factory=list)
     content: dict[str, Any] | None = None
+    image_hash: int | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,8 @@ def make_safe(data: bytes, image: OpenedImage, item: InboxItem, project: Project
         "sample_peak": image.depth.high if image.depth.bits > 8 else None,
         "described_bits": None if project.image.bits == "auto" else project.image.bits,
     }
-    return Sample(replace(item, known=known), row)
+    image_hash = perceptual_hash(image.pixels) if project.task == "classification" else None
+    return Sample(replace(item, known=known), row, image_hash=image_hash)
 
 
 def with_capture_time(known: FileMetadata, data: bytes, project: Project) -> FileMetadata:

@@ -14,7 +14,7 @@ from pipelines.catalogue.samples import labelled_samples, new_images
 from pipelines.catalogue.schema import annotations, groups, samples
 from pipelines.datasets.versions import freeze
 from pipelines.ingest import list_inbox, report
-from pipelines.ingest.commit import side_counts
+from pipelines.ingest.commit import class_counts, side_counts
 
 COUNT = 600
 SIDES = ("training", "validation", "test")
@@ -106,13 +106,16 @@ def asked(name: str) -> Callable[[], Any]:
         "list_inbox": lambda: list_inbox("line", "run"),
         "labelled_samples": on_connection(labelled_samples),
         "side_counts": on_connection(side_counts),
+        "class_counts": on_connection(class_counts),
         "new_images": on_connection(new_images),
     }
     return calls[name]
 
 
 @pytest.mark.parametrize("analysed", [False, True])
-@pytest.mark.parametrize("name", ["freeze", "report", "list_inbox", "labelled_samples", "side_counts", "new_images"])
+@pytest.mark.parametrize(
+    "name", ["freeze", "report", "list_inbox", "labelled_samples", "side_counts", "class_counts", "new_images"]
+)
 def test_query_over_all_samples_reads_each_row_a_few_times(projects, each_database, name: str, analysed: bool):
     projects.write("line")
     fill(COUNT)

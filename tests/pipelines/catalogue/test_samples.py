@@ -6,7 +6,14 @@ import pytest
 from sqlalchemy import select
 
 from pipelines.catalogue import connect, transaction
-from pipelines.catalogue.samples import effective_labels, labelled_samples, mark_fired, mark_trained, new_images
+from pipelines.catalogue.samples import (
+    classes_of,
+    effective_labels,
+    labelled_samples,
+    mark_fired,
+    mark_trained,
+    new_images,
+)
 from pipelines.catalogue.schema import annotations, groups, now, samples
 
 pytestmark = pytest.mark.usefixtures("each_database")
@@ -125,3 +132,12 @@ def test_effective_labels_of_some_samples_are_those_among_all() -> None:
         some = connection.execute(select(effective_labels("line", ["a", "c"]))).all()
     assert {row.sha256 for row in some} == {"a", "c"}
     assert set(map(tuple, some)) < set(map(tuple, every))
+
+
+def test_subset_of_a_class_is_the_side_of_its_group() -> None:
+    add("a", ("inbox", "amanita"), side="validation")
+    add("b", ("inbox", "amanita"), ("inbox", "boletus"))
+    add("c", ("inbox", "good"), side="test")
+    assert labels() == {"a": ("amanita", "validation"), "c": ("good", "test")}
+    with connect() as connection:
+        assert classes_of(connection, "line") == ["amanita", "boletus"]

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.catalogue.splits import SIDES, Expected, NewGroup, anomaly_shares, assign, good_shares
+from pipelines.catalogue.splits import (
+    SIDES,
+    Expected,
+    NewGroup,
+    anomaly_shares,
+    assign,
+    assign_by_class,
+    good_shares,
+)
 from pipelines.config.project import SubsetTargets
 
 TARGETS = SubsetTargets()
@@ -130,3 +138,42 @@ def test_assign_when_images_come_one_by_one_then_sides_follow_no_period():
         for phase in range(period):
             share = sides[phase::period].count("training") / len(sides[phase::period])
             assert 0.35 < share < 0.85
+
+
+CLASS_TARGETS = SubsetTargets(training=0.68, validation=0.12, test=0.2)
+
+
+def by_class(groups, counts=None):
+    return assign_by_class("line", groups, targets=CLASS_TARGETS, counts=counts or {})
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.integers(8, 200), min_size=1, max_size=6),
+    batch=st.integers(1, 150),
+    salt=st.text(max_size=5),
+    split=st.sampled_from([None, "train"]),
+)
+def test_assign_by_class_when_classes_differ_in_size_meets_the_targets_of_each(sizes, batch, salt, split):
+    new = [NewGroup(f"{salt}{n}-{m}", label=str(n), split=split) for n, size in enumerate(sizes) for m in range(size)]
+    counts: dict = {}
+    for start in range(0, len(new), batch):
+        chunk = new[start : start + batch]
+        sides = by_class(chunk, counts)
+        for group in chunk:
+            counts.setdefault(group.label, Counter())[sides[group.key][0]] += 1
+    for label, size in enumerate(sizes):
+        of_class = counts[str(label)]
+        assert of_class["training"] >= 4
+        assert of_class["validation"] >= 1
+        assert (of_class["test"] == 0) if split else (of_class["test"] >= 1)
+        trained = 0.15 if split else 0.12
+        assert abs(of_class["validation"] - trained * size) <= 4
+
+
+def test_assign_by_class_when_split_or_side_is_given_keeps_it_and_order_does_not_matter():
+    groups = [NewGroup("a", split="test", label="x"), NewGroup("b", asked="validation", label="x")]
+    groups += [NewGroup(f"{n}", size=1 + n % 3, label="xy"[n % 2]) for n in range(40)]
+    sides = by_class(groups)
+    assert (sides["a"], sides["b"]) == (("test", "imported"), ("validation", "asked"))
+    assert by_class(reversed(groups)) == sides

@@ -76,6 +76,31 @@ def test_read_project_when_wrong_names_file_key_value_and_what_is_allowed(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", (0.6, 0.2, 0.2)),
+        ("task: classification", (0.68, 0.12, 0.2)),
+        ("{task: classification, subsets: {training: 0.7, validation: 0.1}}", (0.7, 0.1, 0.2)),
+    ],
+)
+def test_read_project_divides_by_the_targets_of_the_task(tmp_path: Path, text: str, expected) -> None:
+    subsets = read_project(write(tmp_path, text)).subsets
+    assert (subsets.training, subsets.validation, subsets.test) == expected
+
+
+def test_read_project_takes_the_newest_of_classifiers_alone(tmp_path: Path) -> None:
+    text = "task: classification\ndataset: {newest: 1000}"
+    assert read_project(write(tmp_path, text)).dataset.newest == 1000
+    assert read_project(write(tmp_path, "")).dataset.newest is None
+    with pytest.raises(SettingsError, match=r"dataset.*newest is for task: classification"):
+        read_project(write(tmp_path, "dataset: {newest: 1000}"))
+    with pytest.raises(SettingsError, match=r"dataset.newest is 0"):
+        read_project(write(tmp_path, "{task: classification, dataset: {newest: 0}}"))
+    with pytest.raises(SettingsError, match=r"subsets"):
+        read_project(write(tmp_path, "{task: classification, subsets: [1]}"))
+
+
 def test_read_project_when_the_file_name_is_no_project_name_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="name is 'My-Line': name the file with lower-case letters"):
         read_project(write(tmp_path, "", name="My-Line"))
