@@ -17,9 +17,12 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from pipelines.errors import InspectlineError
 from serving.api.account_routes import account_routes
+from serving.api.accuracy import accuracy_routes
 from serving.api.annotations import annotating
+from serving.api.classify import classifying
 from serving.api.description import describing
 from serving.api.docs_page import docs_page
+from serving.api.finetune import finetuning
 from serving.api.jobs import jobs
 from serving.api.model_routes import model_routes
 from serving.api.predict import MOST_IMAGES, predicting
@@ -64,8 +67,8 @@ def create_app(config: ServingSettings | None = None) -> Flask:
         fixed = ProxyFix(app.wsgi_app, x_for=trusted, x_proto=trusted, x_host=0, x_prefix=1)
         app.wsgi_app = with_safe_prefix(fixed)  # type: ignore[method-assign, assignment]
     for part in (
-        routes, predicting, sent_back, jobs, annotating, predictions,
-        account_routes, model_routes, describing, docs_page,
+        routes, predicting, classifying, sent_back, jobs, annotating, predictions,
+        accuracy_routes, finetuning, account_routes, model_routes, describing, docs_page,
     ):  # fmt: skip
         app.register_blueprint(part)
     app.before_request(_begin)

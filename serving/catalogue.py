@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
     from pipelines.catalogue import connect, login_addresses, transaction, users
+    from pipelines.catalogue.past_accuracy import past_accuracy
     from pipelines.catalogue.prediction_history import VERDICTS, Place, Wanted, read_page
-    from pipelines.catalogue.predictions import enter
+    from pipelines.catalogue.predictions import enter, find_prediction
+    from pipelines.catalogue.requests import ask
+    from pipelines.catalogue.samples import count_since
     from pipelines.catalogue.schema import trainings
     from pipelines.datasets.corrections import ImageGone, NoSuchPrediction, annotate, sha256_of
     from pipelines.ingest.index_csv import read_time
@@ -31,15 +34,18 @@ _HOMES = {
     "pipelines.ingest.submission": ("BadName", "Posted", "take_in"),
     "pipelines.requests.status": ("answer", "find_job", "is_ended"),
     "pipelines.catalogue.prediction_history": ("VERDICTS", "Place", "Wanted", "read_page"),
-    "pipelines.catalogue.predictions": ("enter",),
+    "pipelines.catalogue.past_accuracy": ("past_accuracy",),
+    "pipelines.catalogue.predictions": ("enter", "find_prediction"),
+    "pipelines.catalogue.requests": ("ask",),
+    "pipelines.catalogue.samples": ("count_since",),
 }
 _importing = threading.RLock()
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "VERDICTS", "BadName", "Connection", "DataError", "ImageGone", "IntegrityError", "NoSuchPrediction", "Place",
-    "Posted", "SQLAlchemyError", "Wanted", "annotate", "answer", "connect", "enter", "find_job", "is_ended",
-    "login_addresses", "read_page", "read_time", "select", "sha256_of", "take_in", "text", "trainings",
-    "transaction", "users",
+    "Posted", "SQLAlchemyError", "Wanted", "annotate", "answer", "ask", "connect", "count_since", "enter", "find_job",
+    "find_prediction", "is_ended", "login_addresses", "past_accuracy", "read_page", "read_time", "select",
+    "sha256_of", "take_in", "text", "trainings", "transaction", "users",
 ]  # fmt: skip
 
 

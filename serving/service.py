@@ -18,6 +18,7 @@ from serving.limits.job_wait import Room
 from serving.models.reloader import Reloader
 from serving.models.served_models import Predictor
 from serving.recording.journal import Journal
+from serving.recording.past import PastPredictions
 from serving.recording.recorder import Recorder
 from serving.settings import ServingSettings
 
@@ -37,6 +38,7 @@ class Service:
         self.several = ThreadPoolExecutor(_SEVERAL_AT_ONCE, "several")  # starts its threads on demand
         self.journal = Journal(config.journal, config.journal_max_bytes, config.journal_synced)
         self.recorder = Recorder(self.journal)
+        self.past = PastPredictions()
         self.reloader = Reloader(self.predictor, config)
         self.waiting = Room(config.waiting)
         self.storing = Room(config.storing)

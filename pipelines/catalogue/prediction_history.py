@@ -21,8 +21,6 @@ _SHOWN = (
     "sha256",
     "created_at",
     "task",
-    "is_anomaly",
-    "threshold",
     "model_version",
     "source",
     "width",
@@ -37,7 +35,7 @@ class Wanted:
     Attributes:
         since: earliest time, inclusive.
         until: latest time, exclusive.
-        verdict: good, review or anomaly.
+        verdict: good, review or anomaly; only anomaly detectors give one.
         is_anomaly: whether the score exceeds the threshold.
         version: model version.
     """
@@ -54,7 +52,8 @@ def read_page(
 ) -> tuple[list[dict[str, Any]], Place | None]:
     """Return up to `limit` predictions after `after` (None: the newest), and where the next page starts, if any."""
     table = predictions.c
-    verdict = func.coalesce(table.verdict, case((table.is_anomaly, "anomaly"), else_="good"))
+    by_threshold = case((table.is_anomaly, "anomaly"), (table.is_anomaly.is_not(None), "good"))
+    verdict = func.coalesce(table.verdict, by_threshold)
     query = select(predictions, verdict.label("effective_verdict")).where(table.project == project)
     if wanted.since:
         query = query.where(table.created_at >= wanted.since)
@@ -80,7 +79,7 @@ def read_page(
 def _to_json(row: dict[str, Any], annotation: Any) -> dict[str, Any]:
     shown = {name: row[name] for name in _SHOWN}
     shown["created_at"] = row["created_at"].isoformat()
-    shown |= {"anomaly_score": row["score"], "reconstruction_error": row["score"], "verdict": row["effective_verdict"]}
+    shown |= _classified(row) if row["task"] == "classification" else _scored(row)
     shown["image_kept"] = row["image_key"] is not None and (row["expires_at"] is None or row["expires_at"] > now())
     shown["annotation"] = annotation and {
         "label": annotation["label"],
@@ -90,3 +89,19 @@ def _to_json(row: dict[str, Any], annotation: Any) -> dict[str, Any]:
         "created_at": annotation["created_at"].isoformat(),
     }
     return shown
+
+
+def _scored(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what an anomaly detector said."""
+    shown = {name: row[name] for name in ("is_anomaly", "threshold")}
+    return shown | {
+        "anomaly_score": row["score"],
+        "reconstruction_error": row["score"],
+        "verdict": row["effective_verdict"],
+    }
+
+
+def _classified(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a classifier said."""
+    answer = row["answer"] or {}
+    return {name: answer.get(name) for name in ("class", "unsure", "conformal_set")} | {"certainty": row["score"]}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import RowMapping, select, update
 
 from pipelines.catalogue.database import CHUNK, connect, insert_new, transaction
 from pipelines.catalogue.schema import now, predictions
@@ -22,6 +22,27 @@ def enter(rows: Sequence[Mapping[str, Any]]) -> None:
         # SQLAlchemy derives the columns from the first row, and rows from an older version's journal may lack some.
         columns = {name: "anomaly" if name == "task" else None for row in rows for name in row}
         insert_new(connection, predictions, [{**columns, **row} for row in rows], key=["request_id"])
+
+
+def find_prediction(project: str, sha256: str, model_version: str, since: datetime | None = None) -> RowMapping | None:
+    """Return a prediction with a typed answer that this version gave for the image, at `since` or later; else None.
+
+    Any of several will do: a version gives the same answer for the same bytes.
+
+    Raises:
+        CatalogueError: the database is unreachable.
+    """
+    table = predictions.c
+    query = select(predictions).where(
+        table.project == project,
+        table.sha256 == sha256,
+        table.model_version == model_version,
+        table.answer.is_not(None),
+    )
+    if since is not None:
+        query = query.where(table.created_at >= since)
+    with connect() as connection:
+        return connection.execute(query.limit(1)).mappings().first()
 
 
 def purge_expired(project: str, when: datetime | None = None) -> dict[str, int]:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, String, Subquery, and_, case, cast, func, select, update
 
-from pipelines.catalogue.database import chunks, whole_table_joins
+from pipelines.catalogue.database import chunks, connect, whole_table_joins
 from pipelines.catalogue.schema import annotations, groups, now, samples
 from pipelines.config.class_names import RESERVED
 
@@ -137,6 +137,15 @@ def new_images(connection: Connection, project: str, *, unfired: bool = False) -
         query = query.where(samples.c.fired_at.is_(None))
     with whole_table_joins(connection):
         return list(connection.execute(query).scalars())
+
+
+def count_since(project: str, moment: datetime) -> int:
+    """Return the number of samples that came in after `moment` and are not withdrawn."""
+    query = select(func.count()).where(
+        samples.c.project == project, samples.c.ingested_at > moment, samples.c.withdrawn_at.is_(None)
+    )
+    with connect() as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def mark_fired(connection: Connection, ids: Sequence[int], when: datetime | None = None) -> None:

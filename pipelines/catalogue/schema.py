@@ -94,6 +94,7 @@ samples = Table(
     Index("ix_samples_project_group", "project", "group_key"),
     Index("ix_samples_project_waiting", "project", "trained_version", "fired_at"),
     Index("ix_samples_project_source", "project", "source_key"),
+    Index("ix_samples_project_ingested_at", "project", "ingested_at"),
 )
 
 # Perceptual hashes of the images of classifiers, by which copies of one photograph are found.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def register(run: Run, package: ModelPackage, evaluation: EvaluationReport) -> R
                     source=f"models:/{model_id}",
                     run_id=run.mlflow_run_id,
                     model_id=model_id,
-                    tags=_tags(run, package, opened),
+                    tags=_tags(run, package, opened, evaluation),
                     description=describe(run, opened, evaluation, package.notes),
                 )
                 version = str(created.version)
@@ -213,7 +214,7 @@ def _ensure_model(client: MlflowClient, project: str) -> None:
             raise
 
 
-def _tags(run: Run, package: ModelPackage, opened: Package) -> dict[str, str]:
+def _tags(run: Run, package: ModelPackage, opened: Package, evaluation: EvaluationReport) -> dict[str, str]:
     return {
         "training_id": run.training_id,
         "version_id": run.version_id,
@@ -225,7 +226,18 @@ def _tags(run: Run, package: ModelPackage, opened: Package) -> dict[str, str]:
         **({} if package.policy is None else {"threshold_policy": package.policy}),
         "dag_run_id": run.dag_run_id,
         "notes": json.dumps(package.notes)[:4000],
+        **_accuracy_tags(evaluation),
     }
+
+
+def _accuracy_tags(evaluation: EvaluationReport) -> dict[str, str]:
+    """Return what serving answers to `GET /accuracy`; nothing for a task without accuracy."""
+    accuracy = evaluation.metrics.get("accuracy")
+    if accuracy is None:
+        return {}
+    values = {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
+    tags = {name: repr(value) for name, value in values.items()}
+    return tags | {"evaluated_at": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _named(version: str | None) -> str:

@@ -99,17 +99,23 @@ def release_version(project: str | None = None) -> ResponseReturnValue:
 
 def _shown(version: RegisteredVersion, state: ProjectState, kept: Hold | None) -> dict[str, Any]:
     tags = version.tags
+    serving = state.serving if state.serving and state.serving.version == version.version else None
+    task = tags.get("task") or (serving.model.task if serving else "anomaly")  # untagged versions have no other
+    # Known of the version that serves; of the others once they do.
+    classes = {"classes": serving.model.report()["classes"] if serving else None} if task == "classification" else {}
     return {
         "version": version.version,
-        "serving": bool(state.serving and state.serving.version == version.version),
+        "serving": serving is not None,
         "held": bool(kept and kept.version == version.version),
         "created_at": version.created_at,
         "kind": tags.get("kind"),
+        "task": task,
         "dataset_version": tags.get("version_id"),
         "training_id": tags.get("training_id"),
         "threshold": _number(tags.get("threshold")),
         "threshold_policy": tags.get("threshold_policy"),
         "chosen_by": tags.get(CHOSEN_BY),
+        **classes,
     }
 
 

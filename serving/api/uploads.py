@@ -5,6 +5,7 @@ text as fields) and an image as the whole body. Names are case-insensitive; unkn
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -63,30 +64,71 @@ class Sent:
     Attributes:
         images: the images in order.
         words: the text fields by name.
+        numbers: the whole numbers by name.
         files: the other files by name.
         several: whether the images were sent as a list, even of one; the answer is then a list, too.
     """
 
     images: tuple[SentImage, ...] = ()
     words: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
     several: bool = False
 
 
-def read_body(request: Request, *, images: int = 1, words: Collection[str] = (), files: Collection[str] = ()) -> Sent:
-    """Return the content of the body: 1 to `images` images (none for 0), and any of `words` and `files`.
+@dataclass(frozen=True)
+class _Fields:
+    """What a call takes; see `read_body`."""
+
+    images: int
+    words: Collection[str]
+    numbers: Collection[str]
+    files: Collection[str]
+    addresses: Collection[str]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The names of the fields that are no files and no addresses."""
+        return (*self.words, *self.numbers)
+
+    def values(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Return `words` and `numbers` of a `Sent`, of the fields of a request by name."""
+        return {
+            "words": {name: word(name, value) for name, value in named.items() if name in self.words},
+            "numbers": {name: whole_number(name, value) for name, value in named.items() if name in self.numbers},
+        }
+
+    @property
+    def how(self) -> str:
+        """How to make the call, in a few words."""
+        return _how(self.images, self.texts, self.files)
+
+
+def read_body(
+    request: Request,
+    *,
+    images: int = 1,
+    words: Collection[str] = (),
+    numbers: Collection[str] = (),
+    files: Collection[str] = (),
+    addresses: Collection[str] = (URL_FIELD,),
+) -> Sent:
+    """Return the content of the body: 1 to `images` images (none for 0), and any of `words`, `numbers` and `files`.
+
+    In JSON, an image is named by one of `addresses`, and a number is written without quotes.
 
     Raises:
         Refusal: 400, 413 or 415 for any other body; the message says what the call takes.
     """
+    taken = _Fields(images, words, numbers, files, addresses)
     kind = request.mimetype
     if kind == "multipart/form-data":
-        return _from_form(request, images, words, files)
+        return _from_form(request, taken)
     if images and (kind.startswith("image/") or kind == "application/octet-stream"):
         return Sent((SentImage(data=request.get_data(cache=False)),))
     if kind == "application/json" or kind.endswith("+json"):
-        return _from_json(_json(request, images), images, words, files)
-    raise Refusal(415, f"the request's content type is {kind or 'not given'}: {_how(images, words, files)}")
+        return _from_json(_json(request, images), taken)
+    raise Refusal(415, f"the request's content type is {kind or 'not given'}: {taken.how}")
 
 
 def read_fields(request: Request, allowed: Collection[str]) -> dict[str, Any]:
@@ -135,7 +177,30 @@ def word(name: str, value: Any, longest: int = LONGEST_WORD) -> str:
     return text
 
 
-def _from_form(request: Request, images: int, words: Collection[str], files: Collection[str]) -> Sent:
+def read_number(name: str, text: str) -> int:
+    """Return the whole number that the field or parameter `name` holds as text.
+
+    Raises:
+        Refusal: 400 for anything else.
+    """
+    if not re.fullmatch("-?[0-9]{1,18}", text.strip()):
+        raise Refusal(400, f"{name} is {text[:64]!r}: write a whole number")
+    return int(text)
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return the value of the JSON field `name`, a whole number.
+
+    Raises:
+        Refusal: 400 for anything else: a fraction, a truth value, a number in quotes.
+    """
+    if type(value) is not int:
+        raise Refusal(400, f"{name} is {json.dumps(value)[:64]}: write a whole number, without quotes or a point")
+    return value
+
+
+def _from_form(request: Request, taken: _Fields) -> Sent:
+    images, files = taken.images, taken.files
     uploads = [
         SentImage(data=file.read(), name=file.filename or "")
         for name, file in request.files.items(multi=True)
@@ -144,36 +209,37 @@ def _from_form(request: Request, images: int, words: Collection[str], files: Col
     others = [(name, file.read()) for name, file in request.files.items(multi=True) if name.lower() in files]
     fields = {*files, *(FILE_FIELDS if images else ())}
     if strange := [name for name in request.files if name.lower() not in fields]:
-        raise Refusal(400, f"there is no file field {strange[0][:64]!r}: {_how(images, words, files)}")
+        raise Refusal(400, f"there is no file field {strange[0][:64]!r}: {taken.how}")
     if texts := [name for name in request.form if name.lower() in fields]:
         raise Refusal(400, f"{texts[0][:64]} was sent as text: send a file, with curl -F {texts[0][:64]}=@image.png")
     if empty := [name for name, data in others if not data]:
         raise _empty(f"the file in {empty[0][:64]!r}")
-    named = _named(request.form.items(multi=True), (URL_FIELD, *words) if images else words)
+    named = _named(request.form.items(multi=True), (URL_FIELD, *taken.texts) if images else taken.texts)
     urls = [_address(named.pop(URL_FIELD))] if URL_FIELD in named else []
     if images and not uploads and not urls:
         raise Refusal(400, f'the form has no file in "file" or "image": {_HOW}')
     sent = (*uploads, *urls)
     _count(len(sent), images)
-    named_words = {name: word(name, value) for name, value in named.items()}
-    return Sent(sent, named_words, _named(others, files), several=len(sent) > 1)
+    named |= {name: read_number(name, named[name]) for name in taken.numbers if name in named}
+    return Sent(sent, files=_named(others, files), several=len(sent) > 1, **taken.values(named))
 
 
-def _from_json(body: dict[str, Any], images: int, words: Collection[str], files: Collection[str]) -> Sent:
-    addresses = () if not images else (URL_FIELD,) if images == 1 else (URL_FIELD, URLS_FIELD)
-    named = _named(body.items(), (*addresses, *words))
-    named_words = {name: word(name, value) for name, value in named.items() if name not in addresses}
+def _from_json(body: dict[str, Any], taken: _Fields) -> Sent:
+    images = taken.images
+    addresses = () if not images else tuple(taken.addresses) if images == 1 else (URL_FIELD, URLS_FIELD)
+    named = _named(body.items(), (*addresses, *taken.texts))
+    values = taken.values(named)
     given = [name for name in addresses if name in named]
     if images and len(given) != 1:
-        text = "names no image_url" if not given else "holds image_url and image_urls"
-        raise Refusal(400, f"the body {text}: {_how(images, words, files)}")
+        text = "names no image_url" if not given else f"holds {' and '.join(given)}"
+        raise Refusal(400, f"the body {text}: {taken.how}")
     if not given:
-        return Sent(words=named_words)
-    listed = named[given[0]] if given == [URLS_FIELD] else [named[URL_FIELD]]
+        return Sent(**values)
+    listed = named[given[0]] if given == [URLS_FIELD] else [named[given[0]]]
     if not isinstance(listed, list) or not listed:
         raise Refusal(400, f'image_urls is no list of addresses: write ["https://…"], up to {images}')
     _count(len(listed), images)
-    return Sent(tuple(_address(url) for url in listed), named_words, several=given == [URLS_FIELD])
+    return Sent(tuple(_address(url) for url in listed), several=given == [URLS_FIELD], **values)
 
 
 def _named(pairs: Iterable[tuple[str, Any]], allowed: Collection[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +12,7 @@ class CachedPrediction:
     """The answer of one version to an image; about two kilobytes.
 
     Attributes:
-        score: the anomaly score.
+        result: what the version's model judges: the anomaly score, or the probabilities of the classes.
         embedding: the image's embedding as float32, little-endian.
         width: of the image, in pixels.
         height: of the image, in pixels.
@@ -20,7 +21,7 @@ class CachedPrediction:
         descriptors: the image's descriptors by name.
     """
 
-    score: float
+    result: Any
     embedding: bytes
     width: int
     height: int

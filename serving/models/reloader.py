@@ -143,9 +143,9 @@ class Reloader:
             self._away_since = None
 
     def _review(self, state: ProjectState) -> None:
-        """Follow the project file's review threshold."""
+        """Follow the settings of the project file that serving alone applies."""
         if state.serving and state.project:
-            state.serving = state.serving.reviewing(state.project.threshold.review_false_positive_rate)
+            state.serving = state.serving.following(state.project)
 
     def _read_projects(self) -> dict[str, str]:
         """Read the project files, add and remove projects, and return the error of each invalid file by project.
@@ -212,14 +212,15 @@ class Reloader:
                 "project": state.name,
                 "version": registered.version,
                 "before": before.version if before else None,
-                "threshold": serving.threshold,
+                "task": serving.model.task,
+                "threshold": serving.model.report()["threshold"],
                 "ms": round((time.monotonic() - began) * 1000),
             },
         )
 
     def _load(self, state: ProjectState, registered: RegisteredVersion, folder: Path) -> Serving:
         serving = load(registered, folder, self._threads, self._room)
-        return serving.reviewing(state.project.threshold.review_false_positive_rate) if state.project else serving
+        return serving.following(state.project) if state.project else serving
 
     @staticmethod
     def _has(state: ProjectState, registered: RegisteredVersion) -> bool:

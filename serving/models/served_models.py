@@ -1,4 +1,4 @@
-"""The served model of each project: an immutable snapshot of a version with its threshold, session and queue.
+"""The served model of each project: an immutable snapshot of a version with its model and queue.
 
 A request reads the snapshot once and uses it throughout; the polling thread replaces it as a whole. Requests that
 arrive while the network runs share its next run; each version has its own queue.
@@ -12,40 +12,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipelines.config.project import Project
 from pipelines.errors import BadPackage
+from pipelines.images.preprocess import PreparedImage
 from pipelines.registry.client import RegisteredVersion
-from pipelines.tasks.anomaly.package import AnomalyPackage
-from pipelines.tasks.anomaly.predict import Prediction, PreparedImage, predict, predict_prepared
-from pipelines.tasks.anomaly.threshold import conformal
+from pipelines.registry.package import Package
 from serving.limits.prediction_cache import PredictionCache
 from serving.metrics import batch_observer
 from serving.models.batching import Batches
+from serving.tasks import MOST_AT_ONCE, NOTHING_SERVED, ServedModel, open_model
 
 _REFUSALS = 20
-# Images in one run: larger batches are no faster per image, and delay the first image. A batch of four would take 30 MB
-# less memory, and a tenth more time.
-MOST_AT_ONCE = 8
 REMEMBERED = 1024  # cached predictions for each version
-_PROBE_TOLERANCE = 1e-3  # added to the package's own: other processors round differently
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The interpretation of a score by a version.
-
-    Attributes:
-        is_anomaly: whether the score exceeds the threshold.
-        p_value: the conformal p-value of the score under good images, 0 to 1.
-        verdict: `good`, `review` or `anomaly`.
-    """
-
-    is_anomaly: bool
-    p_value: float
-    verdict: str
 
 
 @dataclass(frozen=True)
@@ -54,21 +32,15 @@ class Serving:
 
     Attributes:
         registered: the version's entry in the registry.
-        package: the model package, with its threshold and its ONNX Runtime session.
-        validation: float64 [n], the sorted scores of the good validation images.
-        batches: the queue of images to score.
-        map_limit: the value in an error map that corresponds to the threshold.
-        review_threshold: the project's second, lower threshold; None if it has none.
+        model: the version's model, behind the interface of its task.
+        batches: the queue of images for the network.
         cache: the predictions of the images judged most recently.
         since: when the version was loaded, in UTC.
     """
 
     registered: RegisteredVersion
-    package: AnomalyPackage
-    validation: NDArray[np.float64]
-    batches: Batches[PreparedImage, Prediction]
-    map_limit: float
-    review_threshold: float | None = None
+    model: ServedModel
+    batches: Batches[PreparedImage, Any]
     cache: PredictionCache = field(default_factory=lambda: PredictionCache(REMEMBERED))
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -78,37 +50,22 @@ class Serving:
         return self.registered.version
 
     @property
-    def threshold(self) -> float:
-        """The score above which an image is an anomaly."""
-        return self.package.card.threshold
+    def package(self) -> Package:
+        """The model package, with its ONNX Runtime session."""
+        return self.model.package
 
-    def score(self, image: PreparedImage) -> Prediction:
-        """Score one prepared image, in a batch with others that are queued.
+    def predict(self, image: PreparedImage) -> Any:
+        """Return the network's output for one prepared image, in a batch with others that are queued.
 
         Raises:
             Full: the queue is full.
         """
         return self.batches.result(image)
 
-    def judge(self, score: float) -> Judgement:
-        """Return the verdict and the p-value of a score.
-
-        The p-value is conformal: (1 + validation scores at least as high) / (n + 1), which for a good image is at most
-        p with probability p (Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005, section 2.2).
-        """
-        n = len(self.validation)
-        as_high = n - int(np.searchsorted(self.validation, score, side="left"))
-        is_anomaly = score > self.threshold
-        review = self.review_threshold is not None and score > self.review_threshold
-        verdict = "anomaly" if is_anomaly else "review" if review else "good"
-        return Judgement(is_anomaly, (1 + as_high) / (n + 1), verdict)
-
-    def reviewing(self, rate: float | None) -> Serving:
-        """Return this version with the review threshold that a proportion `rate` of good images exceeds."""
-        value = None
-        if rate is not None and len(self.validation):
-            value = min(self.threshold, conformal(self.validation, rate).value)
-        return self if value == self.review_threshold else replace(self, review_threshold=value)
+    def following(self, project: Project) -> Serving:
+        """Return this version with the settings of the project file that serving alone applies."""
+        model = self.model.following(project)
+        return self if model is self.model else replace(self, model=model)
 
 
 @dataclass(frozen=True)
@@ -171,9 +128,8 @@ class ProjectState:
             "status": "serving" if serving else "waiting",
             "model": self.name,
             "version": serving.version if serving else None,
-            "threshold": serving.threshold if serving else None,
-            "review_threshold": serving.review_threshold if serving else None,
-            "threshold_policy": serving.package.card.threshold_policy if serving else None,
+            "task": serving.model.task if serving else self.project.task if self.project else None,
+            **(serving.model.report() if serving else NOTHING_SERVED),
             "dataset_version": serving.package.card.version_id if serving else None,
             "serving_since": _text(serving.since) if serving else None,
             "last_poll": {"at": _text(polled_at), "problem": problem},
@@ -215,51 +171,18 @@ def load(registered: RegisteredVersion, folder: Path, threads: int, room: int = 
     A run of the network uses `threads` threads; at most `room` images are queued.
 
     Raises:
-        BadPackage: the package is incomplete, altered or another project's, or does not reproduce its stored scores.
+        BadPackage: the package is incomplete, altered or another project's, or does not reproduce what is stored.
     """
-    package = AnomalyPackage.open(folder, threads=threads)
-    if registered.digest and package.digest != registered.digest:
-        raise BadPackage(f"{folder}: digest {package.digest[:12]}… is not that registered; fetch the package again")
-    if package.card.project != registered.project:
-        raise BadPackage(f"{folder}: made for project {package.card.project}; register it there")
-    scored = _check_on_examples(package)
-    batches: Batches[PreparedImage, Prediction] = Batches(
-        lambda images: predict_prepared(package, images, MOST_AT_ONCE),
-        most=MOST_AT_ONCE,
-        room=room,
-        observe=batch_observer(registered.project),
+    opened = Package.open(folder)
+    if registered.digest and opened.digest != registered.digest:
+        raise BadPackage(f"{folder}: digest {opened.digest[:12]}… is not that registered; fetch the package again")
+    if opened.card.project != registered.project:
+        raise BadPackage(f"{folder}: made for project {opened.card.project}; register it there")
+    model = open_model(folder, threads)
+    batches: Batches[PreparedImage, Any] = Batches(
+        model.run, most=MOST_AT_ONCE, room=room, observe=batch_observer(registered.project)
     )
-    validation = np.sort(package.reference["score"].astype(np.float64))
-    return Serving(registered, package, validation, batches, _map_limit(package, scored))
-
-
-def _check_on_examples(package: AnomalyPackage) -> list[Prediction]:
-    """Score the package's stored examples, or without any a synthetic image, so that no request is the first run."""
-    examples = package.examples
-    if not examples:
-        side = package.card.input_size
-        ramp = np.linspace(0, 255, side).astype(np.uint8)
-        return predict(package, [np.dstack([np.broadcast_to(ramp, (side, side))] * 3)])
-    tolerance = package.card.onnx_tolerance + _PROBE_TOLERANCE * package.card.threshold
-    predictions = predict(package, examples)
-    for stored, scored in zip(package.reference["score"], predictions, strict=False):
-        if abs(float(stored) - scored.score) > tolerance:
-            raise BadPackage(
-                f"{package.folder}: scores a stored example {scored.score:.6g} instead of {float(stored):.6g}; "
-                "export the model again"
-            )
-    return predictions
-
-
-def _map_limit(package: AnomalyPackage, scored: list[Prediction]) -> float:
-    """Return the peak value of an error map whose score equals the threshold.
-
-    Estimated as the threshold times the median ratio of map peak to score; where the score is the map's maximum, this
-    is the threshold itself.
-    """
-    ratios = [float(result.error_map.max()) / result.score for result in scored if result.score > 0]
-    ratio = float(np.median(ratios)) if ratios else 1.0
-    return max(package.card.threshold * ratio, 1e-6)
+    return Serving(registered, model, batches)
 
 
 def _text(moment: datetime | None) -> str | None:

@@ -69,15 +69,17 @@ class Registry:
         spoil: Callable[[Path], None] | None = None,
         project: str = "",
         card_project: str = "",
+        make: Callable[..., Path] = make_package,
+        tags: dict[str, str] | None = None,
         **card: Any,
     ) -> str:
         """Register a package and return its version.
 
-        `remake` changes the package before its digest is taken, `spoil` afterwards.
+        `make` writes the package, `remake` changes it before its digest is taken, `spoil` afterwards.
         """
         name = project or self.project
         self.registered += 1
-        package = make_package(self.folder / f"package-{self.registered}", project=card_project or name, **card)
+        package = make(self.folder / f"package-{self.registered}", project=card_project or name, **card)
         if remake:
             remake(package)
         digest = package_digest(package)
@@ -90,7 +92,7 @@ class Registry:
         run = self.client.create_run(experiment_id)
         self.client.log_artifacts(run.info.run_id, str(package), "model")
         version = self.client.create_model_version(
-            name, f"{run.info.artifact_uri}/model", run.info.run_id, tags={"package_sha256": digest}
+            name, f"{run.info.artifact_uri}/model", run.info.run_id, tags={"package_sha256": digest} | (tags or {})
         )
         if champion:
             self.client.set_registered_model_alias(name, "champion", version.version)

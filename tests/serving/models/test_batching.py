@@ -92,7 +92,7 @@ def test_score_when_batched_by_serving_then_that_of_calibration(tmp_path):
     images = [(good_image if number % 3 else defective_image)(generator, 96 + 8 * (number % 9)) for number in range(60)]
     alone = [predict(AnomalyPackage.open(folder), [image])[0] for image in images]
     with ThreadPoolExecutor(16) as pool:
-        together = list(pool.map(lambda image: serving.score(prepare_image(serving.package, image)), images))
+        together = list(pool.map(lambda image: serving.predict(prepare_image(serving.package, image)), images))
     for alone_result, other in zip(alone, together, strict=True):
         assert other.score == pytest.approx(alone_result.score, abs=1e-6)
         np.testing.assert_allclose(other.error_map, alone_result.error_map, atol=1e-6)
