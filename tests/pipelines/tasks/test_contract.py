@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,41 @@ def fill_with_parts(line: Line) -> None:
     line.add("test", "anomaly", 4, kind="dent", masks=True)
 
 
-SUBJECTS: dict[str, Callable[[Line], None]] = {"anomaly": fill_with_parts}
+def fill_with_shapes(line: Line) -> None:
+    """Ingest enough discs and bars for every step."""
+    for side, count in (("training", 14), ("validation", 8), ("test", 6)):
+        line.add(side, "disc", count, draw=lambda rng: drawn_shape("disc", rng))
+        line.add(side, "bar", count, draw=lambda rng: drawn_shape("bar", rng))
+
+
+def drawn_shape(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a disc or a bar somewhere on noise, uint8 [64, 80, 3]."""
+    pixels = rng.integers(90, 130, (64, 80, 3), dtype=np.uint8)
+    down, across = np.mgrid[:64, :80]
+    y, x = rng.integers(24, 40), rng.integers(30, 50)
+    disc = (down - y) ** 2 + (across - x) ** 2 < 14**2
+    bar = (abs(down - y) < 5) & (abs(across - x) < 26)
+    pixels[disc if kind == "disc" else bar] = rng.integers(180, 250, 3)
+    return pixels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """How a task is tried.
+
+    Attributes:
+        fill: puts enough samples into a project.
+        model: section `model` of its project file.
+    """
+
+    fill: Callable[[Line], None]
+    model: dict[str, Any]
+
+
+SUBJECTS = {
+    "anomaly": Subject(fill_with_parts, {"input_size": 64}),
+    "classification": Subject(fill_with_shapes, {"input_size": 64, "batch_size": 8, "open_layers": 2}),
+}
 
 
 @dataclass(frozen=True)
@@ -53,12 +88,27 @@ class Trained:
 
 
 @pytest.fixture(params=sorted(SUBJECTS))
-def trained(request: pytest.FixtureRequest, line: Line) -> Trained:
+def name(request: pytest.FixtureRequest) -> str:
+    """Return the name of a task."""
+    return str(request.param)
+
+
+@pytest.fixture
+def line_of_task(name: str, line: Line, projects) -> Line:
+    """Declare an empty project of the task."""
+    promotion = {"bootstrap_samples": 400, "minimum_accuracy": 0.5}
+    projects.write(line.project, task=name, model=SUBJECTS[name].model, promotion=promotion)
+    return line
+
+
+@pytest.fixture
+def trained(name: str, line_of_task: Line) -> Trained:
     """Train and export a model of the task, briefly."""
-    SUBJECTS[request.param](line)
+    line = line_of_task
+    SUBJECTS[name].fill(line)
     begun = runs.begin(freeze(line.project), {"epochs": 1}, force=False, dag_run_id="manual__1")
     assert isinstance(begun, Run)
-    assert begun.task == request.param
+    assert begun.task == name
     task, pack = find_task(begun.task), pack_of(begun)
     model = task.train(begun, pack)
     return Trained(task, begun, pack, model, task.export(begun, pack, model))
@@ -135,8 +185,8 @@ def test_steps_of_a_task_from_training_to_prediction(trained: Trained) -> None:
     assert_calibration_never_sees_test_samples(trained, package)
 
 
-@pytest.mark.parametrize("name", sorted(SUBJECTS))
-def test_too_little_data_is_refused_in_one_sentence(name: str, line: Line) -> None:
+def test_too_little_data_is_refused_in_one_sentence(line_of_task: Line) -> None:
+    line = line_of_task
     line.add("training", "good", 3)
     with pytest.raises(NotEnoughImages) as caught:
         freeze(line.project)
@@ -144,7 +194,6 @@ def test_too_little_data_is_refused_in_one_sentence(name: str, line: Line) -> No
     assert line.project in str(caught.value)
 
 
-@pytest.mark.parametrize("name", sorted(SUBJECTS))
 def test_predicting_stays_thin(name: str) -> None:
     code = (
         f"import sys; from pipelines.tasks import find_task; task = find_task({name!r})\n"

@@ -102,7 +102,7 @@ def test_predictions_when_a_file_is_sent_then_the_most_probable_classes_and_the_
     society: Server, registry: Registry
 ):
     first = classify(society, picture("red"), Nb_preds="2").json()
-    assert [entry["class"] for entry in first["predictions"]][0] == "red"
+    assert first["predictions"][0]["class"] == "red"
     assert len(first["predictions"]) == 2
     assert first["predictions"][0]["percent"] > 90
     assert (first["unsure"], first["cached"], first["model_version"]) == (False, False, "1")
