@@ -199,7 +199,10 @@ class _ClassPlan:
                 f"a class takes at least {LEAST_IMAGES} images in all, and {len(few)} have fewer here: {some(few, 10)}"
             )
         if counts:
-            self.notes.append(f"{len(counts)} classes with {min(counts.values())} to {max(counts.values())} images")
+            least, most = min(counts.values()), max(counts.values())
+            self.notes.append(
+                f"{len(counts)} classes with {least if least == most else f'{least} to {most}'} images each"
+            )
 
     def _ask_about_spellings(self) -> None:
         """Add a problem for each class that comes in several spellings, with the words that settle it."""
