@@ -20,7 +20,6 @@ from PIL import Image
 
 PER_SPECIES = 60
 SIZE = 192  # pixels a side
-_DRAWN = SIZE * 4 // 3  # reduced afterwards, which smooths edges
 _PHOTOGRAPHS = 2  # of each cap
 _QUALITY = 92
 
@@ -95,8 +94,8 @@ def draw(seed: int, species: str, cap: int, photograph: int = 0) -> NDArray[np.u
     turn = math.radians(moment.normal(0, 22))
     size = moment.uniform(0.62, 1.0)
     middle = moment.uniform(-0.2, 0.2), moment.uniform(-0.15, 0.15)
-    rows, columns = np.mgrid[0:_DRAWN, 0:_DRAWN].astype(np.float32)
-    x, y = columns / (_DRAWN / 2) - 1 - middle[0], 1 - rows / (_DRAWN / 2) - middle[1]
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    x, y = columns / (SIZE / 2) - 1 - middle[0], 1 - rows / (SIZE / 2) - middle[1]
     u = (x * math.cos(turn) + y * math.sin(turn)) / size
     v = (y * math.cos(turn) - x * math.sin(turn)) / size
     picture = _mushroom(picture, _varied(SPECIES[species], own), u, v, own, moment)
@@ -128,14 +127,14 @@ def _varied(species: Species, rng: np.random.Generator) -> Species:
 
 
 def _noise(rng: np.random.Generator, cells: int) -> Picture:
-    """Return smooth noise [_DRAWN, _DRAWN] of mean 0 and deviation 1 with about `cells` waves across."""
+    """Return smooth noise [192, 192] of mean 0 and deviation 1 with about `cells` waves across."""
     small = Image.fromarray(rng.standard_normal((cells + 3, cells + 3), dtype=np.float32))
-    noise = np.asarray(small.resize((_DRAWN, _DRAWN), Image.Resampling.BICUBIC))
+    noise = np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
     return (noise - noise.mean()) / (noise.std() + 1e-6)
 
 
 def _ground(rng: np.random.Generator) -> Picture:
-    """Return out-of-focus ground [_DRAWN, _DRAWN, 3] of two materials."""
+    """Return out-of-focus ground [192, 192, 3] of two materials."""
     first, second = (np.asarray(_GROUNDS[place], np.float32) for place in rng.integers(len(_GROUNDS), size=2))
     share = 1 / (1 + np.exp(-2 * _noise(rng, 4)))[..., np.newaxis]
     texture = 0.1 * _noise(rng, 9) + 0.13 * _noise(rng, 24) + 0.12 * _noise(rng, 60)
@@ -147,7 +146,7 @@ def _ground(rng: np.random.Generator) -> Picture:
 
 
 def _blob(x: float, y: float, radius: float, rng: np.random.Generator) -> Picture:
-    rows, columns = np.mgrid[0:_DRAWN, 0:_DRAWN].astype(np.float32) / (_DRAWN / 2) - 1
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / (SIZE / 2) - 1
     angle, stretch = rng.uniform(0, math.pi), rng.uniform(1, 2.5)
     along = (columns - x) * math.cos(angle) + (rows - y) * math.sin(angle)
     off = (rows - y) * math.cos(angle) - (columns - x) * math.sin(angle)
@@ -295,7 +294,7 @@ def _funnel(
 
 def _grass(picture: Picture, rng: np.random.Generator) -> Picture:
     """Lay some blades of grass before the mushroom."""
-    rows, columns = np.mgrid[0:_DRAWN, 0:_DRAWN].astype(np.float32) / (_DRAWN / 2) - 1
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / (SIZE / 2) - 1
     for _ in range(rng.integers(0, 5)):
         foot, lean, curve = rng.uniform(-1, 1), rng.normal(0, 0.4), rng.normal(0, 0.3)
         high, width = rng.uniform(0.4, 1.4), rng.uniform(0.01, 0.03)
@@ -312,9 +311,9 @@ def _photographed(picture: Picture, rng: np.random.Generator) -> NDArray[np.uint
     warmth = rng.normal(0, 0.07)
     colour = np.array([1 + warmth, 1 + rng.normal(0, 0.03), 1 - warmth], np.float32)
     lit = np.clip(picture * (rng.uniform(0.65, 1.2) * dapple)[..., np.newaxis] * colour, 0, 1)
-    small = Image.fromarray((lit * 255).astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BOX)
+    sharp = Image.fromarray((lit * 255).astype(np.uint8))
     side = round(SIZE * rng.uniform(0.5, 1))  # focus
-    soft = small.resize((side, side), Image.Resampling.BILINEAR).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    soft = sharp.resize((side, side), Image.Resampling.BILINEAR).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     noisy = np.asarray(soft, np.float32) + rng.uniform(1, 6) * rng.standard_normal((SIZE, SIZE, 3), dtype=np.float32)
     return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
 
