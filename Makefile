@@ -31,8 +31,8 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP) ## from images to a served model: make demo, or with your own: make demo DATA=folder [PROJECT=name]
-	@$(STACK) demo $(call option,--data,DATA) $(call option,--project,PROJECT) $(call option,--map,MAP)
+demo: $(STAMP) ## from images to a served model: make demo [TASK=classification], or with your own: make demo DATA=folder [PROJECT=name]
+	@$(STACK) demo $(call option,--data,DATA) $(call option,--project,PROJECT) $(call option,--map,MAP) $(call option,--task,TASK)
 
 up: $(STAMP) ## start the local stack and wait until it is healthy
 	@$(STACK) up
@@ -43,9 +43,9 @@ down: $(STAMP) ## stop the local stack; its data stays in var/
 status: $(STAMP) ## show every process of the stack: state, memory, address, health
 	@$(STACK) status
 
-import: $(STAMP) ## put images into a project's inbox: make import DATA=folder [PROJECT=name] [MAP="folder=good;…"] [YES=1]
+import: $(STAMP) ## put images into a project's inbox: make import DATA=folder [PROJECT=name] [TASK=classification] [MAP="folder=good;…"] [YES=1]
 	@$(if $(value DATA),,echo "say which folder: make import DATA=folder [PROJECT=name]" >&2; exit 1;) \
-		$(STACK) import $(call option,--data,DATA) $(call option,--project,PROJECT) $(call option,--map,MAP)
+		$(STACK) import $(call option,--data,DATA) $(call option,--project,PROJECT) $(call option,--map,MAP) $(call option,--task,TASK)
 
 export: $(STAMP) ## write a dataset version to files: make export [PROJECT=name] [FORMAT=mvtec|coco|yolo|labelstudio] [TO=folder] [VERSION=id]
 	@$(STACK) export $(call option,--to,TO) $(call option,--project,PROJECT) $(call option,--format,FORMAT) $(call option,--version,VERSION)

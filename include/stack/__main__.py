@@ -12,7 +12,7 @@ from include.stack.dags import unpause
 from include.stack.environment import environment
 from include.stack.errors import StackError
 from include.stack.layout import Stack, open_stack
-from include.stack.project_file import choose_project
+from include.stack.project_file import DEMO_PROJECTS, TASKS, choose_project, task_of
 from pipelines.config.project_files import find_files
 from pipelines.config.settings import settings
 from pipelines.errors import InspectlineError
@@ -41,14 +41,23 @@ def _status(stack: Stack, options: argparse.Namespace) -> None:
 
 
 def _demo(stack: Stack, options: argparse.Namespace) -> None:
-    demo.demo(stack, options.data, _project(options, options.data), options.map)
+    default = DEMO_PROJECTS.get(options.task or "") or settings().default_project
+    project = choose_project(options.project or None, options.data, default)
+    demo.demo(stack, options.data, project, options.map, options.task)
 
 
 def _import(stack: Stack, options: argparse.Namespace) -> None:
-    plan = images_in.plan_images(options.data, options.map, ask=True)
-    environ = _running(stack)
     project = _project(options, options.data)
-    images_in.declare_project(stack, project, options.data)
+    task = task_of(stack, project, options.task)
+    known: list[str] = []
+    if task == "classification" and supervision.running(stack):
+        from pipelines.ingest.import_folder import known_classes
+
+        images_in.use(environment(stack))
+        known = known_classes(project)
+    plan = images_in.plan_images(options.data, options.map, ask=True, task=task, known=known)
+    environ = _running(stack)
+    images_in.declare_project(stack, project, options.data, task)
     images_in.import_images(plan, project)
     unpause(Airflow.of(stack, environ), project)
     screen.console.print(f"{project}_ingest takes them in within five minutes; or start {project}_retrain now.")
@@ -116,11 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     command("down", _down, "stop the stack")
     command("status", _status, "show every process")
     shown = command("demo", _demo, "from images to a served model")
-    shown.add_argument("--data", type=Path, help="a folder of images (default: battery cells are drawn)")
+    shown.add_argument("--data", type=Path, help="a folder of images (default: they are drawn)")
     imported = command("import", _import, "put images into a project's inbox")
     imported.add_argument("--data", type=Path, required=True)
     for part in (shown, imported):
-        part.add_argument("--map", action="append", default=[], help="what a folder is: FOLDER=good, anomaly/TYPE, …")
+        part.add_argument("--map", action="append", default=[], help="what a folder is: FOLDER=good, a class, …")
+        part.add_argument("--task", choices=TASKS, help="task of a new project (default: anomaly)")
     withdrawn = command("withdraw", _withdraw, "keep a sample out of later dataset versions")
     withdrawn.add_argument("--reason")
     withdrawn.add_argument("--undo", action="store_true", help="let later dataset versions have it again")

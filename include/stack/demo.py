@@ -14,25 +14,37 @@ from include.stack.environment import environment
 from include.stack.errors import StackError
 from include.stack.layout import Stack
 from include.stack.outcome import Outcome
+from include.stack.project_file import task_of
 from include.stack.run_display import RunDisplay, follow
 from include.stack.run_progress import FAILED, TaskRow
 from include.stack.screen import console
+from pipelines.config.metrics import percent
 from pipelines.config.settings import settings
 
 
-def demo(stack: Stack, data: Path | None, project: str, maps: Sequence[str] = ()) -> None:
-    """Import images, run the retraining, and show the results; `maps` says what folders of `data` are.
+def demo(
+    stack: Stack, data: Path | None, project: str, maps: Sequence[str] = (), asked_task: str | None = None
+) -> None:
+    """Import images, run the retraining, and show the results.
+
+    Args:
+        stack: the local stack.
+        data: the folder of images. None: they are drawn.
+        project: name of the project.
+        maps: what folders of `data` are.
+        asked_task: task of a project without a file. Default None: anomaly.
 
     Raises:
         InspectlineError: a step did not succeed.
     """
     began = time.monotonic()
-    plan = images_in.plan_images(data, maps, ask=True) if data else None
+    task = task_of(stack, project, asked_task)
+    plan = images_in.plan_images(data, maps, ask=True, task=task) if data else None
     stack.make_folders()
     images_in.use(environment(stack))
-    images_in.declare_project(stack, project, data)
+    images_in.declare_project(stack, project, data, task)
     with ThreadPoolExecutor(1) as drawing:
-        drawn = None if data else drawing.submit(images_in.draw_demo_images, stack)
+        drawn = None if data else drawing.submit(images_in.draw_demo_images, stack, task)
         console.rule("The local stack", align="left")
         with screen.BootDisplay() as display:
             environ = boot.up(stack, display)
@@ -40,7 +52,7 @@ def demo(stack: Stack, data: Path | None, project: str, maps: Sequence[str] = ()
         console.print(f"  up after {booted - began:.0f} s")
         console.rule(f"Images for {project}", align="left")
         if drawn:
-            plan = images_in.plan_images(drawn.result())
+            plan = images_in.plan_images(drawn.result(), task=task)
     assert plan is not None
     images_in.import_images(plan, project)
     airflow = Airflow.of(stack, environ)
@@ -50,7 +62,10 @@ def demo(stack: Stack, data: Path | None, project: str, maps: Sequence[str] = ()
     dags.unpause(airflow, project)
     trained_outcome = outcome.outcome_of(project, run_id)
     _show(trained_outcome)
-    _show_verdicts(stack, project, trained_outcome)
+    if task == "classification":
+        _show_classes(stack, project, trained_outcome)
+    else:
+        _show_verdicts(stack, project, trained_outcome)
     console.rule("Where to look", align="left")
     screen.show_addresses(stack, environ)
     taken = (
@@ -113,7 +128,10 @@ def _show(training: Outcome) -> None:
     counted = ", ".join(f"{count} {subset}" for subset, count in training.counts.items() if count)
     _say("Images", counted)
     console.print(outcome.metrics_table(training.result["metrics"]))
-    _say("Threshold", outcome.threshold_sentence(training.result, training.detail))
+    if training.result.get("threshold") is not None:
+        _say("Threshold", outcome.threshold_sentence(training.result, training.detail))
+    if certainty := outcome.certainty_sentence(training.detail):
+        _say("Certainty", certainty)
     _say("Promotion", outcome.promotion_sentence(training.result))
     for note in dict.fromkeys(training.result.get("notes", [])):
         _say("Note", note)
@@ -142,3 +160,20 @@ def _show_verdicts(stack: Stack, project: str, training: Outcome) -> None:
         console.print("  The dataset has no test images to ask about.")
     elif all(sample["label"] == "good" for sample in samples):
         console.print("  There are no defective images in the test subset to ask about.")
+
+
+def _show_classes(stack: Stack, project: str, training: Outcome) -> None:
+    console.rule("Serving, asked about images that training never saw", align="left")
+    verdict.await_served(stack, project)
+    samples = verdict.pick_of_classes(training.manifest_uri)
+    for sample in samples:
+        answer = verdict.ask_class(stack, project, sample)
+        agrees = "[green]right[/]" if answer.right else "[yellow]wrong[/]"
+        others = ", ".join(f"{name} {percent(probability)}" for name, probability in answer.others[:2])
+        console.print(
+            f"  {answer.label} {answer.name[:12]}…: [bold]{answer.named} {percent(answer.certainty)}[/] ({agrees}"
+            f"{', unsure' if answer.unsure else ''}); then {others or 'nothing'}; version {answer.version}, "
+            f"{answer.milliseconds:.0f} ms"
+        )
+    if not samples:
+        console.print("  The dataset has no test images to ask about.")

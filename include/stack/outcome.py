@@ -18,10 +18,15 @@ from pipelines.storage.s3 import read_uri
 
 _POLICIES = {"least_cost": "least cost", "conformal": "conformal, from good images alone", "f1": "best F1"}
 
+_OF_CLASSIFIERS = ("temperature", "coverage", "validation_images")
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """A completed training: `result` as the task `complete` entered it, `detail` the package's threshold_detail."""
+    """A completed training: `result` as the task `complete` entered it, `detail` the package's threshold_detail.
+
+    Of a classifier, `detail` holds the card's temperature, coverage and validation_images.
+    """
 
     training_id: str
     earlier: bool
@@ -69,7 +74,7 @@ def outcome_of(project: str, dag_run_id: str) -> Outcome:
         manifest_uri=f"s3://{bucket}/{row['manifest_key']}",
         counts=row["counts"],
         result=row["result"],
-        detail=card.get("threshold_detail") or {},
+        detail=card.get("threshold_detail") or {name: card[name] for name in _OF_CLASSIFIERS if name in card},
     )
 
 
@@ -107,6 +112,17 @@ def threshold_sentence(result: Mapping[str, Any], detail: Mapping[str, Any]) -> 
     if served and served.get("low") is not None:
         sentence += f", expected: {percent(served['value'])} ({percent(served['low'])} – {percent(served['high'])})"
     return sentence
+
+
+def certainty_sentence(detail: Mapping[str, Any]) -> str:
+    """Return a sentence with a classifier's calibration, or nothing for another task."""
+    if any(name not in detail for name in _OF_CLASSIFIERS):
+        return ""
+    return (
+        f"calibrated on {detail['validation_images']} validation images by the temperature "
+        f"{detail['temperature']:.3g}; the classes named beside each other hold the right one in "
+        f"{percent(detail['coverage'])} of images"
+    )
 
 
 def promotion_sentence(result: Mapping[str, Any]) -> str:

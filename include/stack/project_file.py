@@ -8,9 +8,14 @@ import yaml
 
 from include.stack.errors import StackError
 from include.stack.layout import Stack
-from pipelines.config.project import PROJECT_NAME, load_project, project_files
+from pipelines.config.project import PROJECT_NAME, load_project, project_files, read_project
+from pipelines.config.project_files import find_files
+from pipelines.config.settings import settings
 from pipelines.storage.files import write_atomically
 
+TASKS = ("anomaly", "classification")
+# Of the demo without a folder; that of any other task is the installation's default.
+DEMO_PROJECTS = {"classification": "mushrooms"}
 _LONGEST = 40  # letters; DAG ids, S3 keys and tables carry the name
 _HEAD = """\
 # Written by `make import` or `make demo` for the images of
@@ -44,8 +49,27 @@ def choose_project(project: str | None, folder: Path | None, default: str) -> st
     return project
 
 
-def declare(stack: Stack, project: str, source: str) -> Path | None:
-    """Write a project file unless the project has one; return its path, or None.
+def task_of(stack: Stack, project: str, asked: str | None) -> str:
+    """Return the task of a project: that of its file, else the one that was asked for, else anomaly.
+
+    Raises:
+        StackError: another task was asked for than its file says.
+        SettingsError: the existing project file is invalid.
+    """
+    files, _ = find_files([*settings().projects, stack.projects])
+    if project not in files:
+        return asked or "anomaly"
+    task = read_project(files[project]).task
+    if asked and asked != task:
+        raise StackError(
+            f"{project} is a line of task {task} by {files[project]}, and TASK is {asked}: name another project, as in "
+            f"PROJECT={slug(f'{project}_{asked}')}"
+        )
+    return task
+
+
+def declare(stack: Stack, project: str, source: str, task: str = "anomaly") -> Path | None:
+    """Write a project file with `task` (default anomaly) unless the project has one; return its path, or None.
 
     Raises:
         SettingsError: the existing project file is invalid.
@@ -54,19 +78,29 @@ def declare(stack: Stack, project: str, source: str) -> Path | None:
     if project in files:
         load_project(project)
         return None
+    of_task = {
+        "anomaly": {
+            "model": {"preset": "small", "input_size": 128, "time_budget_minutes": 10},
+            "threshold": {
+                "policy": "least_cost",
+                "false_positive_rate": 0.01,
+                "cost_false_alarm": 1,
+                "cost_miss": 20,
+                "defect_rate": 0.02,
+            },
+            "promotion": {"minimum_auroc": 0.6, "margin": 0.02},
+        },
+        "classification": {
+            "model": {"time_budget_minutes": 15},
+            "promotion": {"minimum_accuracy": 0.7, "margin": 0.02},
+        },
+    }
     declared = {
+        "task": task,
         "title": project.replace("_", " ").capitalize(),
         "bucket": "inspectline",
         "timezone": "UTC",
-        "model": {"preset": "small", "input_size": 128, "time_budget_minutes": 10},
-        "threshold": {
-            "policy": "least_cost",
-            "false_positive_rate": 0.01,
-            "cost_false_alarm": 1,
-            "cost_miss": 20,
-            "defect_rate": 0.02,
-        },
-        "promotion": {"minimum_auroc": 0.6, "margin": 0.02},
+        **of_task[task],
         "retrain": {"new_images": 500, "cron": "0 2 * * *"},
         "serve": "champion",
         "keep_served_days": 30,

@@ -16,6 +16,7 @@ from pipelines.storage.s3 import Storage
 
 _SWAP_SECONDS = 90.0
 _KINDS = 4
+_CLASSES = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,25 @@ class Verdict:
     def right(self) -> bool:
         """Return whether serving agrees with the annotation."""
         return self.is_anomaly == (self.label == "anomaly")
+
+
+@dataclass(frozen=True)
+class ClassVerdict:
+    """A classifier's answer for one test sample, beside its annotation; `others` are the next classes."""
+
+    name: str
+    label: str
+    named: str
+    certainty: float
+    unsure: bool
+    others: tuple[tuple[str, float], ...]
+    version: str
+    milliseconds: float
+
+    @property
+    def right(self) -> bool:
+        """Return whether serving agrees with the annotation."""
+        return self.named == self.label
 
 
 def await_served(stack: Stack, project: str, seconds: float = _SWAP_SECONDS) -> str:
@@ -79,6 +99,15 @@ def pick_samples(manifest_uri: str) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for part in (good, firsts) for _, row in part.iterrows()]
 
 
+def pick_of_classes(manifest_uri: str) -> list[dict[str, Any]]:
+    """Return the first test sample of each class, in order of hashes, of at most `_CLASSES` classes."""
+    from pipelines.datasets.versions import read_manifest
+
+    manifest = read_manifest(manifest_uri).sort_values("sha256")
+    firsts = manifest[manifest["subset"] == "test"].drop_duplicates("label").sort_values("label").head(_CLASSES)
+    return [{str(name): value for name, value in row.items()} for _, row in firsts.iterrows()]
+
+
 def login() -> tuple[str, str]:
     """Return name and password of the stack's first account, from this process's environment."""
     return FIRST, os.environ.get("INSPECTLINE_ADMIN_PASSWORD", "")
@@ -90,6 +119,44 @@ def ask(stack: Stack, project: str, sample: dict[str, Any]) -> Verdict:
     Raises:
         StackError: serving returns no verdict.
     """
+    name, content, milliseconds = _answer(stack, project, sample)
+    return Verdict(
+        name=name,
+        label=str(sample["label"]),
+        type=sample["type"] if isinstance(sample["type"], str) else None,
+        is_anomaly=bool(content["is_anomaly"]),
+        score=float(content["anomaly_score"]),
+        threshold=float(content["threshold"]),
+        version=str(content["model_version"]),
+        milliseconds=milliseconds,
+    )
+
+
+def ask_class(stack: Stack, project: str, sample: dict[str, Any]) -> ClassVerdict:
+    """Send a sample's image to the serving of a classifier as a person would.
+
+    Raises:
+        StackError: serving returns no verdict.
+    """
+    name, content, milliseconds = _answer(stack, project, sample)
+    return ClassVerdict(
+        name=name,
+        label=str(sample["label"]),
+        named=str(content["class"]),
+        certainty=float(content["certainty"]),
+        unsure=bool(content["unsure"]),
+        others=tuple(
+            (str(entry["class"]), float(entry["probability"]))
+            for entry in content["classes"]
+            if entry["class"] != content["class"]
+        ),
+        version=str(content["model_version"]),
+        milliseconds=milliseconds,
+    )
+
+
+def _answer(stack: Stack, project: str, sample: dict[str, Any]) -> tuple[str, dict[str, Any], float]:
+    """Return the name of a sample's file, serving's answer for its image, and the time it took in milliseconds."""
     data = Storage(load_project(project).bucket).get(sample["key"])
     name = str(sample["key"]).rpartition("/")[2]
     began = time.monotonic()
@@ -110,13 +177,4 @@ def ask(stack: Stack, project: str, sample: dict[str, Any]) -> Verdict:
         )
     if not answer.ok:
         raise StackError(f"serving answers {answer.status_code} for a test image: {content}")
-    return Verdict(
-        name=name,
-        label=str(sample["label"]),
-        type=sample["type"] if isinstance(sample["type"], str) else None,
-        is_anomaly=bool(content["is_anomaly"]),
-        score=float(content["anomaly_score"]),
-        threshold=float(content["threshold"]),
-        version=str(content["model_version"]),
-        milliseconds=(time.monotonic() - began) * 1000,
-    )
+    return name, content, (time.monotonic() - began) * 1000

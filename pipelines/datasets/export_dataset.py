@@ -30,6 +30,7 @@ from pipelines.images.masks import open_mask
 from pipelines.images.regions import Region, dumps, from_json, mask_region
 from pipelines.ingest.annotation_formats import coco, label_studio, read_annotations, yolo
 from pipelines.ingest.folder_names import meaning_of
+from pipelines.ingest.import_names import safe_part
 from pipelines.ingest.inbox_keys import INDEX, REGIONS_ENDING
 from pipelines.storage.s3 import Storage
 
@@ -134,7 +135,7 @@ def _entry(row: Mapping[str, Any], form: Format, folder: Path) -> _Entry:
     stem, ending = str(row["sha256"])[:20], str(row["key"]).rpartition(".")[2]
     regions = from_json(json.loads(row["regions"])) if row["regions"] else ()
     kind = row["type"] if row["type"] and meaning_of(row["type"]).kind == "unknown" and "/" not in row["type"] else None
-    label = "good" if row["label"] == "good" else kind or "anomaly"
+    label = kind or "anomaly" if row["label"] == "anomaly" else safe_part(row["label"])
     if form == "mvtec":
         file, mask = folder / split / label, folder / "ground_truth" / split / label
     else:

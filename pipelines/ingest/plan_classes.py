@@ -54,7 +54,7 @@ def plan_classes(folder: Path, files: FolderFiles, maps: Mapping[str, str], know
 
 class _ClassPlan:
     def __init__(self, given: Path, files: FolderFiles, maps: Mapping[str, str], known: Collection[str]) -> None:
-        self.root = _class_root(given, files.images)
+        self.root = _class_root(given, files)
         self._files, self._known = files, set(known)
         self.index = read_indexes(self.root, files.images, files.others)
         labels = {row["label"] for row in self.index.rows.values() if row.get("label")}
@@ -199,7 +199,10 @@ class _ClassPlan:
                 f"a class takes at least {LEAST_IMAGES} images in all, and {len(few)} have fewer here: {some(few, 10)}"
             )
         if counts:
-            self.notes.append(f"{len(counts)} classes with {min(counts.values())} to {max(counts.values())} images")
+            least, most = min(counts.values()), max(counts.values())
+            self.notes.append(
+                f"{len(counts)} classes with {least if least == most else f'{least} to {most}'} images each"
+            )
 
     def _ask_about_spellings(self) -> None:
         """Add a problem for each class that comes in several spellings, with the words that settle it."""
@@ -242,12 +245,14 @@ class _ClassPlan:
             self.problems.append(text)
 
 
-def _class_root(folder: Path, images: Sequence[Path]) -> Path:
+def _class_root(folder: Path, files: FolderFiles) -> Path:
     """Return the folder to read: the given one, or the only folder in it if splits lie below or it has the same name.
 
-    Archives are often unpacked so: `mushrooms/mushrooms/<class>/`.
+    Archives are often unpacked so: `mushrooms/mushrooms/<class>/`. A folder with an index.csv is never left.
     """
-    while True:
+    images = files.images
+    indexed = {file.parent for file in files.others if file.name.lower() == INDEX}
+    while folder not in indexed:
         tops = {image.relative_to(folder).parts[0] if image.parent != folder else "" for image in images}
         if len(tops) != 1 or "" in tops:
             return folder
@@ -260,3 +265,4 @@ def _class_root(folder: Path, images: Sequence[Path]) -> Path:
         if not (splits and len(inner) > 1) and not same:
             return folder
         folder = below
+    return folder

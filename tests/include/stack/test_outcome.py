@@ -128,3 +128,12 @@ def test_promotion_when_shown_says_whether_and_why():
     assert outcome.promotion_sentence(RESULT) == "version 3 is champion. Promoted: there was no champion."
     kept = RESULT | {"promoted": False, "why": "Not promoted: its AUROC is below the minimum."}
     assert outcome.promotion_sentence(kept) == "version 3 is challenger. Not promoted: its AUROC is below the minimum."
+
+
+def test_certainty_of_a_classifier_says_how_it_was_calibrated():
+    sentence = outcome.certainty_sentence({"temperature": 1.234, "coverage": 0.9, "validation_images": 120})
+
+    assert "120 validation images" in sentence
+    assert "1.23" in sentence
+    assert "90 %" in sentence
+    assert outcome.certainty_sentence(DETAIL) == ""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.stack.errors import StackError
-from include.stack.project_file import choose_project, declare, slug
+from include.stack.project_file import choose_project, declare, slug, task_of
 from pipelines.config.project import PROJECT_NAME, load_project
 from pipelines.errors import SettingsError
 
@@ -88,3 +88,20 @@ def test_project_file_when_the_source_has_line_breaks_keeps_them_out(own_project
     declare(own_projects, "odd", "/data/a\nbucket: elsewhere")
 
     assert load_project("odd").bucket == "inspectline"
+
+
+def test_project_file_when_written_for_classes_is_one_of_that_task(own_projects):
+    assert task_of(own_projects, "caps", None) == "anomaly"
+    assert task_of(own_projects, "caps", "classification") == "classification"
+    declare(own_projects, "caps", "/data", "classification")
+
+    assert load_project("caps").task == "classification"
+    assert load_project("caps").subsets.training == 0.68
+    assert task_of(own_projects, "caps", None) == "classification"
+
+
+def test_task_when_it_is_not_that_of_the_project_says_which_name_to_give(own_projects):
+    declare(own_projects, "bolts", "/data")
+
+    with pytest.raises(StackError, match="bolts is a line of task anomaly .* PROJECT=bolts_classification"):
+        task_of(own_projects, "bolts", "classification")

@@ -115,3 +115,20 @@ def test_export_when_there_is_nothing_or_the_folder_is_full_then_refuses(project
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadDataset, match="is there already"):
         export_dataset("line", None, "coco", tmp_path)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_export_of_a_classifier_imports_as_the_same_version(projects, new_database, tmp_path, form):
+    projects.write("line", task="classification")
+    line = Line(projects.bucket)
+    line.send("index.csv", b"file,group\nboletus/image-0000.png,find 1\nboletus/image-0001.png,find 1\n")
+    line.send_images(12, "boletus")
+    line.send_images(12, "amanita muscaria", first=100)
+    line.ingest()
+    frozen = freeze("line")
+    export_dataset("line", frozen.version_id, form, tmp_path / "out")
+    new_database()
+    imported = import_folder(tmp_path / "out", "line")
+    assert imported.images == {"amanita muscaria": 12, "boletus": 12}
+    line.ingest()
+    assert freeze("line").version_id == frozen.version_id

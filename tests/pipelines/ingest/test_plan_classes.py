@@ -55,6 +55,12 @@ def test_plan_when_the_folder_holds_one_of_its_own_name_looks_into_it(tmp_path):
     assert {image.label for image in made.images} == {"a", "b"}
 
 
+def test_plan_when_an_index_lies_above_the_only_folder_reads_it(tmp_path):
+    draw(tmp_path, "images/train/x", "images/test/x")
+    (tmp_path / "index.csv").write_text("file,label\nimages/train/x/0.png,a\n")
+    assert found(plan(tmp_path)) == {("a", "train"): 1, ("x", "train"): 7, ("x", "test"): 8}
+
+
 def test_plan_when_a_test_split_has_no_folders_leaves_it_unlabelled(tmp_path):
     made = plan(draw(tmp_path, "train/a", "train/b", "test"))
     assert made.problems == ()
