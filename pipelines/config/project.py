@@ -132,6 +132,17 @@ class GroupRule(Section):
         return self
 
 
+class AnnotationRules(Section):
+    """What predictions say of their images.
+
+    Attributes:
+        propose_above: certainty above which a prediction of a classifier becomes a proposed annotation of its image.
+            Default None: none does.
+    """
+
+    propose_above: float | None = Field(default=None, ge=0, lt=1)
+
+
 class RetrainRules(Section):
     """When to retrain.
 
@@ -180,6 +191,7 @@ class Project(Section):
         promotion: conditions for promotion.
         subsets: target shares of the subsets.
         group: grouping of samples. Default None: index.csv's `group`, else each sample by itself.
+        annotation: what predictions say of their images.
         retrain: when to retrain.
         drift: what drift compares.
         serve: which version serving loads: the champion, or the latest.
@@ -199,6 +211,7 @@ class Project(Section):
     promotion: PromotionRules = PromotionRules()
     subsets: SubsetTargets = SubsetTargets()
     group: GroupRule | None = None
+    annotation: AnnotationRules = AnnotationRules()
     retrain: RetrainRules = RetrainRules()
     drift: DriftRules = DriftRules()
     serve: Literal["champion", "latest"] = "champion"
@@ -219,6 +232,13 @@ class Project(Section):
         if isinstance(value, AnomalySettings) and value == AnomalySettings():  # the default
             return section()
         return value if isinstance(value, section) else section.model_validate(value)
+
+    @field_validator("annotation")
+    @classmethod
+    def _annotation_of_task(cls, value: AnnotationRules, info: ValidationInfo) -> AnnotationRules:
+        if value.propose_above is not None and info.data.get("task") != "classification":
+            raise ValueError("propose_above is for task: classification alone; leave it out")
+        return value
 
     @field_validator("bucket")
     @classmethod
