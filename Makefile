@@ -10,7 +10,7 @@ quoted = '$(subst ','\'',$(value $(1)))'
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status import export withdraw decide account test soak env docker-proof lint format lock clean
+.PHONY: help setup demo up down status import export withdraw decide account accounts test soak env docker-proof lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ decide: $(STAMP) ## settle a disputed sample: make decide SAMPLE=sha256 LABEL=go
 account: $(STAMP) ## make an account for serving, or reset its password: make account NAME=ann [ROLE=administrator]
 	@$(if $(NAME),,echo "say whose: make account NAME=ann [ROLE=administrator]" >&2; exit 1;) \
 		$(STACK) account --name "$(NAME)" $(if $(ROLE),--role "$(ROLE)")
+
+accounts: $(STAMP) ## make the accounts that a CSV lists (name, password, role): make accounts FILE=users.csv
+	@$(if $(value FILE),,echo "say which file: make accounts FILE=users.csv" >&2; exit 1;) \
+		$(STACK) accounts $(call option,--file,FILE)
 
 test: $(STAMP) ## run every test, in two processes (about 35 minutes on two cores)
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -98,6 +98,13 @@ def _account(stack: Stack, options: argparse.Namespace) -> None:
         sys.exit(status)
 
 
+def _accounts(stack: Stack, options: argparse.Namespace) -> None:
+    command = [sys.executable, "-m", "pipelines.catalogue", "accounts", options.file]
+    status = subprocess.run(command, env=environment(stack), check=False).returncode  # noqa: S603 - our own module
+    if status:
+        sys.exit(status)
+
+
 def _project(options: argparse.Namespace, folder: Path | None) -> str:
     return choose_project(options.project or None, folder, settings().default_project)
 
@@ -143,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     account = command("account", _account, "make an account for serving, or give it a new password")
     account.add_argument("--name", required=True)
     account.add_argument("--role", choices=("user", "administrator"))
+    accounts = command("accounts", _accounts, "make the accounts that a CSV file lists")
+    accounts.add_argument("--file", required=True)
     for part in (withdrawn, decided):
         part.add_argument("--sample", required=True, help="SHA-256 or its first digits, S3 address, or file name")
     for part in (shown, imported, withdrawn, decided, exported):

@@ -2,14 +2,16 @@
 
 python -m pipelines.catalogue migrate                              bring the tables up to date
 python -m pipelines.catalogue account NAME [--role administrator]  make an account, or give it a new password
+python -m pipelines.catalogue accounts FILE                        make the accounts that a CSV file lists
 """
 
 import argparse
 import getpass
 import os
 import sys
+from pathlib import Path
 
-from pipelines.catalogue import passwords, users
+from pipelines.catalogue import account_lists, passwords, users
 from pipelines.catalogue.database import migrate, transaction
 from pipelines.errors import BadAccount, InspectlineError
 
@@ -38,6 +40,12 @@ def _account(options: argparse.Namespace) -> None:
         print(f"its password, shown once: {generated}")
 
 
+def _accounts(options: argparse.Namespace) -> None:
+    made = account_lists.make_accounts(options.file)
+    administrators = sum(user.role == users.ADMINISTRATOR for user in made)
+    print(f"{len(made)} accounts are made, {administrators} of them administrators")
+
+
 def _ask(name: str) -> str:
     """Read the password from the terminal or from standard input; an empty one requests a generated password."""
     if not sys.stdin.isatty():
@@ -58,6 +66,9 @@ def main(arguments: list[str]) -> int:
     account.add_argument("name")
     account.add_argument("--role", choices=users.ROLES, help="user for a new account, else as it is")
     account.set_defaults(act=_account)
+    accounts = commands.add_parser("accounts", help="make the accounts that a CSV file lists: all of them, or none")
+    accounts.add_argument("file", type=Path, help="columns name, password and role")
+    accounts.set_defaults(act=_accounts)
     options = parser.parse_args(arguments)
     try:
         options.act(options)

@@ -1,7 +1,8 @@
 """Query samples: effective labels, subsets and new images.
 
 The effective label of a sample is that of its latest deliberate annotation (origin `decision` or `serving`), else the
-label shared by all its inbox annotations. Where those disagree, the sample is disputed and has no label.
+label shared by all its inbox annotations. Where those disagree, the sample is disputed and has no label. Where there is
+none of either, it is that of its latest proposed annotation (origin `proposed`).
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ ANOMALY_SUBSETS = {"training": "anomaly/training", "validation": "anomaly/thresh
 
 
 def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subquery:
-    """Return a subquery [sha256, label, disputed, type, mask_key, content], one row per annotated sample of `project`.
+    """Return a subquery [sha256, label, disputed, proposed, type, mask_key, content], one row per annotated sample of
+    `project`; `proposed` tells whether the label is one that nobody has confirmed.
 
     Of an anomaly, `type`, `mask_key` and `content` are each those of the latest annotation that has one, whatever the
     other two are; a deliberate annotation's type goes first, and a mask that came after the content replaces it. They
@@ -34,6 +36,8 @@ def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subqu
             None: all.
     """
     deliberate = annotations.c.origin.in_(("decision", "serving"))
+    suggested = annotations.c.origin == "proposed"
+    sent = ~deliberate & ~suggested
     wanted = [annotations.c.project == project]
     if hashes is not None:
         wanted.append(annotations.c.sha256.in_(hashes))
@@ -43,8 +47,9 @@ def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subqu
         select(
             annotations.c.sha256,
             func.max(case((deliberate, annotations.c.id))).label("decided"),
-            func.min(case((~deliberate, annotations.c.label))).label("low"),
-            func.max(case((~deliberate, annotations.c.label))).label("high"),
+            func.min(case((sent, annotations.c.label))).label("low"),
+            func.max(case((sent, annotations.c.label))).label("high"),
+            func.max(case((suggested, annotations.c.id))).label("suggested"),
             func.max(case((annotations.c.type.is_not(None), annotations.c.id))).label("typed"),
             func.max(case((annotations.c.mask_key.is_not(None), annotations.c.id))).label("masked"),
             func.max(case((filled, annotations.c.id))).label("described"),
@@ -53,9 +58,9 @@ def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subqu
         .group_by(annotations.c.sha256)
         .subquery()
     )
-    decided, typed, masked, described = (annotations.alias() for _ in range(4))
+    decided, guessed, typed, masked, described = (annotations.alias() for _ in range(5))
     agreed = case((spread.c.low == spread.c.high, spread.c.low))
-    label = func.coalesce(decided.c.label, agreed)
+    label = func.coalesce(decided.c.label, agreed, case((spread.c.low.is_(None), guessed.c.label)))
     anomalous = label == "anomaly"
     # A mask that came later replaces the regions before it.
     newest = spread.c.described >= func.coalesce(spread.c.masked, 0)
@@ -64,12 +69,14 @@ def effective_labels(project: str, hashes: Sequence[str] | None = None) -> Subqu
             spread.c.sha256,
             label.label("label"),
             label.is_(None).label("disputed"),
+            (spread.c.decided.is_(None) & spread.c.low.is_(None)).label("proposed"),
             case((anomalous, func.coalesce(decided.c.type, typed.c.type))).label("type"),
             case((anomalous, masked.c.mask_key)).label("mask_key"),
             case((anomalous & newest, described.c.content)).label("content"),
         )
         .select_from(spread)
         .outerjoin(decided, decided.c.id == spread.c.decided)
+        .outerjoin(guessed, guessed.c.id == spread.c.suggested)
         .outerjoin(typed, typed.c.id == spread.c.typed)
         .outerjoin(masked, masked.c.id == spread.c.masked)
         .outerjoin(described, described.c.id == spread.c.described)
@@ -86,7 +93,7 @@ def annotated(project: str) -> ColumnElement[bool]:
 def labelled_samples(connection: Connection, project: str) -> Sequence[RowMapping]:
     """Return the samples eligible for a dataset version (labelled, undisputed, not withdrawn), ordered by sha256.
 
-    Each row has every column of `samples`, and label, type, mask_key, content, side and subset.
+    Each row has every column of `samples`, and label, proposed, type, mask_key, content, side and subset.
     """
     labels = effective_labels(project)
     anomaly_subset = case(ANOMALY_SUBSETS, value=groups.c.side)
@@ -94,6 +101,7 @@ def labelled_samples(connection: Connection, project: str) -> Sequence[RowMappin
         select(
             samples,
             labels.c.label,
+            labels.c.proposed,
             labels.c.type,
             labels.c.mask_key,
             labels.c.content,
@@ -146,6 +154,14 @@ def count_since(project: str, moment: datetime) -> int:
     )
     with connect() as connection:
         return int(connection.execute(query).scalar_one())
+
+
+def has_label(project: str, label: str) -> bool:
+    """Return whether anybody has annotated a sample of `project` with `label`."""
+    people = annotations.c.origin != "proposed"
+    query = select(annotations.c.id).where(annotations.c.project == project, annotations.c.label == label, people)
+    with connect() as connection:
+        return connection.execute(query.limit(1)).first() is not None
 
 
 def mark_fired(connection: Connection, ids: Sequence[int], when: datetime | None = None) -> None:

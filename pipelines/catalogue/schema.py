@@ -131,11 +131,12 @@ annotations = Table(
     Column(
         "content", JSON(none_as_null=True)
     ),  # task-specific annotation beyond label, type and mask: regions, boxes, rows
-    Column("origin", String(16), nullable=False),  # inbox | decision | serving
+    Column("origin", String(16), nullable=False),  # inbox | decision | serving | proposed
     Column("author", Text),
     Column("source_key", Text),
     Column("created_at", Instant, nullable=False, default=now),
     Index("ix_annotations_project_sha256", "project", "sha256"),
+    Index("ix_annotations_project_origin", "project", "origin"),
 )
 
 rejections = Table(

@@ -147,6 +147,17 @@ class GroupRule(Section):
         return self
 
 
+class AnnotationRules(Section):
+    """What predictions say of their images.
+
+    Attributes:
+        propose_above: certainty above which a prediction of a classifier becomes a proposed annotation of its image.
+            Default None: none does.
+    """
+
+    propose_above: float | None = Field(default=None, ge=0, lt=1)
+
+
 class RetrainRules(Section):
     """When to retrain.
 
@@ -197,6 +208,7 @@ class Project(Section):
         dataset: what a dataset version takes.
         group: grouping of samples. Default None: index.csv's `group`, else each sample by itself; samples of
             classifiers by their perceptual hash.
+        annotation: what predictions say of their images.
         retrain: when to retrain.
         drift: what drift compares.
         serve: which version serving loads: the champion, or the latest.
@@ -217,6 +229,7 @@ class Project(Section):
     subsets: SubsetTargets = SubsetTargets()
     dataset: DatasetRules = DatasetRules()
     group: GroupRule | None = None
+    annotation: AnnotationRules = AnnotationRules()
     retrain: RetrainRules = RetrainRules()
     drift: DriftRules = DriftRules()
     serve: Literal["champion", "latest"] = "champion"
@@ -252,6 +265,13 @@ class Project(Section):
     def _dataset_of_task(cls, value: DatasetRules, info: ValidationInfo) -> DatasetRules:
         if value.newest is not None and info.data.get("task") != "classification":
             raise ValueError("newest is for task: classification alone; leave it out")
+        return value
+
+    @field_validator("annotation")
+    @classmethod
+    def _annotation_of_task(cls, value: AnnotationRules, info: ValidationInfo) -> AnnotationRules:
+        if value.propose_above is not None and info.data.get("task") != "classification":
+            raise ValueError("propose_above is for task: classification alone; leave it out")
         return value
 
     @field_validator("bucket")

@@ -1,29 +1,34 @@
 """Corrects what serving said of an image: the image becomes a sample, what somebody says of it an annotation.
 
 An annotation of origin `serving` outweighs what the inbox says; the latest holds, and none is ever overwritten. The
-next dataset version has it.
+next dataset version has it. What a classifier is certain of becomes a proposed annotation, which holds until somebody
+says what the image shows.
 """
 
 import hashlib
+import logging
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, select
 
 from pipelines.catalogue import connect, transaction
-from pipelines.catalogue.annotations import DELIBERATE
+from pipelines.catalogue.annotations import DELIBERATE, PROPOSED, latest
 from pipelines.catalogue.bit_depth import with_project_bits
-from pipelines.catalogue.database import lock_project
-from pipelines.catalogue.schema import annotations, now, predictions, samples
+from pipelines.catalogue.database import chunks, lock_project
+from pipelines.catalogue.schema import annotations, groups, now, predictions, samples
 from pipelines.config.project import Project
-from pipelines.errors import InspectlineError, NotFound
+from pipelines.errors import BadImage, InspectlineError, NotFound
 from pipelines.images.decode import read_orientation
 from pipelines.ingest.commit import enter_in
 from pipelines.ingest.items import InboxItem
 from pipelines.ingest.submission import Posted, checked_label, folder_of, metadata_of, sample_now
 from pipelines.ingest.validate import Sample, StoredMask, make_safe, open_sample, store_mask
 from pipelines.storage.s3 import Storage
+
+_log = logging.getLogger(__name__)
 
 
 class NoSuchPrediction(InspectlineError):
@@ -80,6 +85,95 @@ def annotate(project: Project, sha256: str, posted: Posted, mask: bytes | None =
     return {"annotation": entered["id"], "created_at": entered["created_at"], "added": added} | state
 
 
+def propose(project: Project, served: Sequence[tuple[Mapping[str, Any], bytes]]) -> int:
+    """Enter proposed annotations for predictions above `annotation.propose_above`; return how many are new.
+
+    An image that anybody has annotated gets none, nor one whose group is for validation or test. Repeated, it enters
+    nothing twice.
+
+    Args:
+        project: the project.
+        served: predictions as rows of the catalogue, each with its image.
+
+    Raises:
+        StorageError, CatalogueError: nothing was entered; trying again is safe.
+    """
+    above = project.annotation.propose_above
+    if above is None:
+        return 0
+    certain = {row["sha256"]: (row, data) for row, data in served if row["answer"] and row["score"] > above}
+    if not certain:
+        return 0
+    with connect() as connection:
+        project = with_project_bits(connection, project)
+        open_to = _proposable(connection, project.name, certain)
+        known = _sides(connection, project.name, open_to)
+    run = f"proposed {secrets.token_hex(8)}"
+    taken = [
+        sample for sha256 in open_to if sha256 not in known and (sample := _proposed(project, *certain[sha256], run))
+    ]
+    with transaction() as connection:
+        lock_project(connection, project.name)
+        enter_in(connection, project, run, taken)
+        sides = _sides(connection, project.name, open_to)
+        rows = [
+            {
+                "project": project.name,
+                "sha256": sha256,
+                "label": certain[sha256][0]["answer"]["class"],
+                "origin": PROPOSED,
+                "author": _proposer(certain[sha256][0]),
+                "created_at": now(),
+            }
+            for sha256 in _proposable(connection, project.name, certain)
+            if sides.get(sha256) == "training"
+        ]
+        if rows:
+            connection.execute(annotations.insert(), rows)
+    return len(rows)
+
+
+def _proposable(
+    connection: Connection, project: str, certain: Mapping[str, tuple[Mapping[str, Any], bytes]]
+) -> list[str]:
+    """Return the images that nobody has annotated, and that no version has proposed the same class for."""
+    said = latest(connection, project, certain)
+    return [
+        sha256
+        for sha256, (row, _) in certain.items()
+        if sha256 not in said
+        or (said[sha256]["origin"] == PROPOSED and said[sha256]["label"] != row["answer"]["class"])
+    ]
+
+
+def _sides(connection: Connection, project: str, hashes: Sequence[str]) -> dict[str, str]:
+    """Return the sides of those images that are samples and not withdrawn, by SHA-256; the others are left out."""
+    sides: dict[str, str] = {}
+    of_group = and_(groups.c.project == samples.c.project, groups.c.group_key == samples.c.group_key)
+    for chunk in chunks(hashes):
+        rows = connection.execute(
+            select(samples.c.sha256, case((samples.c.withdrawn_at.is_(None), groups.c.side), else_="withdrawn"))
+            .join(groups, of_group)
+            .where(samples.c.project == project, samples.c.sha256.in_(chunk))
+        )
+        sides |= {row[0]: row[1] for row in rows}
+    return sides
+
+
+def _proposed(project: Project, served: Mapping[str, Any], data: bytes, run: str) -> Sample | None:
+    """Make a served image safe as a sample for training; None if it cannot be one."""
+    posted = Posted(b"", served["answer"]["class"], subset="training", author=_proposer(served))
+    try:
+        return _as_sample(project, served, data, posted, run)
+    except BadImage as error:
+        _log.warning("no annotation is proposed for %s: %s", served["sha256"][:12], error)
+        return None
+
+
+def _proposer(served: Mapping[str, Any]) -> str:
+    return f"version {served['model_version']}"
+
+
 def _served(connection: Connection, project: str, sha256: str) -> RowMapping:
     """Return the latest prediction of an image that is still kept."""
     of_image = (predictions.c.project == project, predictions.c.sha256 == sha256)
@@ -103,6 +197,12 @@ def _taken(project: Project, served: RowMapping, posted: Posted, run: str) -> Sa
         data = Storage(project.bucket).get(key)
     except NotFound:
         raise ImageGone(f"the image {key} is not there any more: send it to /retrain or /anomaly") from None
+    return _as_sample(project, served, data, posted, run)
+
+
+def _as_sample(
+    project: Project, served: Mapping[str, Any] | RowMapping, data: bytes, posted: Posted, run: str
+) -> Sample:
     # It was judged under rules that may have become stricter since: what was served can be annotated.
     pixels = max(project.image.max_pixels, served["width"] * served["height"])
     rules = project.image.model_copy(update={"max_pixels": pixels, "min_side": 1})
@@ -110,6 +210,7 @@ def _taken(project: Project, served: RowMapping, posted: Posted, run: str) -> Sa
     source = served["source"] or ""
     named = replace(posted, name="" if source == "upload" else source)
     known = metadata_of(project, named, hashlib.sha256(data).hexdigest())
+    key = served["image_key"]
     item = InboxItem("image", key, label=posted.label, type=posted.type, known=known, deliberate=True)
     return make_safe(data, image, item, project, run)
 

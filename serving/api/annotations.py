@@ -1,4 +1,4 @@
-"""`POST /annotations`: the correct label of an image that was judged."""
+"""Annotations of judged images: `POST /annotations` says what one shows, `GET /annotations` lists proposals."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pipelines.config.project import Project
 from pipelines.errors import BadImage
 from serving import catalogue
 from serving.api.routes import rules_of, service, state_of
-from serving.api.uploads import Sent, read_body
+from serving.api.uploads import Sent, read_body, read_number, read_query
 from serving.auth.authorisation import account
+from serving.models.served_models import ProjectState
 from serving.refusals import Refusal, unavailable
 
 annotating = Blueprint("annotating", __name__)
 
 LABELS = ("good", "anomaly")
+USUAL, MOST = 50, 500
+_SHOWN = 20  # classes in a message
 _ARRIVES_SECONDS = 5.0  # a prediction reaches the database within one or two
 _WORDS = ("request_id", "sha256", "label", "type", "group")
 
@@ -27,10 +30,11 @@ _WORDS = ("request_id", "sha256", "label", "type", "group")
 @annotating.post("/annotations")
 @annotating.post("/projects/<project>/annotations")
 def annotation(project: str | None = None) -> ResponseReturnValue:
-    """Correct a past prediction: its image is good, or an anomaly of some type, with a mask if there is one."""
-    rules = rules_of(state_of(project))
+    """Correct a past prediction: its image is good, or an anomaly of some type, or of a class."""
+    state = state_of(project)
+    rules = rules_of(state)
     sent = read_body(request, images=0, words=_WORDS, files=("mask",))
-    label = _label(sent)
+    label = _class(sent, state) if rules.task == "classification" else _label(sent)
     name, value = _named(sent)
     posted = catalogue.Posted(b"", label, sent.words.get("type"), group=sent.words.get("group"), author=account().name)
     with service().storing.place() as free:
@@ -61,6 +65,41 @@ def annotation(project: str | None = None) -> ResponseReturnValue:
         "sample": {key: annotated[key] for key in ("sha256", "subset", "label", "state", "notes")},
     }
     return body, 201 if annotated["added"] else 200
+
+
+@annotating.get("/annotations")
+@annotating.get("/projects/<project>/annotations")
+def proposed(project: str | None = None) -> ResponseReturnValue:
+    """List the proposed annotations that nobody has confirmed or corrected, newest first."""
+    rules = rules_of(state_of(project))
+    asked = read_query(request, ("proposed", "limit", "cursor"))
+    if asked.get("proposed", "").lower() != "true":
+        raise Refusal(400, "proposed is not true: this call lists proposed annotations alone, write ?proposed=true")
+    limit = read_number("limit", asked["limit"]) if "limit" in asked else USUAL
+    if not 1 <= limit <= MOST:
+        raise Refusal(400, f"limit is {limit}: give a whole number from 1 to {MOST}")
+    cursor = asked.get("cursor", "")
+    if not re.fullmatch("[0-9]{0,18}", cursor):
+        raise Refusal(400, f"cursor is {cursor[:32]!r}: give the `next` of the page before")
+    rows = catalogue.proposals(rules.name, limit + 1, int(cursor) if cursor else None)
+    shown = [
+        {name: row[name] for name in ("sha256", "label", "author")}
+        | {"annotation": row["id"], "created_at": row["created_at"].isoformat(timespec="seconds")}
+        for row in rows[:limit]
+    ]
+    return {"annotations": shown, "next": str(shown[-1]["annotation"]) if len(rows) > limit else None}
+
+
+def _class(sent: Sent, state: ProjectState) -> str:
+    """Return the label as a class that the project has: of the model that serves, or of an earlier annotation."""
+    label = sent.words.get("label", "")
+    classes = state.serving.model.report().get("classes", []) if state.serving else []
+    if not label or (label not in classes and not catalogue.has_label(state.name, label)):
+        known = f"the classes are {', '.join(classes[:_SHOWN])}" if classes else "send images of it to the inbox first"
+        raise Refusal(400, f"label is {label[:64]!r}, no class of {state.name}: {known}")
+    if useless := "type" if "type" in sent.words else "mask" if "mask" in sent.files else "":
+        raise Refusal(400, f"an image of a class has no {useless}: leave it out")
+    return label
 
 
 def _entered(rules: Project, name: str, value: str, posted: catalogue.Posted, mask: bytes | None) -> dict[str, Any]:

@@ -84,10 +84,10 @@ def _state(project: str | None, named: str | None) -> ProjectState:
     """Return the project by its model's name, which is its own; by default that of the address.
 
     Raises:
-        Refusal: 404, there is no such project; 400, the address names another.
+        Refusal: 404, there is no such project, or the address names another.
     """
     if project is not None and named not in (None, project):
-        raise Refusal(400, f"Model_name is {str(named)[:64]!r}, and the address names {project}: name one project")
+        raise Refusal(404, f"project {project} has no model {str(named)[:64]!r}: its model is named {project}")
     return state_of(project if named is None else named)
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from pipelines.errors import CatalogueError, StorageError
+from pipelines.config.project import load_project
+from pipelines.errors import CatalogueError, SettingsError, StorageError
 from pipelines.storage.s3 import Storage
 from serving import catalogue
 from serving.models.leader_lock import LeaderLock
@@ -88,7 +89,9 @@ class Recorder:
         try:
             for entry in entries:
                 self._store(entry)
-            moved = self._enter(entries)
+            entered = self._enter(entries)
+            self._propose(project, entered)
+            moved = entered
             self._pauses.pop(project, None)
             self.problem = None
         except Exception as error:  # S3 or the database is unavailable or not set up: only this project waits
@@ -120,6 +123,21 @@ class Recorder:
                 self._journal.set_aside(entries[0], f"{type(error).__name__}: {error}"[:1000])
                 return []
             return [done for entry in entries for done in self._enter([entry])]
+
+    def _propose(self, project: str, entries: list[Entry]) -> None:
+        """Enter proposed annotations; entries stay in the journal until that is done, and are entered once."""
+        rows = [(row(entry), entry.image) for entry in entries if entry.prediction.get("answer")]
+        if not rows:
+            return
+        try:
+            rules = load_project(project)
+            catalogue.propose(rules, rows)
+        except SettingsError:  # said by /status; predictions are recorded all the same
+            return
+        except (StorageError, CatalogueError):
+            raise
+        except Exception:  # a proposal is worth less than the journal's progress
+            _log.exception("no annotation is proposed", extra={"project": project})
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipelines.config.cpu import usable_cores
 from pipelines.config.settings import REPOSITORY
 from serving.server.asgi import threads
 from serving.settings import serving_settings
-from tests.pipelines.packages import make_package
+from tests.pipelines.packages import make_classifier, make_package
 
 HEAVY = {"tensorflow", "keras", "torch", "jax", "airflow", "mlflow", "pandas", "pyarrow", "scipy", "sklearn", "onnx"}
 HEAVY |= {"matplotlib", "evidently", "data_profiling", "alembic", "include", "monitoring", "dags", "plugins"}
@@ -52,14 +53,15 @@ print("served")
 """
 
 
+@pytest.mark.parametrize("make", [make_package, make_classifier])
 def test_serving_when_only_its_requirements_are_there_then_it_predicts(
-    tmp_path: Path, database: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Path], tmp_path: Path, database: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("INSPECTLINE_PROJECTS", str(REPOSITORY / "include" / "projects"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("INSPECTLINE_AUTH", "none")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    package = make_package(tmp_path / "package")
+    package = make(tmp_path / "package", project="ev_batteries")
     program = SERVES_ONCE.format(heavy=HEAVY, package=str(package))
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip().endswith("served"), done.stderr

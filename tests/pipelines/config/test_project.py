@@ -178,3 +178,17 @@ def test_load_projects_when_files_cannot_be_meant_ignores_them(tmp_path: Path, m
         (tmp_path / name).write_text("title: a")
     (tmp_path / "archive").mkdir()
     assert load_projects() == {}
+
+
+def test_project_when_predictions_propose_annotations_then_of_a_classifier_alone(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("INSPECTLINE_PROJECTS", str(tmp_path))
+    assert read_project(write(tmp_path, "task: classification")).annotation.propose_above is None
+    text = "task: classification\nannotation: {propose_above: 0.7}"
+    assert read_project(write(tmp_path, text)).annotation.propose_above == 0.7
+    for text in (
+        "annotation: {propose_above: 0.7}",
+        "task: classification\nannotation: {propose_above: 1}",
+        "task: classification\nannotation: {propose_above: yes please}",
+    ):
+        with pytest.raises(SettingsError, match="propose_above"):
+            read_project(write(tmp_path, text))

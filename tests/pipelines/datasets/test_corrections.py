@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.catalogue import connect
+from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.annotations import latest
 from pipelines.catalogue.predictions import enter, purge_expired
-from pipelines.catalogue.schema import now
+from pipelines.catalogue.samples import new_images
+from pipelines.catalogue.schema import groups, now, samples
 from pipelines.config.project import load_project
-from pipelines.datasets.corrections import ImageGone, NoSuchPrediction, annotate, sha256_of
+from pipelines.datasets.corrections import ImageGone, NoSuchPrediction, annotate, propose, sha256_of
 from pipelines.errors import BadImage
 from pipelines.images.masks import open_mask
 from pipelines.ingest.submission import Posted
@@ -141,3 +142,59 @@ def test_annotate_when_the_image_is_gone_or_was_never_served_then_says_which(lin
     with pytest.raises(ImageGone, match="not there any more"):
         say(lost, "good")
     assert line.samples == []
+
+
+def classified(seed: int, name: str, certainty: float, data: bytes | None = None) -> tuple[dict[str, Any], bytes]:
+    """Return a prediction of a classifier as serving enters it, and its image."""
+    image = image_file(seed) if data is None else data
+    sha256 = hashlib.sha256(image).hexdigest()
+    row = {"sha256": sha256, "score": certainty, "answer": {"class": name}, "model_version": "3", "source": "upload"}
+    return row | {"image_key": f"line/served/2026-11-21/{sha256}.png", "width": 40, "height": 40}, image
+
+
+def test_propose_when_predictions_are_certain_then_samples_for_training_until_somebody_says_otherwise(
+    line: Line, projects: Projects
+):
+    certain = [
+        classified(1, "oak", 0.9),
+        classified(2, "ash", 0.71),
+        classified(3, "elm", 0.7),
+        classified(1, "oak", 0.95),
+    ]
+    assert propose(load_project("line"), certain) == 0  # an anomaly detector's project
+    projects.write("line", task="classification")
+    assert propose(load_project("line"), certain) == 0
+    projects.write("line", task="classification", annotation={"propose_above": 0.7})
+    project = load_project("line")
+    assert (propose(project, certain), propose(project, certain), propose(project, [])) == (2, 0, 0)
+    assert sorted((row["label"], row["origin"], row["author"]) for row in line.annotations) == [
+        ("ash", "proposed", "version 3"), ("oak", "proposed", "version 3"),
+    ]  # fmt: skip
+    assert [(row["proposed"], row["side"]) for row in line.labelled] == [(True, "training")] * 2
+    assert {line.storage.get(row["key"]) for row in line.samples} == {image_file(1), image_file(2)}
+    with connect() as connection:
+        assert len(new_images(connection, "line")) == 2
+    say(certain[0][0]["sha256"], "elm")
+    assert propose(project, [classified(1, "oak", 0.99), classified(2, "fir", 0.99)]) == 1  # a version changed its mind
+    assert {row["sha256"]: (row["label"], bool(row["proposed"])) for row in line.labelled} == {
+        certain[0][0]["sha256"]: ("elm", False), certain[1][0]["sha256"]: ("fir", True),
+    }  # fmt: skip
+
+
+def test_propose_when_the_image_is_for_judging_withdrawn_or_unreadable_then_nothing(line: Line, projects: Projects):
+    projects.write("line", task="classification", annotation={"propose_above": 0.5})
+    project = load_project("line")
+    for seed in range(1, 5):
+        line.send(f"unlabelled/{seed}.png", image_file(seed))
+    line.ingest()
+    with transaction() as connection:
+        connection.execute(groups.update().values(side="training"))
+        for seed, values in ((1, {"side": "test"}), (2, {"side": "validation"})):
+            sha256 = hashlib.sha256(image_file(seed)).hexdigest()
+            key = connection.execute(samples.select().where(samples.c.sha256 == sha256)).mappings().one()["group_key"]
+            connection.execute(groups.update().where(groups.c.group_key == key).values(values))
+        sha256 = hashlib.sha256(image_file(3)).hexdigest()
+        connection.execute(samples.update().where(samples.c.sha256 == sha256).values(withdrawn_at=now()))
+    certain = [classified(seed, "oak", 0.9) for seed in range(1, 5)] + [classified(9, "oak", 0.9, b"no image")]
+    assert propose(project, certain) == 1
+    assert [row["sha256"] for row in line.annotations] == [certain[3][0]["sha256"]]

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import mlflow
@@ -97,6 +98,15 @@ def test_register_sets_tags_description_alias_and_shows_the_model_in_the_run(lin
     assert mlflow_client.get_model_version_by_alias(line.project, "challenger").version == version.version
     assert len(mlflow_client.get_run(run.mlflow_run_id).outputs.model_outputs) == 1
     assert client.champion(line.project) is None
+
+
+def test_register_of_a_classifier_tags_its_accuracy_and_when_it_was_measured(line, publish):
+    run, package, _ = publish()
+    register.register(run, package, replace(EVALUATION, metrics={"accuracy": Estimate(0.84, 0.79, 0.88)}))
+    (version,) = versions(line.project)
+    kept = [float(version.tags[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")]
+    assert kept == [0.84, 0.79, 0.88]
+    assert datetime.fromisoformat(version.tags["evaluated_at"]).tzinfo is not None
 
 
 def test_register_when_retried_registers_once(line, publish):
