@@ -10,6 +10,7 @@ from pipelines.tasks.classification.fitting.network import head_layers
 
 EPOCHS = 60
 DROPOUT = 0.3
+LEAST_DEVIATION = 0.2  # of a feature, as a share of the mean deviation of all
 
 
 def fit_dense_head(
@@ -32,7 +33,9 @@ def fit_dense_head(
         x = keras.layers.Dropout(DROPOUT, seed=seed)(x)
         x = keras.layers.Dense(layer.units, activation=layer.activation, name=name)(x)
     head = keras.Model(inputs, x, name="dense_head")
-    mean, scale = embeddings.mean(axis=0), embeddings.std(axis=0) + 1e-6
+    mean, deviation = embeddings.mean(axis=0), embeddings.std(axis=0)
+    # Features that hardly vary among the training images must not dominate others, where they do.
+    scale = np.maximum(deviation, LEAST_DEVIATION * deviation.mean()) + 1e-6
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(1e-3, EPOCHS * -(-len(labels) // 32)), weight_decay=0.05
     )

@@ -65,12 +65,12 @@ def test_train_when_the_head_has_several_layers_then_it_learns_too(run: Run, pac
 
 @pytest.mark.slow
 def test_train_when_killed_then_another_process_goes_on_from_the_checkpoint(run: Run, pack: PackRef, tmp_path):
-    run = replace(run, parameters=replace(run.parameters, epochs=60), mlflow_run_id=None)
+    run = replace(run, parameters=replace(run.parameters, epochs=40), mlflow_run_id=None)
     for name, record in (("run", run), ("pack", pack)):
         (tmp_path / f"{name}.json").write_text(json.dumps(record.to_json()))
     command = [sys.executable, "-m", "pipelines.tasks", "train"]
     command += [str(tmp_path / f"{name}.json") for name in ("run", "pack", "result")]
-    environment = {**os.environ, "INSPECTLINE_CHECKPOINT_SECONDS": "0"}
+    environment = {**os.environ, "INSPECTLINE_CHECKPOINT_SECONDS": "0.5"}
     checkpoint = Checkpoint.of(load_project(run.project).bucket, run)
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -81,10 +81,10 @@ def test_train_when_killed_then_another_process_goes_on_from_the_checkpoint(run:
     process.communicate()
     kept = checkpoint.load()
     assert kept is not None
-    assert 0 < kept[0].step < 180
+    assert 0 < kept[0].step < 120
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     assert f"going on from the checkpoint at step {kept[0].step}" in done.stdout
-    assert json.loads((tmp_path / "result.json").read_text())["steps"] == 180
+    assert json.loads((tmp_path / "result.json").read_text())["steps"] == 120
 
 
 def test_settings_when_written_to_json_then_are_those_of_the_task(run: Run):
