@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 import include
 from monitoring.mail import formatting
+from monitoring.tasks import describe_task
 from pipelines.config.metrics import METRIC_TITLES, metric_title
 from pipelines.config.metrics import percent as rate
 from pipelines.config.project import Project, load_project
@@ -174,7 +175,8 @@ def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: 
         "when": now,
         "broken_promise": _alarms(results, "broken"),
         "only_alarms": _alarms(results, "drifted") and len(results["reasons"]) == 1,
-        "many_anomalies": results["anomalous"] > max(0.05, 3 * results["expected_anomalous"]),
+        "many_anomalies": results.get("anomalous", 0) > max(0.05, 3 * results.get("expected_anomalous", 1)),
+        "words": describe_task(project.task),
         "retrain": f"{settings().airflow_url}/dags/{project.name}_retrain",
     }
 
