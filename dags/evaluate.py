@@ -1,8 +1,9 @@
-"""Judges the champion again: scores its validation and test sets, and sets the threshold anew.
+"""Judges the champion again: scores its validation and test sets, and calibrates it anew.
 
-Started from the form, from the API, or by `watch` for a request. The weights stay as they are; the new threshold makes
-a new version, which goes through the same gate as a new model. Without a champion there is nothing to judge, and what
-was judged before on the same data is not judged again (unless forced): the run is skipped, and says so.
+Started from the form, from the API, or by `watch` for a request. The weights stay as they are; the new threshold, or a
+classifier's new calibration, makes a new version, which goes through the same gate as a new model. Without a champion
+there is nothing to judge, and what was judged before on the same data is not judged again (unless forced): the run is
+skipped, and says so. The champion of a classifier is checked against the project's minimum of accuracy.
 """
 
 from airflow.sdk import DAG
@@ -23,6 +24,8 @@ for project in sound_projects():
         judged = model_steps.gate()
         completed = model_steps.complete()
         mailed = report_steps.report()
+        checked = report_steps.accuracy_checks(project)
         closed = closing_steps.close(project.name)
 
         begun >> packed >> calibrated >> evaluated >> registered >> judged >> completed >> mailed >> closed
+        completed >> checked >> closed

@@ -2,8 +2,8 @@
 
 Runs nightly in the project's time zone, from the form, from the API, and from `watch`. A run whose data and parameters
 equal those of a completed training is skipped, with a link to that one (`force` trains all the same). The profile
-holds up nothing; a failed profile or drift report does not fail the run. Training waits for a slot of the pool `gpu`,
-runs in a subprocess, and goes on from its last checkpoint when it is tried again.
+holds up nothing; a failed profile, drift report or check of the accuracy does not fail the run. Training waits for a
+slot of the pool `gpu`, runs in a subprocess, and goes on from its last checkpoint when it is tried again.
 """
 
 from airflow.sdk import DAG
@@ -30,6 +30,7 @@ for project in sound_projects():
         judged = model_steps.gate()
         completed = model_steps.complete()
         watched = linked(report_steps.drift(project.name), drift="Drift report")
+        checked = report_steps.accuracy_checks(project)
         mailed = report_steps.report()
         closed = closing_steps.close(project.name)
 
@@ -37,3 +38,4 @@ for project in sound_projects():
         packed >> trained >> exported >> calibrated >> evaluated >> registered >> judged >> completed >> watched
         [completed, watched] >> mailed
         [mailed, profiled] >> closed
+        completed >> checked >> closed

@@ -13,15 +13,18 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from monitoring.drift import current_window, report, reports, thresholds
+from monitoring.drift.tasks import find_drift_task
 from monitoring.mail import mails, outbox
+from monitoring.tasks import describe_task
 from pipelines.catalogue import connect, transaction
 from pipelines.config.project import Project, load_project
 from pipelines.config.settings import settings
 from pipelines.registry import client
 from pipelines.registry.client import RegisteredVersion
+from pipelines.registry.package import PackageCard, read_card
 from pipelines.storage import keys
 from pipelines.storage.s3 import Storage
-from pipelines.tasks.anomaly.package import AnomalyPackage
+from pipelines.tasks import find_task
 
 _LINK_DAYS = 7
 
@@ -51,16 +54,23 @@ def detect(project_name: str, dag_run_id: str, now: datetime | None = None) -> d
 
 def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
     """Create the report of one run and insert it into the catalogue."""
+
+    def enter(state: str, results: dict[str, Any], **values: Any) -> RowMapping:
+        with transaction() as connection:
+            return reports.enter(connection, project.name, dag_run_id, state, created_at=now, results=results, **values)
+
     version = client.champion(project.name)
     if version is None:
-        reasons = ["the project has no champion yet: nothing to compare with"]
-        with transaction() as connection:
-            return reports.enter(
-                connection, project.name, dag_run_id, "no_champion", created_at=now, results={"reasons": reasons}
-            )
-    package = AnomalyPackage.open(client.fetch(version))
-    reference = current_window.reference(package)
-    current = current_window.collect(project, version.version, package, now)
+        return enter("no_champion", {"reasons": ["the project has no champion yet: nothing to compare with"]})
+    folder = client.fetch(version)
+    made_for = read_card(folder, PackageCard).task
+    if made_for != project.task:
+        why = f"the champion, version {version.version}, is of the task {made_for}: retrain for {project.task}"
+        return enter("no_champion", {"reasons": [why]})
+    task, package = find_drift_task(project.task), find_task(project.task).open_package(folder)
+    reference = task.reference(package)
+    current = current_window.collect(project, task, version.version, package, reference, now)
+    found = task.examine(project, version.version, package, current)
     results: dict[str, Any] = {
         "window_days": project.drift.window_days,
         "since": current.since.isoformat(),
@@ -70,33 +80,20 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
         "reused": current.reused,
         "rescored": current.rescored,
         "lost": current.lost,
-        "anomalous": current.anomalous,
-        "expected_anomalous": project.threshold.defect_rate,
         "dataset_version": package.card.version_id,
+        **found.results,
     }
     numbers = {"model_version": version.version, "reference_n": len(reference), "current_n": len(current)}
     lacking = _lacking(project, len(reference), len(current), current.lost)
-    alarms = _false_alarms(package, current)
     if lacking:
-        reasons = [lacking]
-        if alarms is not None and alarms.broken:  # counting false alarms needs no comparison
-            reasons.append(alarms.reason())
-        with transaction() as connection:
-            return reports.enter(
-                connection,
-                project.name,
-                dag_run_id,
-                "too_few",
-                created_at=now,
-                results=results | {"reasons": reasons},
-                **numbers,
-            )
-    comparison, html = report.compare(reference, current.observed, alarms)
+        reasons = [lacking, *found.reasons]  # what people said needs no comparison
+        return enter("too_few", results | {"reasons": reasons}, **numbers)
+    comparison, html = report.compare(reference, current.observed, found.alarms)
     state = "drift" if comparison.drifted else "no_drift"
     results |= comparison.as_dict()
-    if alarms is None:
-        results["left_out"]["false alarms"] = "this version does not say what its threshold promises"
-    log.info("%s: %s", state, "; ".join(comparison.reasons) or "nothing moved beyond its threshold")
+    results["left_out"] |= found.left_out
+    results["reasons"] += [reason for reason in found.reasons if reason not in comparison.reasons]
+    log.info("%s: %s", state, "; ".join(results["reasons"]) or "nothing moved beyond its threshold")
     page = mails.drift_page(html, project, state, results | numbers, now)
     name = hashlib.sha256(f"{project.name}\n{dag_run_id}".encode()).hexdigest()[:16]
     key = keys.drift_report(project.name, package.card.version_id, name)
@@ -106,20 +103,7 @@ def _report(project: Project, dag_run_id: str, now: datetime) -> RowMapping:
         last = reports.last_compared(connection, project.name)
     if state != (last["state"] if last else "no_drift"):
         results["link"] = _link(version, storage, key, name, page, now)
-    with transaction() as connection:
-        return reports.enter(
-            connection, project.name, dag_run_id, state, created_at=now, results=results, report_key=key, **numbers
-        )
-
-
-def _false_alarms(package: AnomalyPackage, current: current_window.Current) -> report.FalseAlarms | None:
-    """Return whether the threshold keeps its promised false-positive rate; None if it promises none."""
-    detail = package.card.threshold_detail
-    if detail is None:
-        return None
-    return report.FalseAlarms.of(
-        current.false_alarms, len(current), detail.promise_kept_at, detail.n_validation, detail.conformal_rank
-    )
+    return enter(state, results, report_key=key, **numbers)
 
 
 def _lacking(project: Project, reference_n: int, current_n: int, lost: int) -> str | None:
@@ -127,7 +111,7 @@ def _lacking(project: Project, reference_n: int, current_n: int, lost: int) -> s
     if reference_n < thresholds.MINIMUM_REFERENCE:
         return (
             f"the champion's reference has {reference_n} images and a comparison needs {thresholds.MINIMUM_REFERENCE}: "
-            "train with more good images"
+            f"{describe_task(project.task).more_reference}"
         )
     if current_n < project.drift.minimum_images:
         gone = f" ({lost} more are no longer kept)" if lost else ""

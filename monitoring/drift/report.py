@@ -7,161 +7,17 @@ number of rows and flag columns that did not drift. Evidently takes seconds to i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.drift import thresholds
-from pipelines.config.metrics import percent
-from pipelines.tasks.anomaly.threshold import most_alarms
+from monitoring.drift.classes import compare_classes, compare_unsure
+from monitoring.drift.comparison import SCORE, Column, Comparison, Embedding, FalseAlarms, Observed
 
-SCORE = "anomaly score"
-
-
-@dataclass(frozen=True)
-class Observed:
-    """The model's output and the descriptors of a set of n images.
-
-    Attributes:
-        score: anomaly scores [n].
-        embedding: embeddings [n, d].
-        descriptors: descriptors [n, k]; NaN where unknown.
-        descriptor_names: the k names.
-    """
-
-    score: NDArray[np.floating]
-    embedding: NDArray[np.floating]
-    descriptors: NDArray[np.floating]
-    descriptor_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.score)
-
-    def embedded(self) -> Observed:
-        """Return the images with a finite embedding: all of them, unless the model is broken."""
-        good = np.isfinite(self.embedding).all(axis=1)
-        return replace(self, score=self.score[good], embedding=self.embedding[good], descriptors=self.descriptors[good])
-
-
-@dataclass(frozen=True)
-class Column:
-    """The drift of one column.
-
-    Attributes:
-        name: `anomaly score` or the name of a descriptor.
-        method: Evidently's name of the distance.
-        distance: distance between current and reference, in the unit of `method`.
-        threshold: the distance from which the column has drifted.
-        drifted: whether it has.
-        reference_median: median of the reference, in the column's own unit.
-        current_median: median of the current window, in the column's own unit.
-        shift: difference of the medians in reference standard deviations; None for a constant reference.
-    """
-
-    name: str
-    method: str
-    distance: float
-    threshold: float
-    drifted: bool
-    reference_median: float
-    current_median: float
-    shift: float | None
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The drift of the embedding.
-
-    Attributes:
-        components: number of compared components.
-        share: share of them that drifted, 0..1.
-        threshold: the share above which the embedding has drifted.
-        drifted: whether it has.
-    """
-
-    components: int
-    share: float
-    threshold: float
-    drifted: bool
-
-
-@dataclass(frozen=True)
-class FalseAlarms:
-    """Whether the promised false-positive rate holds, as far as people annotated the alarms.
-
-    Not every image is reviewed, so the number of false alarms is a lower bound.
-
-    Attributes:
-        images: number of images in the window.
-        found: number of images that were called anomalous and are annotated as good.
-        allowed: 97.5 % quantile of their number if the promise holds.
-        limit: 99.9 % quantile of it.
-        promised: the promised false-positive rate, 0..1.
-        broken: whether more than `allowed` were found.
-        drifted: whether more than `limit` were found, which counts as drift.
-    """
-
-    images: int
-    found: int
-    allowed: int
-    limit: int
-    promised: float
-    broken: bool
-    drifted: bool
-
-    @classmethod
-    def of(cls, count: int, images: int, promised: float, n: int, rank: int) -> Self:
-        """Test the promise of a threshold that is at least the `rank`-th smallest of `n` validation scores.
-
-        `count` of `images` images are known false alarms.
-        """
-        allowed = most_alarms(n, rank, images)
-        limit = most_alarms(n, rank, images, thresholds.PROMISE_POINT)
-        return cls(images, count, allowed, limit, promised, count > allowed, count > limit)
-
-    def reason(self) -> str:
-        """Return in words by how much the promise is broken."""
-        return (
-            f"{self.found} of {self.images} images are called anomalous and known to be good: the promised "
-            f"false-positive rate of {percent(self.promised)} allows for at most {self.allowed}"
-        )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The result of comparing the current window with the reference.
-
-    Attributes:
-        drifted: whether it is drift.
-        reasons: why it is drift; without drift, what people should know nevertheless.
-        score: drift of the anomaly score; None if it could not be compared.
-        descriptors: drift of each compared descriptor.
-        embedding: drift of the embedding; None if it could not be compared.
-        left_out: why each column that is missing above could not be compared, by name.
-        stated: the method and its thresholds in words, one sentence per item.
-        false_alarms: None if the threshold promises no false-positive rate.
-    """
-
-    drifted: bool
-    reasons: list[str]
-    score: Column | None
-    descriptors: list[Column]
-    embedding: Embedding | None
-    left_out: dict[str, str]
-    stated: list[str]
-    false_alarms: FalseAlarms | None
-
-    @property
-    def descriptor_share(self) -> float:
-        """The share of the compared descriptors that drifted, 0..1."""
-        return sum(column.drifted for column in self.descriptors) / len(self.descriptors) if self.descriptors else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all fields as numbers, strings, lists and dictionaries."""
-        return asdict(self) | {"descriptor_share": self.descriptor_share}
+__all__ = ["SCORE", "FalseAlarms", "Observed", "compare"]
 
 
 def compare(reference: Observed, current: Observed, false_alarms: FalseAlarms | None = None) -> tuple[Comparison, str]:
@@ -245,17 +101,33 @@ def _compare(reference: Observed, current: Observed, false_alarms: FalseAlarms |
     if components:
         share = values[-1]
         embedding = Embedding(len(components), share, thresholds.EMBEDDING_SHARE, share > thresholds.EMBEDDING_SHARE)
-    method_words = thresholds.describe_method(
-        len(reference), len(current), false_alarms.limit if false_alarms else None
+    shift, unsure = compare_classes(reference, current), compare_unsure(reference, current)
+    found = Comparison(
+        drifted=False,
+        reasons=[],
+        score=next((column for column in columns if column.name == reference.score_name), None),
+        descriptors=[column for column in columns if column.name != reference.score_name],
+        embedding=embedding,
+        left_out=left_out,
+        stated=thresholds.describe_method(
+            len(reference),
+            len(current),
+            false_alarms.limit if false_alarms else None,
+            shift.threshold if shift else None,
+            unsure.threshold if unsure else None,
+        ),
+        false_alarms=false_alarms,
+        classes=shift,
+        unsure=unsure,
     )
-    return _conclude(columns, embedding, left_out, method_words, false_alarms), snapshot.get_html_str(as_iframe=False)
+    return _conclude(found), snapshot.get_html_str(as_iframe=False)
 
 
 def _columns(
     reference: Observed, current: Observed
 ) -> tuple[dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]], dict[str, str]]:
     """Return the columns [n] and [m] that both sides have, by name, and why each other column is left out."""
-    columns = {SCORE: (np.asarray(reference.score, np.float64), np.asarray(current.score, np.float64))}
+    columns = {reference.score_name: (np.asarray(reference.score, np.float64), np.asarray(current.score, np.float64))}
     left_out: dict[str, str] = {}
     for index, name in enumerate(reference.descriptor_names):
         if name not in current.descriptor_names:
@@ -284,28 +156,22 @@ def _column(
     return Column(name, thresholds.METHOD, distance, threshold, distance >= threshold, before, after, shift)
 
 
-def _conclude(
-    columns: Sequence[Column],
-    embedding: Embedding | None,
-    left_out: dict[str, str],
-    stated: list[str],
-    false_alarms: FalseAlarms | None,
-) -> Comparison:
+def _conclude(found: Comparison) -> Comparison:
     """Decide whether it is drift and state the reasons in words."""
-    score = next((column for column in columns if column.name == SCORE), None)
-    descriptors = [column for column in columns if column.name != SCORE]
-    moved = [column for column in descriptors if column.drifted]
+    moved = [column for column in found.descriptors if column.drifted]
     reasons = []
-    if score is not None and score.drifted:
-        reasons.append("the anomaly score drifted")
-    if embedding is not None and embedding.drifted:
-        reasons.append(f"the embedding drifted: {embedding.share:.0%} of its components moved")
-    enough = len(moved) >= thresholds.DESCRIPTOR_SHARE * len(descriptors)
+    if found.score is not None and found.score.drifted:
+        reasons.append(f"the {found.score.name} drifted")
+    reasons += [shift.reason() for shift in (found.classes, found.unsure) if shift is not None and shift.drifted]
+    if found.embedding is not None and found.embedding.drifted:
+        reasons.append(f"the embedding drifted: {found.embedding.share:.0%} of its components moved")
+    enough = len(moved) >= thresholds.DESCRIPTOR_SHARE * len(found.descriptors)
     if moved and (enough or reasons):
         names = ", ".join(column.name for column in sorted(moved, key=lambda column: -column.distance))
-        reasons.append(f"{len(moved)} of {len(descriptors)} descriptors drifted: {names}")
+        reasons.append(f"{len(moved)} of {len(found.descriptors)} descriptors drifted: {names}")
     drifted = bool(reasons)
-    if false_alarms is not None and false_alarms.broken:
-        drifted = drifted or false_alarms.drifted
-        reasons.insert(0 if false_alarms.drifted else len(reasons), false_alarms.reason())
-    return Comparison(drifted, reasons, score, descriptors, embedding, left_out, stated, false_alarms)
+    alarms = found.false_alarms
+    if alarms is not None and alarms.broken:
+        drifted = drifted or alarms.drifted
+        reasons.insert(0 if alarms.drifted else len(reasons), alarms.reason())
+    return replace(found, drifted=drifted, reasons=reasons)

@@ -9,6 +9,7 @@ Wasserstein distance: by how many standard deviations of the reference the distr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,10 @@ CONSTANT_METHOD = "hellinger"  # for a column that never varied in the reference
 CONSTANT_DISTANCE = 0.225  # Hellinger distance when one image in ten differs: sqrt(1 - sqrt(0.9))
 DESCRIPTOR_SHARE = 0.2  # of the compared descriptors
 EMBEDDING_SHARE = 0.2  # of the compared components
+CLASS_DISTANCE = 0.2  # total variation distance: one prediction in five is of another class
+UNSURE_INCREASE = 0.1  # of the share of unsure predictions
+NOISE_POINT = 0.999  # quantile of the sampling noise of shares; the same level as SAMPLING
+_NOISE_DRAWS = 10_000
 PROMISE_POINT = 0.999  # quantile of the number of false alarms; the same level as SAMPLING
 USABLE_SHARE = 0.5  # of a column's values that must be finite
 
@@ -33,6 +38,32 @@ def distance_threshold(reference_n: int, current_n: int) -> float:
     It is LEAST_DISTANCE, or the sampling noise of samples of these sizes if that is larger.
     """
     return max(LEAST_DISTANCE, SAMPLING * float(np.sqrt(1 / reference_n + 1 / current_n)))
+
+
+def class_threshold(reference_counts: NDArray[np.int64], current_counts: NDArray[np.int64]) -> float:
+    """Return the total variation distance from which predicted classes, counts [k] and [k], count as drifted.
+
+    It is CLASS_DISTANCE, or the sampling noise of samples of these sizes from their common distribution if that is
+    larger, simulated.
+    """
+    n, m = int(reference_counts.sum()), int(current_counts.sum())
+    common = (reference_counts + current_counts) / (n + m)
+    generator = np.random.default_rng(0)
+    first, second = (generator.multinomial(size, common, _NOISE_DRAWS) / size for size in (n, m))
+    noise = np.abs(first - second).sum(axis=1) / 2
+    return max(CLASS_DISTANCE, float(np.quantile(noise, NOISE_POINT)))
+
+
+def unsure_threshold(reference_share: float, reference_n: int, current_share: float, current_n: int) -> float:
+    """Return the increase from which the share of unsure predictions counts as drifted.
+
+    It is UNSURE_INCREASE, or the sampling noise of two shares of these sizes (normal approximation) if that is larger.
+    """
+    common = (reference_share * reference_n + current_share * current_n) / (reference_n + current_n)
+    noise = NormalDist().inv_cdf(NOISE_POINT) * float(
+        np.sqrt(common * (1 - common) * (1 / reference_n + 1 / current_n))
+    )
+    return max(UNSURE_INCREASE, noise)
 
 
 @dataclass(frozen=True)
@@ -115,10 +146,21 @@ def _clipped(values: NDArray[np.float64], centre: object, spread: object) -> NDA
     return np.asarray(np.clip((values - centre) / spread, -CLIP, CLIP), dtype=np.float64)  # type: ignore[operator]
 
 
-def describe_method(reference_n: int, current_n: int, most_false_alarms: int | None) -> list[str]:
+def describe_method(
+    reference_n: int,
+    current_n: int,
+    most_false_alarms: int | None,
+    class_distance: float | None = None,
+    unsure_increase: float | None = None,
+) -> list[str]:
     """Return the method and its thresholds in words, one sentence per item, for reports and mails.
 
-    `most_false_alarms` is the PROMISE_POINT quantile of their number; None if false alarms are not counted.
+    Args:
+        reference_n: number of images in the reference.
+        current_n: number of images in the current window.
+        most_false_alarms: the PROMISE_POINT quantile of their number; None if false alarms are not counted.
+        class_distance: the threshold of predicted classes; None (default) of a model without classes.
+        unsure_increase: the threshold of the share of unsure predictions; None (default) of a model without classes.
     """
     distance = distance_threshold(reference_n, current_n)
     noise = f"{SAMPLING:g} × √(1/{reference_n} + 1/{current_n})"
@@ -129,7 +171,21 @@ def describe_method(reference_n: int, current_n: int, most_false_alarms: int | N
         f"A descriptor that never varied in the reference: Hellinger distance; drifted from {CONSTANT_DISTANCE:g}, "
         "which is one image in ten.",
     ]
+    compared = ["the score"]
     also = ""
+    if class_distance is not None:
+        compared.append("the predicted classes")
+        rules.append(
+            "Predicted classes: total variation distance of their shares; drifted from "
+            f"{class_distance:.2f}, the larger of {CLASS_DISTANCE:g} and the {NOISE_POINT:.1%} point of sampling noise."
+        )
+    if unsure_increase is not None:
+        compared.append("the share of unsure predictions")
+        rules.append(
+            "Unsure predictions, whose conformal set holds more than one class: drifted if their share grows by "
+            f"{unsure_increase:.0%} of all or more, the larger of {UNSURE_INCREASE:.0%} and the {NOISE_POINT:.1%} "
+            "point of sampling noise."
+        )
     if most_false_alarms is not None:
         also = ", or if more false alarms are known than chance alone gives"
         rules.append(
@@ -139,6 +195,6 @@ def describe_method(reference_n: int, current_n: int, most_false_alarms: int | N
         )
     return [
         *rules,
-        f"It is drift if the score, the embedding, or at least {DESCRIPTOR_SHARE:.0%} of the descriptors "
+        f"It is drift if {', '.join(compared)}, the embedding, or at least {DESCRIPTOR_SHARE:.0%} of the descriptors "
         f"drifted{also}.",
     ]

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, select
 
 from monitoring.drift import reports
 from monitoring.mail.formatting import day, reason
+from monitoring.tasks import describe_task
 from pipelines.catalogue.schema import drift_reports, predictions, trainings
 from pipelines.config.project import Project
 
@@ -30,7 +31,8 @@ def due(connection: Connection, project: Project, now: datetime) -> bool:
 
 
 def facts(connection: Connection, project: Project, now: datetime) -> dict[str, Any]:
-    """Return the facts of the last complete week before `now`: predictions, anomalies, drift by day, trainings."""
+    """Return the facts of the last complete week before `now`: predictions, drift by day, trainings."""
+    words = describe_task(project.task)
     end = _monday(now, project.timezone)
     zone = ZoneInfo(project.timezone)
     start = _monday(end - timedelta(days=1), project.timezone)
@@ -56,9 +58,10 @@ def facts(connection: Connection, project: Project, now: datetime) -> dict[str, 
     ).mappings()
     return {
         "title": f"week {week.isocalendar().week}, {week.day} {week:%B} to {sunday.day} {sunday:%B %Y}",
-        "served": _served(connection, project.name, start, end),
-        "former": _served(connection, project.name, before, start),
-        "expected_anomalous": project.threshold.defect_rate,
+        "flagged": words.flagged,
+        "served": _served(connection, project, start, end),
+        "former": _served(connection, project, before, start),
+        "expected": project.threshold.defect_rate if words.expects_defects else None,
         "days": days,
         "drift_days": sum(date["state"] == "drift" for date in days),
         "latest": _latest(drift_reports, project.timezone),
@@ -76,6 +79,11 @@ def facts(connection: Connection, project: Project, now: datetime) -> dict[str, 
     }
 
 
+# The predictions whose share the digest follows, by task.
+_FLAGGED: dict[str, ColumnElement[bool]] = {
+    "anomaly": predictions.c.is_anomaly.is_(True),
+    "classification": predictions.c.answer["unsure"].as_boolean(),
+}
 _WORST = ("drift", "no_drift", "too_few", "no_champion")
 
 
@@ -92,20 +100,18 @@ def _latest(reports: Any, zone: str) -> dict[str, Any] | None:
     }
 
 
-def _served(connection: Connection, project: str, start: datetime, end: datetime) -> dict[str, Any]:
-    """Return the numbers of predictions and distinct images, and the share called anomalous (None without any)."""
-    count, distinct, anomalous = connection.execute(
-        select(
-            func.count(),
-            func.count(predictions.c.sha256.distinct()),
-            func.sum(case((predictions.c.is_anomaly, 1), else_=0)),
-        ).where(
-            predictions.c.project == project,
+def _served(connection: Connection, project: Project, start: datetime, end: datetime) -> dict[str, Any]:
+    """Return the numbers of predictions and distinct images, and the share that is flagged (None without any)."""
+    flagged = case((_FLAGGED[project.task], 1), else_=0)
+    count, distinct, raised = connection.execute(
+        select(func.count(), func.count(predictions.c.sha256.distinct()), func.sum(flagged)).where(
+            predictions.c.project == project.name,
+            predictions.c.task == project.task,
             predictions.c.created_at >= start,
             predictions.c.created_at < end,
         )
     ).one()
-    return {"predictions": count, "images": distinct, "anomalous": float(anomalous) / count if count else None}
+    return {"predictions": count, "images": distinct, "flagged": float(raised) / count if count else None}
 
 
 def _monday(moment: datetime, zone: str) -> datetime:

@@ -68,6 +68,11 @@ def estimate(value: Any) -> str:
     return number(value.value) if isinstance(value, Estimate) else number(value)
 
 
+def signed(value: Estimate) -> str:
+    """Return a difference with its sign and its confidence interval: +0.021 (-0.010 to +0.052)."""
+    return f"{value.value:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
+
+
 def reason(why: Any) -> str:
     """Return the reason of a decision without its leading verdict, which the mail shows separately."""
     text = str(why or "")

@@ -14,12 +14,15 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 import include
+from monitoring.accuracy.measure import Measured
 from monitoring.mail import formatting
+from monitoring.mail.class_recalls import class_recalls
+from monitoring.tasks import describe_task
 from pipelines.config.metrics import METRIC_TITLES, metric_title
 from pipelines.config.metrics import percent as rate
 from pipelines.config.project import Project, load_project
 from pipelines.config.settings import settings
-from pipelines.steps import Decision, Estimate, Outcome, Run, VersionMetrics
+from pipelines.steps import Decision, Estimate, EvaluationReport, Outcome, Run, VersionMetrics
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 _SUBJECT_LENGTH = 180  # characters
@@ -85,6 +88,39 @@ def drift_page(evidently: str, project: Project, state: str, results: Mapping[st
     return page.replace("<body>", f"<body>{head}", 1)
 
 
+def accuracy_mail(
+    project: Project, check: Mapping[str, Any], names: Mapping[str, str], former: Mapping[str, Any] | None = None
+) -> Mail:
+    """Render the mail on an accuracy that fell below the project's minimum, or meets it again.
+
+    `check` and `former`, the check mailed last (None before the first), are rows of the catalogue's accuracy checks;
+    `names` are the names of example images by SHA-256.
+    """
+    measured, minimum = Measured.from_json(check["results"]["measured"]), check["results"]["minimum"]
+    shown = formatting.percent(measured.accuracy.value)
+    fallen = check["state"] == "below"
+    return _mail(
+        "accuracy",
+        project,
+        f"{project.title or project.name}: accuracy {shown} "
+        + (f"is below {formatting.percent(minimum)}" if fallen else f"meets {formatting.percent(minimum)} again"),
+        state=check["state"],
+        version=check["model_version"],
+        version_id=check["version_id"],
+        measured=measured,
+        minimum=minimum,
+        names=names,
+        former=former
+        and {
+            "accuracy": former["results"]["measured"]["accuracy"]["value"],
+            "version": former["model_version"],
+        },
+        when=check["created_at"],
+        retrain=f"{settings().airflow_url}/dags/{project.name}_retrain",
+        mlflow=_version_url(project.name, check["model_version"]),
+    )
+
+
 def digest_mail(project: Project, week: Mapping[str, Any]) -> Mail:
     """Render the weekly digest; `week` comes from `monitoring.mail.digest.facts`."""
     subject = f"{project.title or project.name}: {week['title']}"
@@ -97,11 +133,20 @@ def training_mail(
     decision: Decision,
     drift: Mapping[str, Any] | None = None,
     inbox: Sequence[str] = (),
+    *,
+    report: EvaluationReport | None = None,
+    trigger: str | None = None,
 ) -> Mail:
     """Render the mail after a training or evaluation: metrics beside the champion's, what was promoted and why.
 
-    `drift` is what `monitoring.drift.detect.detect` returned; None without a drift report. `inbox` are the notes that
-    ingest left for the senders of images (`pipelines.ingest.open_notes`).
+    Args:
+        run: the run.
+        outcome: what came of it.
+        decision: the gate's decision.
+        drift: what `monitoring.drift.detect.detect` returned; None without a drift report.
+        inbox: notes that ingest left for the senders of images (`pipelines.ingest.open_notes`).
+        report: the evaluation, of which a classifier's recall by class is shown. Default None: it is not shown.
+        trigger: what started the run, in words. Default None: not said.
     """
     project = load_project(run.project)
     version = outcome.version or decision.challenger.version
@@ -109,6 +154,7 @@ def training_mail(
     deed = "evaluated" if evaluated else "trained"
     verdict = "promoted" if decision.promoted else "not promoted"
     dag = f"{project.name}_{'evaluate' if evaluated else 'retrain'}"
+    words = describe_task(run.task)
     return _mail(
         "training",
         project,
@@ -122,10 +168,14 @@ def training_mail(
         deed=deed,
         champion=decision.champion,
         metrics=_metric_rows(outcome.metrics, decision.challenger, decision.champion),
+        difference=words.difference and decision.difference and (words.difference, decision.difference),
+        recall_title=words.recall,
+        recall=class_recalls(report) if report and words.recall else [],
+        trigger=trigger,
         params={key: value for key, value in asdict(run.parameters).items() if value is not None},
         notes=list(dict.fromkeys([*outcome.notes, *decision.notes])),
         airflow=_run_url(dag, run.dag_run_id),
-        mlflow=f"{settings().mlflow_url}/#/models/{quote(project.name)}/versions/{quote(str(version))}",
+        mlflow=_version_url(project.name, version),
     )
 
 
@@ -174,7 +224,8 @@ def _drift_facts(project: Project, state: str, results: Mapping[str, Any], now: 
         "when": now,
         "broken_promise": _alarms(results, "broken"),
         "only_alarms": _alarms(results, "drifted") and len(results["reasons"]) == 1,
-        "many_anomalies": results["anomalous"] > max(0.05, 3 * results["expected_anomalous"]),
+        "many_anomalies": results.get("anomalous", 0) > max(0.05, 3 * results.get("expected_anomalous", 1)),
+        "words": describe_task(project.task),
         "retrain": f"{settings().airflow_url}/dags/{project.name}_retrain",
     }
 
@@ -197,6 +248,10 @@ def _metric_rows(
 def _judged(version: VersionMetrics) -> dict[str, Estimate]:
     """Return the estimates of one version on the gate's samples, by name."""
     return {name: value for name, value in vars(version).items() if isinstance(value, Estimate)}
+
+
+def _version_url(project: str, version: str) -> str:
+    return f"{settings().mlflow_url}/#/models/{quote(project)}/versions/{quote(str(version))}"
 
 
 def _run_url(dag_id: str, run_id: str) -> str:
@@ -230,6 +285,7 @@ def _environment() -> Environment:
         "estimate": formatting.estimate,
         "interval": formatting.interval,
         "setting": formatting.setting,
+        "signed": formatting.signed,
         "reason": formatting.reason,
         "moment": formatting.moment,
         "day": formatting.day,

@@ -1,6 +1,7 @@
-"""Decides which mails a drift report requires, renders them when they are sent, and records that they were sent.
+"""Decides which mails a report requires, renders them when they are sent, and records that they were sent.
 
-Tasks pass only a reference to each other: {"report_id": 7, "due": ["drift", "digest"]}.
+Tasks pass only a reference to each other: {"report_id": 7, "due": ["drift", "digest"]} for a drift report,
+{"report_id": 7, "due": ["accuracy"]} for an accuracy check.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from monitoring.accuracy import checks
 from monitoring.drift import reports
 from monitoring.mail import digest
-from monitoring.mail.mails import Mail, digest_mail, drift_mail
+from monitoring.mail.mails import Mail, accuracy_mail, digest_mail, drift_mail
 from pipelines.catalogue import connect, transaction
 from pipelines.config.project import Project, load_project
 
@@ -30,11 +32,12 @@ def due(project: Project, report: RowMapping, now: datetime) -> dict[str, Any] |
 
 def unpack(reference: Mapping[str, Any]) -> Iterator[tuple[Mail, Callable[[], None]]]:
     """Yield each mail that is still due, with the callback that records its sending: a retry sends nothing twice."""
-    report_id = int(reference["report_id"])
+    row_id = int(reference["report_id"])
     for kind in reference["due"]:
-        mail = _drift(report_id) if kind == "drift" else _digest(report_id)
+        render, note = _KINDS[kind]
+        mail = render(row_id)
         if mail is not None:
-            yield mail, partial(_mark, reports.mark_mailed if kind == "drift" else reports.mark_digest, report_id)
+            yield mail, partial(_mark, note, row_id)
 
 
 def _drift(report_id: int) -> Mail | None:
@@ -54,6 +57,24 @@ def _digest(report_id: int) -> Mail | None:
             return None
         week = digest.facts(connection, project, now)
     return digest_mail(project, week)
+
+
+def _accuracy(check_id: int) -> Mail | None:
+    with connect() as connection:
+        check = checks.LOG.get(connection, check_id)
+        if not checks.LOG.mail_due(connection, check):
+            return None
+        former = checks.LOG.last_mailed(connection, check["project"])
+        names = checks.names(connection, check)
+    return accuracy_mail(load_project(check["project"]), dict(check), names, dict(former) if former else None)
+
+
+# By kind: what renders the mail of a row, and what records its sending.
+_KINDS: dict[str, tuple[Callable[[int], Mail | None], Callable[..., None]]] = {
+    "drift": (_drift, reports.mark_mailed),
+    "digest": (_digest, reports.mark_digest),
+    "accuracy": (_accuracy, checks.LOG.mark_mailed),
+}
 
 
 def _mark(note: Callable[..., None], report_id: int) -> None:

@@ -258,6 +258,23 @@ drift_reports = Table(
     Index("ix_drift_reports_project_created_at", "project", "created_at"),
 )
 
+# Whether the champion of a classifier keeps the project's minimum of accuracy, one row a run that asked.
+accuracy_checks = Table(
+    "accuracy_checks",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("project", String(63), nullable=False),
+    Column("created_at", Instant, nullable=False, default=now),
+    Column("dag_run_id", Text, nullable=False),
+    Column("model_version", String(16), nullable=False),
+    Column("version_id", String(63), nullable=False),  # dataset version of the test images
+    Column("state", String(16), nullable=False),  # below | met
+    Column("changed", Boolean, nullable=False, default=False),
+    Column("results", JSON, nullable=False, default=dict),
+    Column("mailed_at", Instant),
+    UniqueConstraint("project", "dag_run_id"),
+)
+
 users = Table(
     "users",
     metadata,

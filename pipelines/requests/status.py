@@ -12,11 +12,13 @@ from pipelines.catalogue.schema import requests, trainings
 
 _ENDED = ("done", "failed")
 _LARGEST_ID = 2**63 - 1
-# The metrics of `pipelines.tasks.anomaly.evaluate` that an answer names, by the names of the answer.
+# The metrics that every answer names, by the names of the answer: those of an anomaly detector, None of other tasks.
 _METRICS = {
     "new_validation_error": "reconstruction_error_validation",
     "new_anomaly_error": "reconstruction_error_anomaly",
 }
+# The metrics that an answer names where the run has them: those of a classifier.
+_FURTHER_METRICS = ("accuracy", "macro_f1")
 
 
 def find_job(project: str, number: int) -> dict[str, Any] | None:
@@ -67,11 +69,13 @@ def answer(result: dict[str, Any]) -> dict[str, Any]:
     """Return what a run's result says to whoever asked for it; what it does not say is None.
 
     `new_validation_error` and `new_anomaly_error` are the new version's mean reconstruction errors on the validation
-    set and on the test anomalies. `skipped` says why a run had nothing to do: the metrics are then those of the run
+    set and on the test anomalies; a classifier has `accuracy` and `macro_f1` on the test images instead. `skipped` says
+    why a run had nothing to do: the metrics are then those of the run
     that had done the same, if there was one.
     """
     metrics = result.get("metrics") or {}
     values = {name: (metrics.get(metric) or {}).get("value") for name, metric in _METRICS.items()}
+    values |= {name: metrics[name].get("value") for name in _FURTHER_METRICS if name in metrics}
     return values | {
         "promoted": result.get("promoted"),
         "model_version": result.get("version"),

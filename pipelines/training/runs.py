@@ -39,7 +39,11 @@ from pipelines.training.mlflow_run import end_run, experiment_id, open_run, run_
 
 # The parts of a project file that a training's outcome depends on; subsets and groups are in the dataset already.
 _SETTINGS = {"model", "threshold", "promotion"}
-_SERVINGS_OWN = {"threshold": {"review_false_positive_rate"}}
+# Keys of these that have no part in it, by task: serving's own, and those of the other tasks.
+_WITHOUT_PART: dict[str, dict[str, Any]] = {
+    "anomaly": {"threshold": {"review_false_positive_rate"}, "promotion": {"minimum_accuracy"}},
+    "classification": {"threshold": True, "promotion": {"minimum_auroc"}},
+}
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,10 @@ def begin(dataset: DatasetVersion, params: dict[str, Any], *, force: bool, dag_r
 
 
 def begin_evaluation(project_name: str, params: dict[str, Any], *, dag_run_id: str) -> Run | Skip:
-    """Enter an evaluation: the champion's weights, a new dataset version, and so a new threshold and a new version.
+    """Enter an evaluation: the champion's weights, a new dataset version, and so a new calibration and a new version.
 
-    `params` are `promote` and `force`. Without a champion there is nothing to evaluate, and the run is skipped. Raises
+    `params` are `promote` and `force`. Without a champion of the project's task there is nothing to evaluate, and the
+    run is skipped. Raises
     NotEnoughImages as `datasets.versions.freeze` does.
     """
     from pipelines.datasets.versions import freeze
@@ -86,6 +91,12 @@ def begin_evaluation(project_name: str, params: dict[str, Any], *, dag_run_id: s
     champion = client.champion(project_name)
     if champion is None:
         return Skip(f"{project_name} has no champion to evaluate yet: start {project_name}_retrain")
+    made_for = champion.tags.get("task", project.task)
+    if made_for != project.task:
+        return Skip(
+            f"champion version {champion.version} of {project_name} is of the task {made_for}, and the project's is"
+            f" {project.task}: start {project_name}_retrain"
+        )
     parameters = EvaluationParameters(promote=params.get("promote") is not False, champion=champion.version)
     force = bool(params.get("force"))
     return _begin(project, "evaluate", freeze(project_name), parameters, force, dag_run_id, champion)
@@ -159,7 +170,7 @@ def _begin(
     dag_run_id: str,
     champion: RegisteredVersion | None,
 ) -> Run | Skip:
-    chosen = project.model_dump(mode="json", include=_SETTINGS, exclude=_SERVINGS_OWN)
+    chosen = project.model_dump(mode="json", include=_SETTINGS, exclude=_WITHOUT_PART[project.task])
     run = Run(
         project=project.name,
         task=project.task,

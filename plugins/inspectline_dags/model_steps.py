@@ -168,7 +168,7 @@ def export(**context: Any) -> Any:
 
 @task
 def calibrate(**context: Any) -> Any:
-    """Set the threshold from the validation set, as the project's policy says."""
+    """Calibrate on the validation set: the threshold of a detector, the certainties of a classifier."""
     run = _run(context)
     # An evaluation calibrates the champion that it began with, a training the package that it exported.
     exported = _package(context, "export") if run.kind == "retrain" else None

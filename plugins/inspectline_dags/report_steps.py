@@ -1,4 +1,4 @@
-"""The tasks that detect drift and send mails."""
+"""The tasks that detect drift, check the accuracy, and send mails."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ from airflow.sdk import TriggerRule, task
 
 from inspectline_dags.defaults import run_name
 from inspectline_dags.model_steps import result
+from monitoring.tasks import describe_task
+from pipelines.config.project import Project
 
 
 @task
@@ -26,7 +28,7 @@ def report(**context: Any) -> Any:
     from notifier import send
     from pipelines.config.project import load_project
     from pipelines.ingest.open_notes import forget, open_notes
-    from pipelines.steps import Decision, Outcome, Run
+    from pipelines.steps import Decision, EvaluationReport, Outcome, Run
     from pipelines.storage.s3 import Storage
 
     run = Run.from_json(result(context, "begin"))
@@ -39,11 +41,43 @@ def report(**context: Any) -> Any:
             Decision.from_json(result(context, "gate")),
             result(context, "drift"),
             notes,
+            report=EvaluationReport.from_json(result(context, "evaluate")),
+            trigger=_trigger(context),
         )
     )
     if sent["sent"]:
         forget(storage, run.project, notes)
     return sent
+
+
+def _trigger(context: Any) -> str:
+    """Return what started the run: the new images or requests that `watch` found, the schedule, or somebody by hand."""
+    run = context["dag_run"]
+    if reason := (run.conf or {}).get("reason"):
+        return str(reason).partition(": ")[2] or str(reason)
+    return "the schedule" if run.run_type == "scheduled" else "hand, by Airflow's form or API"
+
+
+def accuracy_checks(project: Project) -> list[Any]:
+    """Return the task that checks the champion's accuracy; none where the project's task has no minimum of it."""
+    return [accuracy(project.name)] if describe_task(project.task).minimum_accuracy else []
+
+
+@task
+def accuracy(project: str, **context: Any) -> Any:
+    """Compare the champion's accuracy on the newest test set with the project's minimum; mail a change.
+
+    What was measured before, of the same version on the same dataset version, is not measured again.
+    """
+    from dataclasses import asdict
+
+    from monitoring.accuracy.check import check
+    from notifier import send
+
+    begun = result(context, "begin")
+    found = check(project, run_name(context), begun["dataset"]["version_id"] if begun else None)
+    print(found.why)
+    return asdict(found) | send(found.mail)
 
 
 @task

@@ -11,8 +11,9 @@ from scipy.stats import wasserstein_distance
 from sqlalchemy import select, update
 
 from monitoring.drift import reports, thresholds
-from monitoring.drift.current_window import collect
+from monitoring.drift.current_window import Current, collect
 from monitoring.drift.detect import detect
+from monitoring.drift.tasks.anomaly import AnomalyDrift, count_false_alarms
 from monitoring.mail import outbox
 from pipelines.catalogue import connect, transaction
 from pipelines.catalogue.schema import drift_reports, predictions, samples
@@ -35,6 +36,13 @@ def mark_sent(report: dict[str, Any]) -> list[str]:
         mark()
         subjects.append(mail.subject)
     return subjects
+
+
+def collected(line: Line, now: datetime) -> Current:
+    """Return the current window of the line's champion."""
+    task = AnomalyDrift()
+    assert line.package is not None
+    return collect(load_project(line.name), task, line.version, line.package, task.reference(line.package), now)
 
 
 def row(report: dict[str, Any]) -> dict[str, Any]:
@@ -279,7 +287,7 @@ def test_collect_counts_as_false_alarms_neither_withdrawn_images_nor_those_that_
 ):
     def count() -> int:
         assert line.package is not None
-        return collect(load_project(line.name), line.version, line.package, datetime.now(UTC)).false_alarms
+        return count_false_alarms(line.name, line.package, collected(line, datetime.now(UTC)))
 
     judge(line, raised[:8])
     assert count() == 8
@@ -307,8 +315,7 @@ def test_collect_when_an_image_was_served_often_then_it_counts_once_and_old_ones
     line.serve(images, when=now - timedelta(days=2))
     line.serve(images[:10], when=now - timedelta(hours=2))
     line.serve(surfaces(5, seed=42), when=now - timedelta(days=8))
-    assert line.package is not None
-    current = collect(load_project(line.name), line.version, line.package, now)
+    current = collected(line, now)
     assert (current.served, current.distinct, len(current), current.reused) == (40, 30, 30, 30)
 
 

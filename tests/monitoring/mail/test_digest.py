@@ -113,8 +113,8 @@ def test_facts_when_a_week_is_reported_then_only_that_week_counts(each_database:
     with connect() as connection:
         week = digest.facts(connection, PROJECT, MONDAY + timedelta(days=1))
     assert week["title"] == "week 46, 9 November to 15 November 2026"
-    assert week["served"] == {"predictions": 50, "images": 40, "anomalous": pytest.approx(7 / 50)}
-    assert week["former"] == {"predictions": 20, "images": 20, "anomalous": 0}
+    assert week["served"] == {"predictions": 50, "images": 40, "flagged": pytest.approx(7 / 50)}
+    assert week["former"] == {"predictions": 20, "images": 20, "flagged": 0}
     assert [entry["state"] for entry in week["days"]] == [None, "drift", None, None, None, None, "no_drift"]
     assert week["days"][1]["day"] == "Tue 10"
     assert week["latest"]["version"] == "7"

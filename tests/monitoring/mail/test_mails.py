@@ -285,12 +285,13 @@ def test_failure_mail_when_the_process_was_killed_then_says_that_no_error_was_re
 
 
 def test_digest_mail_when_a_week_was_empty_then_still_readable(cells: Project):
-    nothing = {"predictions": 0, "images": 0, "anomalous": None}
+    nothing = {"predictions": 0, "images": 0, "flagged": None}
     week = {
         "title": "week 46, 9 November to 15 November 2026",
         "served": nothing,
         "former": nothing,
-        "expected_anomalous": 0.02,
+        "flagged": "Called anomalous",
+        "expected": 0.02,
         "days": [{"day": f"D{index}", "state": None} for index in range(7)],
         "latest": None,
         "trainings": [],
