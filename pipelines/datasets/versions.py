@@ -45,6 +45,7 @@ COLUMNS = (
     "acquired_at",
 )
 REGIONS = "regions"  # the regions of an anomaly as JSON; null without, and missing in manifests of older versions
+PROPOSED = "proposed"  # True where the label was predicted and nobody has confirmed it; missing in older manifests
 LEAST_TRAINING = 16
 LEAST_VALIDATION = 4
 LEAST_GOOD = 30  # as many as give these with the usual shares
@@ -101,7 +102,7 @@ def freeze(project: str) -> DatasetVersion:
 
 
 def read_manifest(uri: str) -> pd.DataFrame:
-    """Return a manifest: one row a sample in order of sha256, columns `COLUMNS` and `REGIONS`.
+    """Return a manifest: one row a sample in order of sha256, columns `COLUMNS`, `REGIONS` and `PROPOSED`.
 
     Missing values are None or NaT.
 
@@ -122,6 +123,8 @@ def read_manifest(uri: str) -> pd.DataFrame:
         raise BadDataset(f"the manifest {uri} has no column {missing[0]!r}: freeze the dataset again")
     if REGIONS not in frame.columns:
         frame[REGIONS] = None
+    if PROPOSED not in frame.columns:
+        frame[PROPOSED] = False
     for name in ("type", "mask_key", REGIONS):
         frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
     frame["acquired_at"] = pd.to_datetime(frame["acquired_at"], utc=True)
@@ -133,13 +136,16 @@ def _manifest_row(row: Mapping[str, Any]) -> dict[str, Any]:
     picked["acquired_at"] = row["acquired_at"].isoformat() if row["acquired_at"] else None
     if row["content"]:  # left out where there are none, so that versions without regions keep their names
         picked[REGIONS] = json.dumps(row["content"], sort_keys=True, ensure_ascii=False)
+    if row["proposed"]:  # left out where it is not, for the same reason
+        picked[PROPOSED] = True
     return picked
 
 
 def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     import pandas as pd
 
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, REGIONS])
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, REGIONS, PROPOSED])
+    frame[PROPOSED] = frame[PROPOSED].eq(True)
     frame["acquired_at"] = pd.to_datetime(frame["acquired_at"], utc=True, format="ISO8601")
     out = io.BytesIO()
     frame.to_parquet(out, index=False)

@@ -8,15 +8,22 @@ import time
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import select, update
 
+from pipelines.catalogue import transaction
+from pipelines.catalogue.schema import annotations, samples
 from pipelines.config.project import load_project
 from pipelines.config.settings import REPOSITORY
+from pipelines.datasets.versions import freeze
 from pipelines.errors import TrainingFailed
 from pipelines.registry.package_store import fetched_package
 from pipelines.steps import Champion, PackRef, Run, RunSettings, TrainingParameters
+from pipelines.tasks.classification.run_data import PROPOSED_WEIGHT, labelled_images
 from pipelines.tasks.classification.task import ClassificationTask
 from pipelines.tasks.classification.training_record import read_record
+from pipelines.training import runs
 from pipelines.training.checkpoints import Checkpoint
+from tests.pipelines.line import Line, pack_of
 from tests.pipelines.tasks.classification.conftest import CLASSES
 
 TASK = ClassificationTask()
@@ -89,3 +96,16 @@ def test_train_when_killed_then_another_process_goes_on_from_the_checkpoint(run:
 
 def test_settings_when_written_to_json_then_are_those_of_the_task(run: Run):
     assert RunSettings.from_json(run.settings.to_json()) == run.settings
+
+
+def test_images_when_their_class_was_only_proposed_then_count_less(shapes: Line):
+    with transaction() as connection:
+        of_training = select(samples.c.sha256).where(samples.c.source_key.like("%/disc/%"))
+        hashes = list(connection.execute(of_training.order_by(samples.c.id).limit(3)).scalars())
+        proposed = update(annotations).where(annotations.c.sha256.in_(hashes)).values(origin="proposed")
+        connection.execute(proposed)
+    begun = runs.begin(freeze(shapes.project), {"epochs": 1}, force=False, dag_run_id="manual__1")
+    assert isinstance(begun, Run)
+    training = labelled_images(pack_of(begun), "training", CLASSES)
+    assert len(training) == 24
+    assert sorted(training.weights)[:4] == [pytest.approx(PROPOSED_WEIGHT)] * 3 + [1]
