@@ -58,6 +58,11 @@ def percent(value: Any) -> str:
     return f"{value * 100:.1f} %" if abs(value) < 0.1 else f"{value * 100:.0f} %"
 
 
+def tenths(share: float) -> str:
+    """Return a share as a percentage with one decimal, so that 0.698 is not taken for a minimum of 70 %: 69.8 %."""
+    return f"{share * 100:.1f} %"
+
+
 def interval(value: Any) -> str:
     """Return the confidence interval of an estimate, (0.94 to 0.98), or nothing."""
     return f"({number(value.low)} to {number(value.high)})" if isinstance(value, Estimate) else ""

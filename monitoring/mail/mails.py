@@ -97,13 +97,13 @@ def accuracy_mail(
     `names` are the names of example images by SHA-256.
     """
     measured, minimum = Measured.from_json(check["results"]["measured"]), check["results"]["minimum"]
-    shown = formatting.percent(measured.accuracy.value)
+    shown = formatting.tenths(measured.accuracy.value)
     fallen = check["state"] == "below"
     return _mail(
         "accuracy",
         project,
         f"{project.title or project.name}: accuracy {shown} "
-        + (f"is below {formatting.percent(minimum)}" if fallen else f"meets {formatting.percent(minimum)} again"),
+        + (f"is below {rate(minimum)}" if fallen else f"meets {rate(minimum)} again"),
         state=check["state"],
         version=check["model_version"],
         version_id=check["version_id"],
@@ -285,6 +285,7 @@ def _environment() -> Environment:
         "estimate": formatting.estimate,
         "interval": formatting.interval,
         "setting": formatting.setting,
+        "tenths": formatting.tenths,
         "signed": formatting.signed,
         "reason": formatting.reason,
         "moment": formatting.moment,

@@ -25,8 +25,12 @@ from pipelines.storage.s3 import Storage
 from pipelines.tasks.anomaly.onnx_graph import ScoringGraph
 from pipelines.tasks.anomaly.package import AnomalyPackage, read_card, write_card
 from pipelines.tasks.anomaly.predict import predict
+from pipelines.tasks.classification.package import ClassificationPackage
+from pipelines.tasks.classification.predict import predict as classify
+from serving.tasks.classification import ServedClassifier
 from tests.conftest import Projects
-from tests.pipelines.packages import make_package
+from tests.pipelines.line import Line as Samples
+from tests.pipelines.packages import COLOURS, coloured_image, make_classifier, make_package
 
 SIDE = 64  # pixels
 
@@ -71,6 +75,51 @@ def make_champion(folder: Path, images: list[np.ndarray], *, gain: float = 1, **
     return AnomalyPackage.open(folder)
 
 
+def promote(client: Any, name: str, bucket: str, folder: Path, *, with_run: bool = True) -> str:
+    """Register the package in `folder` as the champion of the project `name`, and return its version.
+
+    `with_run` False: as a version that was brought from another server.
+    """
+    with suppress(Exception):
+        client.create_registered_model(name)
+    experiment = client.get_experiment_by_name("monitoring")
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment("monitoring")
+    run_id = None
+    if with_run:
+        run = client.create_run(experiment_id)
+        run_id, source = run.info.run_id, f"{run.info.artifact_uri}/model"
+        client.log_artifacts(run_id, str(folder), "model")
+    else:
+        source = f"s3://{bucket}/brought/{folder.name}"
+        for path in folder.iterdir():
+            Storage(bucket).upload(path, f"brought/{folder.name}/{path.name}")
+    registered = client.create_model_version(name, source, run_id, tags={"package_sha256": package_digest(folder)})
+    client.set_registered_model_alias(name, "champion", registered.version)
+    return str(registered.version)
+
+
+def keep_served(project: str, bucket: str, image: np.ndarray, moment: datetime) -> dict[str, Any]:
+    """Keep an image in S3 as serving does, and return the columns of its prediction that no model decides."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    digest = hashlib.sha256(stream.getvalue()).hexdigest()
+    key = keys.served_image(project, digest, "png", moment)
+    Storage(bucket).put(key, stream.getvalue(), "image/png")
+    return {
+        "request_id": str(uuid.uuid4()),
+        "project": project,
+        "sha256": digest,
+        "created_at": moment,
+        "latency_ms": 5.0,
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "descriptors": describe(image),
+        "image_key": key,
+        "expires_at": moment + timedelta(days=30),
+        "source": "test",
+    }
+
+
 @dataclass
 class Line:
     """One project: promotes packages, and serves images as serving enters them."""
@@ -91,58 +140,26 @@ class Line:
         self.packages += 1
         folder = self.folder / f"package-{self.packages}"
         self.package = make_champion(folder, images, project=self.name, **card)
-        with suppress(Exception):
-            self.client.create_registered_model(self.name)
-        experiment = self.client.get_experiment_by_name("monitoring")
-        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment("monitoring")
-        run_id = None
-        if with_run:
-            run = self.client.create_run(experiment_id)
-            run_id, source = run.info.run_id, f"{run.info.artifact_uri}/model"
-            self.client.log_artifacts(run_id, str(folder), "model")
-        else:
-            source = f"s3://{self.bucket}/brought/{self.packages}"
-            for path in folder.iterdir():
-                Storage(self.bucket).upload(path, f"brought/{self.packages}/{path.name}")
-        registered = self.client.create_model_version(
-            self.name, source, run_id, tags={"package_sha256": package_digest(folder)}
-        )
-        self.client.set_registered_model_alias(self.name, "champion", registered.version)
-        self.version = str(registered.version)
+        self.version = promote(self.client, self.name, self.bucket, folder, with_run=with_run)
         return self.version
 
     def serve(self, images: list[np.ndarray], when: datetime | None = None, **columns: Any) -> None:
         """Judge images with the champion, keep them in S3 and enter the predictions."""
         assert self.package is not None
         moment = when or datetime.now(UTC) - timedelta(hours=1)
-        rows = []
-        for image, prediction in zip(images, predict(self.package, images), strict=True):
-            stream = io.BytesIO()
-            Image.fromarray(image).save(stream, "PNG")
-            digest = hashlib.sha256(stream.getvalue()).hexdigest()
-            key = keys.served_image(self.name, digest, "png", moment)
-            Storage(self.bucket).put(key, stream.getvalue(), "image/png")
-            rows.append(
-                {
-                    "request_id": str(uuid.uuid4()),
-                    "project": self.name,
-                    "sha256": digest,
-                    "created_at": moment,
-                    "model_version": self.version,
-                    "score": prediction.score,
-                    "threshold": self.package.card.threshold,
-                    "is_anomaly": prediction.score > self.package.card.threshold,
-                    "latency_ms": 5.0,
-                    "width": image.shape[1],
-                    "height": image.shape[0],
-                    "descriptors": describe(image),
-                    "embedding": prediction.embedding.astype("<f4").tobytes(),
-                    "image_key": key,
-                    "expires_at": moment + timedelta(days=30),
-                    "source": "test",
-                }
-                | columns
-            )
+        threshold = self.package.card.threshold
+        rows = [
+            keep_served(self.name, self.bucket, image, moment)
+            | {
+                "model_version": self.version,
+                "score": prediction.score,
+                "threshold": threshold,
+                "is_anomaly": prediction.score > threshold,
+                "embedding": prediction.embedding.astype("<f4").tobytes(),
+            }
+            | columns
+            for image, prediction in zip(images, predict(self.package, images), strict=True)
+        ]
         predictions.enter(rows)
 
 
@@ -172,3 +189,77 @@ def line(projects: Projects, mlflow_server: str, database: str, cache: Path, tmp
         drift={"minimum_images": 50},
     )
     return Line(name, projects.bucket, tmp_path / "packages", MlflowClient(mlflow_server))
+
+
+@dataclass
+class Classifier:
+    """One project of a classifier of colours: promotes packages, serves images as serving enters them, has samples."""
+
+    name: str
+    bucket: str
+    folder: Path
+    client: Any
+    package: ClassificationPackage | None = None
+    version: str = ""
+    packages: int = field(default=0)
+
+    def promote(self, *, n_reference: int = 60, **card: Any) -> str:
+        """Register a package whose reference has each colour equally often, and make it champion."""
+        self.packages += 1
+        folder = self.folder / f"package-{self.packages}"
+        make_classifier(folder, project=self.name, n_reference=n_reference, **card)
+        self.package = ClassificationPackage.open(folder)
+        self.version = promote(self.client, self.name, self.bucket, folder)
+        return self.version
+
+    def serve(self, images: list[np.ndarray], when: datetime | None = None) -> list[str]:
+        """Classify images with the champion, keep them, enter the predictions, and return the images' digests."""
+        assert self.package is not None
+        moment = when or datetime.now(UTC) - timedelta(hours=1)
+        model = ServedClassifier(self.package)
+        rows = [
+            keep_served(self.name, self.bucket, image, moment)
+            | {
+                "model_version": self.version,
+                "task": "classification",
+                "embedding": output.embedding.astype("<f4").tobytes(),
+                **model.judge(output.probabilities).columns,
+            }
+            for image, output in zip(images, classify(self.package, images), strict=True)
+        ]
+        predictions.enter(rows)
+        return [row["sha256"] for row in rows]
+
+    def add(self, side: str, label: str, count: int, seed: int, colour: str | None = None) -> None:
+        """Enter samples of a class in a subset, of its own colour or of another one."""
+        samples = Samples(self.name, self.bucket, seed)
+        samples.add(side, label, count, draw=lambda generator: coloured_image(colour or label, generator))
+
+
+@pytest.fixture
+def classifier(projects: Projects, mlflow_server: str, database: str, cache: Path, tmp_path: Path) -> Classifier:
+    """Return a project of a classifier without a model yet."""
+    from mlflow import MlflowClient
+
+    name = f"caps_{uuid.uuid4().hex[:8]}"
+    projects.write(
+        name,
+        task="classification",
+        title="Test caps",
+        timezone="Europe/Berlin",
+        recipients=["quality@example.com"],
+        drift={"minimum_images": 50},
+    )
+    return Classifier(name, projects.bucket, tmp_path / "packages", MlflowClient(mlflow_server))
+
+
+@pytest.fixture
+def colours() -> Callable[..., list[np.ndarray]]:
+    """Return a maker of images: how many, from which seed, of which colours in turn."""
+
+    def make(count: int, seed: int, *names: str) -> list[np.ndarray]:
+        generator = np.random.default_rng(seed)
+        named = names or COLOURS
+        return [coloured_image(named[number % len(named)], generator) for number in range(count)]
+
+    return make

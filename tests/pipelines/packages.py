@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipelines.images.descriptors import describe
 from pipelines.images.preprocess import PreparedImage, prepare
 from pipelines.registry.onnx_session import open_session
 from pipelines.registry.package import GRAPH, WEIGHTS
@@ -131,7 +132,7 @@ def make_classifier(
         score=probabilities.max(axis=1),
         embedding=embeddings,
         sha256=[f"{index:064x}" for index in range(n_reference)],
-        descriptors=np.array([[image.mean(), image.std()] for image in images]),
+        descriptors=np.array([[described["brightness"], described["contrast"]] for described in map(describe, images)]),
         descriptor_names=["brightness", "contrast"],
         examples=[PreparedImage(tile, size, size) for tile in tiles[:2]],
         more={classification_package.LOGITS: logits, classification_package.LABEL: np.array(places)},

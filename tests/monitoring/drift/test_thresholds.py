@@ -116,3 +116,36 @@ def test_stated_when_read_then_names_methods_and_thresholds():
     assert "20%" in words
     assert "99.9% point, 7." in words
     assert "alarms" not in " ".join(thresholds.describe_method(40, 50, None))
+
+
+@pytest.mark.parametrize(("n", "m", "classes"), [(60, 60, 3), (60, 200, 10), (120, 2000, 10), (40, 50, 40)])
+def test_class_threshold_when_nothing_changed_then_noise_stays_below(n: int, m: int, classes: int):
+    generator = np.random.default_rng(11)
+    shares = generator.dirichlet(np.full(classes, 3.0))
+    above = 0
+    for _ in range(100):
+        before, after = generator.multinomial(n, shares), generator.multinomial(m, shares)
+        distance = np.abs(before / n - after / m).sum() / 2
+        above += distance >= thresholds.class_threshold(before, after)
+    assert above <= 2
+
+
+def test_class_threshold_when_samples_are_large_then_a_fifth_of_the_images():
+    assert thresholds.class_threshold(np.full(10, 500), np.full(10, 500)) == thresholds.CLASS_DISTANCE
+
+
+def test_unsure_threshold_when_nothing_changed_then_noise_stays_below():
+    generator = np.random.default_rng(12)
+    before, after = generator.binomial(60, 0.3, 4000) / 60, generator.binomial(80, 0.3, 4000) / 80
+    above = sum(
+        now - then >= thresholds.unsure_threshold(then, 60, now, 80) for then, now in zip(before, after, strict=True)
+    )
+    assert above <= 12
+    assert thresholds.unsure_threshold(0.0, 1000, 0.0, 1000) == thresholds.UNSURE_INCREASE
+
+
+def test_stated_when_a_classifier_then_names_classes_and_unsure_predictions():
+    words = " ".join(thresholds.describe_method(40, 50, None, 0.27, 0.12))
+    assert "drifted from 0.27" in words
+    assert "grows by 12%" in words
+    assert "the predicted classes, the share of unsure predictions, the embedding" in words

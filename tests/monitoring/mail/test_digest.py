@@ -31,8 +31,8 @@ def is_due(now: datetime) -> bool:
         return digest.due(connection, PROJECT, now)
 
 
-def predict(count: int, anomalies: int, when: datetime) -> None:
-    """Enter predictions of `count` images, some of them anomalous."""
+def predict(count: int, anomalies: int, when: datetime, **columns: Any) -> None:
+    """Enter predictions of `count` images, some of them anomalous; `columns` replace theirs."""
     predictions.enter(
         [
             {
@@ -50,6 +50,7 @@ def predict(count: int, anomalies: int, when: datetime) -> None:
                 "descriptors": {},
                 "embedding": b"",
             }
+            | columns
             for index in range(count)
         ]
     )
@@ -93,6 +94,17 @@ def test_due_when_airflow_was_down_for_three_weeks_then_one_digest(each_database
     with transaction() as connection:
         reports.mark_digest(connection, report_id, MONDAY + timedelta(days=2))
     assert not is_due(MONDAY + timedelta(days=3))
+
+
+def test_facts_when_a_classifier_then_the_share_of_unsure_predictions_of_its_task_alone(each_database: str):
+    tuesday = datetime(2026, 11, 10, 15, tzinfo=UTC)
+    predict(7, 7, tuesday)  # from when the project had another task
+    predict(8, 0, tuesday, task="classification", is_anomaly=None, answer={"class": "a", "unsure": False})
+    predict(2, 0, tuesday, task="classification", is_anomaly=None, answer={"class": "a", "unsure": True})
+    with connect() as connection:
+        week = digest.facts(connection, Project(name="line", task="classification"), MONDAY + timedelta(days=1))
+    assert week["served"] == {"predictions": 10, "images": 8, "flagged": pytest.approx(0.2)}
+    assert (week["flagged"], week["expected"]) == ("Unsure", None)
 
 
 def test_facts_when_a_week_is_reported_then_only_that_week_counts(each_database: str):

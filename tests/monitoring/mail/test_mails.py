@@ -7,10 +7,20 @@ from typing import Any
 
 import pytest
 
+from monitoring.accuracy.measure import Confusion, Measured, WorstClass
 from monitoring.mail.formatting import number, percent, reason
-from monitoring.mail.mails import Mail, digest_mail, drift_mail, failure_mail, training_mail
+from monitoring.mail.mails import Mail, accuracy_mail, digest_mail, drift_mail, failure_mail, training_mail
 from pipelines.config.project import Project, load_project
-from pipelines.steps import DatasetVersion, Decision, Estimate, Outcome, Run, TrainingParameters, VersionMetrics
+from pipelines.steps import (
+    DatasetVersion,
+    Decision,
+    Estimate,
+    EvaluationReport,
+    Outcome,
+    Run,
+    TrainingParameters,
+    VersionMetrics,
+)
 from tests.conftest import Projects
 
 WHEN = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -228,6 +238,120 @@ def test_training_mail_when_promoted_then_figures_stand_beside_the_champions(cel
     run = "https://airflow.example.com/dags/cells_retrain/runs/manual__2026-11-21T08%3A12%3A00%2B00%3A00"
     assert run in links
     assert run in mail.text
+
+
+CLASSIFIED = EvaluationReport(
+    metrics={
+        name: estimate(value)
+        for name, value in {
+            "accuracy": 0.83,
+            "top_3_accuracy": 0.95,
+            "macro_f1": 0.81,
+            "calibration_error": 0.041,
+            "coverage": 0.91,
+            "set_size": 1.4,
+        }.items()
+    },
+    confusion={
+        "boletus/boletus": 9,
+        "boletus/russula": 1,
+        "amanita/amanita": 5,
+        "amanita/russula": 4,
+        "amanita/boletus": 1,
+        "amanita/red/amanita/red": 10,
+        "russula/russula": 8,
+        "russula/amanita/red": 2,
+    },
+    by_type={
+        "boletus": {"n": 10.0, "found": 9.0, "value": 0.9, "low": 0.56, "high": 0.99},
+        "amanita": {"n": 10.0, "found": 5.0, "value": 0.5, "low": 0.19, "high": 0.81},
+        "amanita/red": {"n": 10.0, "found": 10.0, "value": 1.0, "low": 0.69, "high": 1.0},
+        "russula": {"n": 10.0, "found": 8.0, "value": 0.8, "low": 0.44, "high": 0.97},
+    },
+    counts={"images": 40, "classes": 4},
+)
+
+
+def test_training_mail_when_a_classifier_then_its_metrics_classes_and_difference_and_no_threshold(cells: Project):
+    decision = replace(
+        DECISION,
+        why="Promoted: its accuracy, 0.83, meets the minimum of 0.7.",
+        champion=VersionMetrics("3", accuracy=estimate(0.80), macro_f1=estimate(0.78)),
+        challenger=VersionMetrics("4", accuracy=estimate(0.83), macro_f1=estimate(0.81)),
+        difference=Estimate(0.03, -0.01, 0.07),
+    )
+    outcome = Outcome("4", promoted=True, metrics=CLASSIFIED.metrics)
+    mail = training_mail(replace(RUN, task="classification"), outcome, decision, report=CLASSIFIED)
+    for words in both(mail):
+        for expected in (
+            "0.830 (0.800 to 0.850)",
+            "0.800 (0.770 to 0.820)",
+            "Accuracy, top 3",
+            "Macro F1",
+            "Expected calibration error",
+            "Coverage of the conformal set",
+            "Classes in the conformal set",
+            "+0.030 (-0.010 to +0.070)",
+            "russula (4), boletus (1)",
+            "amanita/red (2)",
+        ):
+            assert expected in words
+        below = words[words.lower().index("recall by class") :]
+        places = [below.index(name) for name in ("5 of 10", "8 of 10", "9 of 10", "10 of 10")]
+        assert places == sorted(places)
+        assert "threshold" not in words.lower()
+        assert "anomal" not in words.lower()
+
+
+def test_training_mail_when_a_detector_then_no_recall_by_class_and_no_difference_in_accuracy(cells: Project):
+    for words in both(training_mail(RUN, OUTCOME, DECISION, report=CLASSIFIED)):
+        assert "boletus" not in words
+        assert "ifference" not in words
+
+
+def test_training_mail_when_new_images_started_it_then_says_so(cells: Project):
+    for words in both(training_mail(RUN, OUTCOME, DECISION, trigger="watch: 512 new images")):
+        assert "Started by watch: 512 new images" in words
+    assert "Started by" not in training_mail(RUN, OUTCOME, DECISION).text
+
+
+def test_accuracy_mail_when_just_below_the_minimum_then_the_two_numbers_differ(cells: Project):
+    worst = WorstClass("a <b>", 10, 1, estimate(0.1), [Confusion("c", 9, ["f" * 64])])
+    measured = Measured(1000, Estimate(0.698, 0.668, 0.726), [worst])
+    check = {
+        "state": "below",
+        "model_version": "4",
+        "version_id": "d-1",
+        "results": {"measured": measured.to_json(), "minimum": 0.7},
+        "created_at": WHEN,
+    }
+    mail = accuracy_mail(cells, check, {"f" * 64: "cap & stem.png"})
+    assert mail.subject == "Cells & <caps>: accuracy 69.8 % is below 70 %"
+    for words in both(mail):
+        for expected in ("69.8 %", "66.8 % to 72.6 %", "a <b>", "1 of 10", "c (9)", "cap & stem.png · ffffffffffff"):
+            assert expected in words
+        assert "What to do" in words or "WHAT TO DO" in words
+    over = accuracy_mail(cells, check | {"state": "met", "model_version": "5"}, {}, check)
+    assert "again" in over.subject
+    for words in both(over):
+        assert "69.8 %, version 4" in words
+        assert "what to do" not in words.lower()
+
+
+def test_digest_mail_when_a_classifier_then_the_share_of_unsure_predictions_and_no_defects(cells: Project):
+    week = {
+        "title": "week 46, 9 November to 15 November 2026",
+        "flagged": "Unsure",
+        "served": {"predictions": 40, "images": 40, "flagged": 0.25},
+        "former": {"predictions": 0, "images": 0, "flagged": None},
+        "expected": None,
+        "days": [{"day": f"D{index}", "state": None} for index in range(7)],
+        "latest": None,
+        "trainings": [],
+    }
+    for words in both(digest_mail(cells, week)):
+        assert "unsure 25 % –" in words.lower()
+        assert "defective" not in words
 
 
 def test_training_mail_when_ingest_left_something_out_then_names_it_and_else_is_silent(cells: Project):
