@@ -138,6 +138,35 @@ def test_retrain_runs_the_steps_in_this_order(shipped: Any) -> None:
     assert after == arrows
 
 
+def test_accuracy_is_checked_beside_the_mail_and_of_classifiers_alone(projects: Projects) -> None:
+    projects.write("caps", task="classification")
+    projects.write("cells")
+    dags = parse().dags
+    for kind, before, after in (("retrain", {"complete"}, {"close"}), ("evaluate", {"complete"}, {"close"})):
+        task = dags[f"caps_{kind}"].get_task("accuracy")
+        assert (set(task.upstream_task_ids), set(task.downstream_task_ids)) == (before, after)
+    alone = dags["caps_drift"].get_task("accuracy")
+    assert alone.upstream_task_ids | alone.downstream_task_ids == set()
+    for kind in KINDS:
+        assert "accuracy" not in dags[f"cells_{kind}"].task_ids
+    assert "accuracy" not in dags["caps_ingest"].task_ids
+
+
+def test_form_says_what_a_task_begins_with_and_how_slow_vgg16_is(projects: Projects) -> None:
+    projects.write("caps", task="classification", model={"backbone": "vgg16"})
+    projects.write("cells")
+    dags = parse().dags
+    fields = ("start_from", "time_budget_minutes")
+    described = {}
+    for project in ("caps", "cells"):
+        form = dags[f"{project}_retrain"].params
+        described[project] = {name: form.get_param(name).description for name in fields}
+    assert "backbone" in described["caps"]["start_from"]
+    assert "Random weights" in described["cells"]["start_from"]
+    assert "2.4 images a second" in described["caps"]["time_budget_minutes"]
+    assert "2.4" not in described["cells"]["time_budget_minutes"]
+
+
 def test_train_alone_waits_for_the_gpu(shipped: Any) -> None:
     train = shipped.dags["ev_batteries_retrain"].get_task("train")
     assert (train.pool, train.queue) == ("gpu", "default")

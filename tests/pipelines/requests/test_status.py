@@ -61,6 +61,15 @@ def test_job_from_pending_to_done(job: int):
     }
 
 
+def test_answer_when_a_classifier_then_its_accuracy_and_no_errors():
+    values = {"accuracy": 0.83, "macro_f1": 0.81, "set_size": 1.4}
+    metrics = {name: {"value": value, "low": value, "high": value} for name, value in values.items()}
+    answer = status.answer({"metrics": metrics, "version": "4", "promoted": True, "why": "better", "threshold": None})
+    assert (answer["accuracy"], answer["macro_f1"]) == (0.83, 0.81)
+    assert (answer["new_validation_error"], answer["new_anomaly_error"], answer["threshold"]) == (None, None, None)
+    assert "set_size" not in answer
+
+
 def test_job_when_its_run_failed_then_says_why(job: int):
     claim()
     watch.begin("line", "retrain", "run 1")

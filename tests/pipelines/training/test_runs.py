@@ -128,6 +128,48 @@ def test_begin_when_the_data_or_the_project_file_changed_trains(begin, filled, p
     assert isinstance(begin("manual__3"), Run)
 
 
+@pytest.mark.parametrize(
+    ("task", "without_part", "with_part"),
+    [
+        ("anomaly", {"promotion": {"minimum_accuracy": 0.9}}, {"promotion": {"minimum_auroc": 0.9}}),
+        (
+            "classification",
+            {"promotion": {"minimum_auroc": 0.9}, "threshold": {"false_positive_rate": 0.3}},
+            {"promotion": {"minimum_accuracy": 0.9}},
+        ),
+    ],
+)
+def test_begin_when_a_setting_of_another_task_changed_skips(line, projects, task, without_part, with_part):
+    projects.write(line.project, task=task)
+    for label in ("good",) if task == "anomaly" else ("disc", "bar"):
+        for side, count in (("training", 20), ("validation", 8), ("test", 4)):
+            line.add(side, label, count)
+
+    def begin(dag_run_id):
+        return runs.begin(freeze(line.project), PARAMS, force=False, dag_run_id=dag_run_id)
+
+    first = begin("manual__1")
+    runs.complete(first, Outcome("1"))
+    logged = mlflow.MlflowClient().get_run(first.mlflow_run_id).data.params
+    assert any(name.startswith("threshold.") for name in logged) == (task == "anomaly")
+    projects.write(line.project, task=task, **without_part)
+    assert isinstance(begin("manual__2"), Skip)
+    projects.write(line.project, task=task, **with_part)
+    assert isinstance(begin("manual__3"), Run)
+
+
+def test_begin_evaluation_when_the_champion_is_of_another_task_then_skipped(filled, projects):
+    client = mlflow.MlflowClient()
+    client.create_registered_model(filled.project)
+    source = f"s3://{filled.bucket}/brought"
+    version = client.create_model_version(filled.project, source, tags={"task": "anomaly"}).version
+    client.set_registered_model_alias(filled.project, "champion", version)
+    projects.write(filled.project, task="classification")
+    skip = runs.begin_evaluation(filled.project, {}, dag_run_id="manual__1")
+    assert isinstance(skip, Skip)
+    assert "of the task anomaly" in skip.reason
+
+
 def test_begin_of_a_run_cleared_after_its_data_changed_is_another_training(begin, filled):
     first = begin()
     runs.fail(filled.project, "manual__1", "killed")
