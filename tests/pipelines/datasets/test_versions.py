@@ -11,7 +11,7 @@ from pipelines.catalogue.schema import annotations, dataset_versions, groups, sa
 from pipelines.catalogue.splits import SUBSETS
 from pipelines.datasets.__main__ import main
 from pipelines.datasets.decisions import NoSuchSample, NotWithdrawn, decide, find_sample, restore, withdraw
-from pipelines.datasets.versions import COLUMNS, REGIONS, freeze, read_manifest
+from pipelines.datasets.versions import COLUMNS, PROPOSED, REGIONS, freeze, read_manifest
 from pipelines.errors import BadDataset, NotEnoughImages
 from pipelines.storage.s3 import Storage
 
@@ -78,7 +78,7 @@ def test_freeze_when_called_then_writes_manifest_and_counts(project):
     assert tuple(frozen.counts) == SUBSETS
     assert frozen.version_id == "d" + frozen.digest[:12]
     frame = read_manifest(frozen.manifest_uri)
-    assert tuple(frame.columns) == (*COLUMNS, REGIONS)
+    assert tuple(frame.columns) == (*COLUMNS, REGIONS, PROPOSED)
     assert list(frame["sha256"]) == sorted(frame["sha256"])
     assert frame["subset"].value_counts().to_dict() == {name: n for name, n in frozen.counts.items() if n}
     assert set(frame[frame["label"] == "anomaly"]["type"]) == {"dent"}
