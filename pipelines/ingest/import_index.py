@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,13 +45,15 @@ def read_indexes(root: Path, images: Sequence[Path], others: Sequence[Path]) -> 
         BadFolder: an index cannot be read; says which and why.
     """
     files = sorted((file for file in others if file.name.lower() == INDEX), key=lambda file: len(file.parts))
-    by_path = {comparable(image.relative_to(root).as_posix()): image for image in images}
+    # A file may lie above the root, which leaves out folders whose names say nothing.
+    top = Path(os.path.commonpath([root, *(file.parent for file in files)]))
+    by_path = {comparable(image.relative_to(top).as_posix()): image for image in images}
     rows: dict[Path, dict[str, str]] = {}
     notes: list[str] = []
     folders: list[Path] = []
     for file in files:
-        folder = file.parent.relative_to(root).as_posix()
-        path = file.relative_to(root).as_posix()
+        folder = file.parent.relative_to(top).as_posix()
+        path = file.relative_to(top).as_posix()
         try:
             index = read_index(file.read_bytes(), "" if folder == "." else folder)
         except BadIndex as error:

@@ -321,6 +321,19 @@ def test_plan_when_an_index_lies_in_a_folder_then_its_rows_hold_there(tmp_path: 
     assert any("good/1.png" in note for note in plan.notes)
 
 
+def test_plan_when_an_index_lies_above_the_only_folder_then_its_rows_hold(tmp_path: Path):
+    draw(tmp_path, "candle/train/good/a.png", "candle/train/good/b.png", "candle/test/dent/c.png")
+    (tmp_path / "index.csv").write_text("file,group\ncandle/train/good/a.png,g1\ncandle/train/good/gone.png,g2\n")
+    plan = plan_import(tmp_path)
+    assert plan.problems == ()
+    assert {image.file.name: image.metadata.get("group") for image in plan.images} == {
+        "a.png": "g1",
+        "b.png": None,
+        "c.png": None,
+    }
+    assert any("gone.png" in note for note in plan.notes)
+
+
 def test_plan_when_every_image_has_a_row_then_its_masks_need_none(tmp_path: Path):
     draw(tmp_path, "good/0.png", "bad/0.png", "mask:bad/0_mask.png")
     (tmp_path / "index.csv").write_text("file,group\ngood/0.png,a\nbad/0.png,b\n")
